@@ -1,0 +1,259 @@
+// Package dispatch decides which message goes on which path, now or later. It is
+// a pure, deterministic state machine: callers feed it events with the time they
+// happened and carry out the actions it answers. It does no I/O, starts no
+// goroutine and reads no clock; randomness comes from a seed; no decision depends
+// on map order. It is used from one goroutine.
+//
+// The life of mail in here: AddRun announces backlog of one hand-over for one
+// recipient domain. The core asks for the domain's route (Resolve), picks a path
+// (source -> destination), opens a session (Open) and only then loads messages
+// (Load), so that a dead destination never holds any. Loaded messages are claimed
+// in batches (Claim), sent one at a time on a session with credit (Send), and
+// forgotten once their outcome is durable (Settled).
+package dispatch
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/veredus/veredus/mxrules"
+)
+
+// Identifiers are given by the caller and opaque to the core, but for SessionID,
+// which the core gives.
+type (
+	// RunID names the messages of one hand-over to one recipient domain.
+	RunID uint64
+	// DeliveryID names a delivery.
+	DeliveryID uint64
+	// MsgID names a loaded message.
+	MsgID uint64
+	// SessionID names a session, from its Open on.
+	SessionID uint64
+)
+
+// Class is the first level of fairness.
+type Class uint8
+
+const (
+	// Bulk mail shares a path by weighted round robin between deliveries.
+	Bulk Class = iota
+	// Transactional mail takes up to 90 % of a path's slots while bulk waits.
+	Transactional
+)
+
+// Config bounds the core. Zero values get the defaults named.
+type Config struct {
+	// MaxSessions caps sessions over all destinations, dials included (default 1000).
+	MaxSessions int
+	// MaxUnsettled caps messages sent whose outcome is not durable (default 1024).
+	MaxUnsettled int
+	// MaxClaimed caps messages of one path claimed and not settled (default 64).
+	MaxClaimed int
+	// MaxResolving caps look-ups under way (default 64).
+	MaxResolving int
+	// IdleTimeout is how long a session without mail stays open (default 5 s).
+	IdleTimeout time.Duration
+	// HostCooldown is how long a host that failed to connect, greet or handshake is skipped (default 5 min).
+	HostCooldown time.Duration
+	// Timings are the governors' durations.
+	Timings mxrules.Timings
+	// Seed of every random choice.
+	Seed uint64
+}
+
+// Source is a sending identity.
+type Source struct {
+	Name   string
+	Addr   netip.Addr
+	Weight int // share among a pool's sources, from 1
+}
+
+// Pool is a named set of sources.
+type Pool struct {
+	Name    string
+	Sources []Source
+}
+
+// Run is backlog: the messages of one hand-over to one recipient domain.
+type Run struct {
+	ID           RunID
+	Delivery     DeliveryID
+	Tenant       string
+	SenderDomain string
+	Class        Class
+	Priority     int // 1..100, weight among bulk deliveries
+	Pool         string
+	Domain       string // recipient domain, A-label
+	// Fresh is how many messages were never attempted; Deferred how many wait for
+	// a retry, the earliest of which is due at NextDue (zero when none).
+	Fresh    int64
+	Deferred int64
+	NextDue  time.Time
+}
+
+// Host is one MX host; hosts come in preference order, equals adjacent.
+type Host struct {
+	Name       string
+	Preference uint16
+}
+
+// Route is where mail for a domain goes.
+type Route struct {
+	Destination string
+	Provider    string
+	Hosts       []Host
+	Expires     time.Time // the domain is resolved anew behind this, when there is mail
+}
+
+// ResolveFailure is why a domain has no route.
+type ResolveFailure struct {
+	// Final makes every message of the domain's runs end (Fail): NXDOMAIN, null MX.
+	Final bool
+	// Text is shown as the reason of waiting mail.
+	Text string
+	// Expires is when a Final answer is asked for again (negative TTL). Temporary
+	// failures back off 1 min doubling to 1 h (Timings) by themselves.
+	Expires time.Time
+}
+
+// Msg is a loaded message.
+type Msg struct {
+	ID MsgID
+	// Retry is set when it comes from the retry list.
+	Retry bool
+	// Source pins it to a source (greylisting); empty: any of the pool.
+	Source string
+}
+
+// Loaded answers a Load.
+type Loaded struct {
+	Run  RunID
+	Msgs []Msg
+	// MoreFresh says that fresh messages are left in the store.
+	MoreFresh bool
+	// NextDue is when the earliest retry left in the store is due; zero when none.
+	NextDue time.Time
+}
+
+// Evidence is what a reply, or a failure without one, says about a path.
+type Evidence struct {
+	mxrules.Evidence
+	// HostFault marks a failure of this host to connect, greet or handshake that is
+	// no throttle or block reply: the host is skipped and the next MX tried. When
+	// no host is left the path backs off.
+	HostFault bool
+}
+
+// ActionKind says what an Action asks for.
+type ActionKind uint8
+
+const (
+	// Resolve asks for Domain's route; answered by Resolved or Unresolved.
+	Resolve ActionKind = iota + 1
+	// Open asks for Session to Host under Source with TLS; answered by SessionOpened or SessionFailed.
+	Open
+	// Load asks for up to Fresh fresh and Due due messages of Run, whichever exist;
+	// answered by Loaded.
+	Load
+	// Claim asks for Msgs to be durably claimed on the path, together with Usage;
+	// answered by Claimed.
+	Claim
+	// Send asks Session to send Msg, whose claim is durable; answered by Replied,
+	// then (any time later) Settled; or by Untried.
+	Send
+	// Close asks for a polite end of an idle Session; answered by SessionClosed.
+	Close
+	// Return gives Msg back to its run: it is dropped from memory and its claim, if
+	// Claimed, released; answered by Returned once it can be loaded again.
+	Return
+	// Fail asks for Msg to be ended by its domain's final failure; answered by Settled.
+	Fail
+	// PathChanged reports that a path was slowed, rested or resumed (Path, Change, Text, Until).
+	PathChanged
+)
+
+// PathChange is what happened to a path.
+type PathChange uint8
+
+const (
+	// PathThrottled: slower, fewer connections or fewer messages per connection.
+	PathThrottled PathChange = iota + 1
+	// PathSuspended: rests or backs off until Until.
+	PathSuspended
+	// PathResumed: works again.
+	PathResumed
+)
+
+// Action is something the caller shall do. Which fields are set follows from Kind.
+type Action struct {
+	Kind        ActionKind
+	Domain      string
+	Run         RunID
+	Fresh, Due  int
+	Msg         MsgID
+	Claimed     bool
+	Msgs        []MsgID // valid until the next call of Take
+	Session     SessionID
+	Source      Source
+	Destination string
+	Host        string
+	Limits      mxrules.Limits // Open: timeouts, TLS, features in force
+	Usage       mxrules.Usage  // Claim: the path's quota meters including this claim
+	Path        string         // key of the path: "source>destination", or "*>destination" when shared
+	Change      PathChange
+	Text        string
+	Until       time.Time
+}
+
+// SelectorKind is what a suspension names.
+type SelectorKind uint8
+
+const (
+	// Everything stops all new attempts.
+	Everything SelectorKind = iota + 1
+	// ByTenant, ByDelivery, BySenderDomain, BySource and ByDestination stop theirs.
+	ByTenant
+	ByDelivery
+	BySenderDomain
+	BySource
+	ByDestination
+)
+
+// Selector is what a suspension stops. Value is the tenant, sender domain, source
+// or destination; Delivery names the delivery.
+type Selector struct {
+	Kind     SelectorKind
+	Value    string
+	Delivery DeliveryID
+}
+
+// The methods of Core, by the event they report. Each takes the time it happened;
+// afterwards the caller carries out Take() and arms a timer for Wake().
+//
+//	New(Config, []Pool, *mxrules.Rules) *Core
+//	SetPools(now, []Pool)               a removed source drains: no new sessions or messages, open transactions end
+//	SetRules(now, *mxrules.Rules)       new limits hold at once; sessions stay
+//	RestoreUsage(now, path, Usage)      quota meters from before a restart
+//
+//	AddRun(now, Run)                    new backlog
+//	Grew(now, RunID, n)                 n more fresh messages
+//	DropRun / DropDelivery(now, id)     forget; loaded, unsent messages are Returned, sent ones go on
+//	UpdateDelivery(now, id, pool, prio)
+//	Suspend(now, name, Selector), Unsuspend(now, name)   effective on sends at once; unsent loaded messages are Returned
+//	Pause(now, DeliveryID), Unpause(now, DeliveryID)     the same for a delivery
+//
+//	Resolved(now, domain, Route), Unresolved(now, domain, ResolveFailure)
+//	Loaded(now, Loaded), Claimed(now, []MsgID)
+//	SessionOpened(now, SessionID), SessionFailed(now, SessionID, Evidence), SessionClosed(now, SessionID)
+//	Replied(now, SessionID, MsgID, Evidence, usable bool)   the transaction ended; usable gives the session credit for another
+//	Untried(now, SessionID, MsgID, usable bool)             MAIL was never written; the message stays claimed
+//	Settled(now, MsgID, next time.Time, final bool)
+//	Returned(now, MsgID)
+//	Tick(now)                           the time asked for by Wake came
+//
+//	Take() []Action                     actions since the last Take, in order
+//	Wake() time.Time                    when Tick is due; zero: nothing waits for time
+//
+//	Waiting(now, RunID) Wait            what holds a run's mail
+//	Destinations(now) iterator, Destination(now, name), Explain(now, domain)   views, copies
