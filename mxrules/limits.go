@@ -1,6 +1,9 @@
 package mxrules
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // TLS is what a path demands of transport security.
 type TLS uint8
@@ -16,6 +19,26 @@ const (
 	TLSVerify
 )
 
+var tlsNames = [...]string{"none", "opportunistic", "encrypt", "verify"}
+
+// String is the requirement's name in rule files.
+func (t TLS) String() string {
+	if int(t) < len(tlsNames) {
+		return tlsNames[t]
+	}
+	return fmt.Sprintf("tls(%d)", uint8(t))
+}
+
+// ParseTLS reads none, opportunistic, encrypt or verify.
+func ParseTLS(s string) (TLS, error) {
+	for i, name := range tlsNames {
+		if s == name {
+			return TLS(i), nil
+		}
+	}
+	return 0, fmt.Errorf("%.40q is not a TLS requirement; use none, opportunistic, encrypt or verify", s)
+}
+
 // Switch turns a protocol feature off, or leaves it to what the server offers.
 type Switch uint8
 
@@ -25,6 +48,28 @@ const (
 	// Off never uses it.
 	Off
 )
+
+// String is "auto" or "off".
+func (s Switch) String() string {
+	switch s {
+	case Auto:
+		return "auto"
+	case Off:
+		return "off"
+	}
+	return fmt.Sprintf("switch(%d)", uint8(s))
+}
+
+// ParseSwitch reads auto or off.
+func ParseSwitch(s string) (Switch, error) {
+	switch s {
+	case "auto":
+		return Auto, nil
+	case "off":
+		return Off, nil
+	}
+	return 0, fmt.Errorf("%.40q is not a switch; use auto or off", s)
+}
 
 // Rate is Count per Per, with at most Burst at once. The zero Rate is no limit.
 type Rate struct {

@@ -1,0 +1,99 @@
+package mxrules
+
+import "time"
+
+// BuiltinFile is the file named by the positions of built-in rules.
+const BuiltinFile = "built-in"
+
+// builtinRow is one row of the provider table (FACTS.md section 6): starting
+// figures per source, as the deliverability community practises them.
+type builtinRow struct {
+	name                  string
+	suffixes              []string
+	connections           int
+	messagesPerConnection int
+	requireTLS            bool
+}
+
+func builtinTable() []builtinRow {
+	return []builtinRow{
+		{"google", []string{".google.com", ".googlemail.com"}, 5, 50, true},
+		{"yahoo", []string{".yahoodns.net"}, 10, 20, false},
+		{"outlook", []string{".olc.protection.outlook.com"}, 5, 50, false},
+		{"microsoft365", []string{".mail.protection.outlook.com", ".mx.microsoft"}, 5, 50, false},
+		{"apple", []string{".icloud.com"}, 10, 5, false},
+		{"comcast", []string{".comcast.net"}, 25, 1000, false},
+		{"orange", []string{".orange.fr"}, 2, 100, true},
+		{"gmx", []string{".gmx.net", ".web.de"}, 4, 20, false},
+		{"qq", []string{".qq.com"}, 4, 8, false},
+		{"netease", []string{".163.com", ".netease.com"}, 4, 7, false},
+		{"yahoo-japan", []string{".yahoo.co.jp"}, 2, 20, false},
+	}
+}
+
+// BuiltinProviders is the built-in provider table.
+func BuiltinProviders() []Provider {
+	var providers []Provider
+	for _, row := range builtinTable() {
+		providers = append(providers, Provider{Name: row.name, Suffixes: row.suffixes})
+	}
+	return providers
+}
+
+// BuiltinRules is the built-in rule table: one rule "builtin-NAME" per
+// provider, then BuiltinGeneric.
+func BuiltinRules() []Rule {
+	var rules []Rule
+	for _, row := range builtinTable() {
+		rules = append(rules, row.rule())
+	}
+	return append(rules, BuiltinGeneric())
+}
+
+func (row *builtinRow) rule() Rule {
+	r := Rule{
+		ID:        "builtin-" + row.name,
+		Providers: []string{row.name},
+		Set:       FieldsOf(FieldConnections, FieldMessagesPerConnection, FieldTLS),
+		Limits: Limits{
+			Connections:           row.connections,
+			MessagesPerConnection: row.messagesPerConnection,
+			TLS:                   TLSOpportunistic,
+		},
+	}
+	if row.requireTLS {
+		r.Limits.TLS = TLSEncrypt
+	}
+	return r.builtin()
+}
+
+// BuiltinGeneric is the last built-in rule, "builtin-everyone-else". It sets
+// every field, so that nothing is unlimited by omission.
+func BuiltinGeneric() Rule {
+	l := Defaults()
+	l.Connections = 10
+	l.MessagesPerConnection = 100
+	l.ConnectionRate = Rate{Count: 100, Per: time.Minute}
+	l.MessageRate = Rate{Count: 100, Per: time.Second}
+	r := Rule{ID: "builtin-everyone-else", Set: AllFields, Limits: l}
+	return r.builtin()
+}
+
+func (r Rule) builtin() Rule {
+	r.At.File = BuiltinFile
+	for f := range Field(NumFields) {
+		if r.Set.Has(f) {
+			r.Pos[f].File = BuiltinFile
+		}
+	}
+	return r
+}
+
+// Builtin is the built-in set: BuiltinRules over BuiltinProviders.
+func Builtin() *Rules {
+	set, err := NewRules(BuiltinRules(), BuiltinProviders())
+	if err != nil {
+		panic("mxrules: the built-in table is broken: " + err.Error()) // a constant table, kept by a test
+	}
+	return set
+}

@@ -1,0 +1,282 @@
+package mxrules
+
+import "time"
+
+// Hold is what keeps a path from acting.
+type Hold uint8
+
+const (
+	// HoldNone: go ahead.
+	HoldNone Hold = iota
+	// HoldConnections: as many connections are open as may be.
+	HoldConnections
+	// HoldConnectionRate: the rate of new connections.
+	HoldConnectionRate
+	// HoldMessageRate: the rate of messages.
+	HoldMessageRate
+	// HoldHourly: the hourly quota, or bulk mail's share of it.
+	HoldHourly
+	// HoldDaily: the daily quota.
+	HoldDaily
+	// HoldRest: the path rests after a reply, or is being probed after a rest.
+	HoldRest
+	// HoldBackoff: the path waits after failures before MAIL, or is being probed
+	// with one connection after such a wait.
+	HoldBackoff
+)
+
+var holdNames = [...]string{
+	"none", "connections", "connection_rate", "message_rate", "hourly_quota", "daily_quota", "rest", "backoff",
+}
+
+// String is a short name such as "message_rate".
+func (h Hold) String() string {
+	if int(h) < len(holdNames) {
+		return holdNames[h]
+	}
+	return "unknown"
+}
+
+// Governor keeps the limits of one path and reacts to the receiver's replies.
+// Limits are hard: while its answers are obeyed, no rate is exceeded over any
+// window by more than its burst, whatever happens in between: changed limits,
+// a restart with Restore, a clock that jumps.
+//
+// Hourly and daily quotas are metered continuously with a burst of five
+// seconds' worth, at least one message, and twice: when messages are claimed,
+// which is durable through Usage, and when they are sent, so that claims which
+// waited do not reach the receiver in one heap. Bulk mail uses 95 % of the
+// hourly quota, transactional mail all of it.
+//
+// A Governor has one owner and takes time from its caller. When that time
+// steps back by more than a second the governor's clock stands still for the
+// step and goes on from there; smaller steps, as from unordered readings, wait
+// until time has caught up. No method allocates, blocks or calls the clock.
+type Governor struct {
+	limits  Limits
+	timings Timings
+	clock   clock
+
+	open        int
+	connections meter // new connections
+	messages    meter
+	sendHour    quota
+	sendDay     quota
+	claimHour   quota
+	claimDay    quota
+
+	react reactions
+
+	connecting limiter // what held AllowConnection last
+	sending    limiter // what held AllowMessage or AllowClaim last
+
+	trouble   string
+	troubleAt time.Time
+}
+
+// Option changes a new governor.
+type Option func(*Governor)
+
+// WithTimings replaces DefaultTimings.
+func WithTimings(t Timings) Option {
+	return func(g *Governor) { g.timings = t.valid() }
+}
+
+// NewGovernor makes the governor of a path on which nothing has happened: all
+// bursts are available. After a restart call Restore.
+func NewGovernor(l Limits, options ...Option) *Governor {
+	g := &Governor{limits: l, timings: DefaultTimings()}
+	for _, o := range options {
+		o(g)
+	}
+	g.connections = rateMeter(l.ConnectionRate)
+	g.messages = rateMeter(l.MessageRate)
+	g.sendHour, g.claimHour = hourlyQuota(l.MessagesPerHour), hourlyQuota(l.MessagesPerHour)
+	g.sendDay, g.claimDay = dailyQuota(l.MessagesPerDay), dailyQuota(l.MessagesPerDay)
+	return g
+}
+
+// Limits are the rule's limits, without reactions.
+func (g *Governor) Limits() Limits { return g.limits }
+
+// SetLimits changes the rule's limits. What has been used stays used; a rate
+// that did not exist before starts with an empty bucket; reactions stay in
+// force. Connections open beyond a lower cap are the caller's to close.
+func (g *Governor) SetLimits(now time.Time, l Limits) {
+	t := g.tick(now)
+	g.limits = l
+	g.connections.reshape(t, rateMeter(l.ConnectionRate))
+	g.messages.reshape(t, g.react.messageMeter(l.MessageRate))
+	hour, day := hourlyQuota(l.MessagesPerHour), dailyQuota(l.MessagesPerDay)
+	g.sendHour.reshape(t, hour)
+	g.claimHour.reshape(t, hour)
+	g.sendDay.reshape(t, day)
+	g.claimDay.reshape(t, day)
+}
+
+// tick moves the governor's clock to now and takes back the cuts that are due.
+func (g *Governor) tick(now time.Time) int64 {
+	t := g.clock.at(now)
+	if t >= g.react.next {
+		g.recover(t)
+	}
+	return t
+}
+
+// AllowConnection reports whether a connection may be opened now; if not, what
+// holds it and when to ask again. The zero time means when a connection closes
+// or a message or connection succeeds.
+func (g *Governor) AllowConnection(now time.Time) (Hold, time.Time) {
+	t := g.tick(now)
+	hold, at := g.connectionHold(t)
+	if hold == HoldNone {
+		return HoldNone, time.Time{}
+	}
+	g.connecting.held(hold, t, at)
+	if at == 0 {
+		return hold, time.Time{}
+	}
+	return hold, g.clock.time(at)
+}
+
+// connectionHold is what holds a new connection at t, until when (0: until one closes).
+func (g *Governor) connectionHold(t int64) (Hold, int64) {
+	r := &g.react
+	switch {
+	case t < r.restUntil:
+		return HoldRest, r.restUntil
+	case r.probing && g.open > 0:
+		return HoldRest, 0
+	case t < r.backoffUntil:
+		return HoldBackoff, r.backoffUntil
+	case r.backoffLevel > 0 && g.open > 0:
+		return HoldBackoff, 0
+	case t < r.connectUntil:
+		return HoldConnections, r.connectUntil
+	}
+	if most := g.maxConnections(); most > 0 && g.open >= most {
+		return HoldConnections, 0
+	}
+	if at := g.connections.ready(); t < at && g.connections.interval != 0 {
+		return HoldConnectionRate, at
+	}
+	return HoldNone, 0
+}
+
+// maxConnections is the cap in force outside probes; 0 is none.
+func (g *Governor) maxConnections() int {
+	return lowest(g.limits.Connections, g.react.connectionCap)
+}
+
+// lowest is the lower of two caps where 0 is none.
+func lowest(a, b int) int {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// ConnectionOpened takes a connection's slot and its rate token. Call it at
+// dial, before anything can fail.
+func (g *Governor) ConnectionOpened(now time.Time) {
+	t := g.tick(now)
+	g.open++
+	g.connections.take(t, 1)
+}
+
+// ConnectionClosed gives the slot back: after QUIT's reply, the peer's FIN, our
+// reset or a dial that failed.
+func (g *Governor) ConnectionClosed(now time.Time) {
+	g.tick(now)
+	if g.open > 0 {
+		g.open--
+	}
+}
+
+// AllowMessage reports whether a MAIL command may be written now; if not, what
+// holds it and when to ask again. Transactional mail may use the reserved 5 %
+// of the hourly quota.
+func (g *Governor) AllowMessage(now time.Time, transactional bool) (Hold, time.Time) {
+	t := g.tick(now)
+	hold, at := g.messageHold(t, transactional)
+	if hold == HoldNone {
+		return HoldNone, time.Time{}
+	}
+	g.sending.held(hold, t, at)
+	return hold, g.clock.time(at)
+}
+
+// messageHold is what holds a message longest, and until when.
+func (g *Governor) messageHold(t int64, transactional bool) (Hold, int64) {
+	r := &g.react
+	if t < r.restUntil {
+		return HoldRest, r.restUntil
+	}
+	if r.probing && t < r.probeNext {
+		return HoldRest, r.probeNext
+	}
+	hold, until := HoldNone, t
+	if at := g.messages.ready(); at > until && g.messages.interval != 0 {
+		hold, until = HoldMessageRate, at
+	}
+	return quotaHold(&g.sendHour, &g.sendDay, transactional, hold, until)
+}
+
+// quotaHold raises a hold to what the two quotas say.
+func quotaHold(hour, day *quota, transactional bool, hold Hold, until int64) (Hold, int64) {
+	if hour.all.interval != 0 {
+		if at := hour.ready(transactional); at > until {
+			hold, until = HoldHourly, at
+		}
+	}
+	if day.all.interval != 0 {
+		if at := day.ready(transactional); at > until {
+			hold, until = HoldDaily, at
+		}
+	}
+	return hold, until
+}
+
+// MessageSent records a MAIL command. Call it when the message is given to the session.
+func (g *Governor) MessageSent(now time.Time) {
+	t := g.tick(now)
+	g.messages.take(t, 1)
+	g.sendHour.take(t, 1)
+	g.sendDay.take(t, 1)
+	if g.react.probing {
+		g.react.probeNext = t + int64(g.timings.Probe)
+		g.react.probeSent = true
+	}
+}
+
+// AllowClaim reports whether one more message may be claimed under the hourly
+// and daily quotas; if not, what holds it and when to ask again. For a batch,
+// ask and call Claimed for each message.
+func (g *Governor) AllowClaim(now time.Time, transactional bool) (Hold, time.Time) {
+	t := g.tick(now)
+	hold, at := quotaHold(&g.claimHour, &g.claimDay, transactional, HoldNone, t)
+	if hold == HoldNone {
+		return HoldNone, time.Time{}
+	}
+	g.sending.held(hold, t, at)
+	return hold, g.clock.time(at)
+}
+
+// Claimed charges n messages to the quotas; write Usage with the claim. More
+// than AllowClaim allowed is a debt, paid before the next message is allowed.
+func (g *Governor) Claimed(now time.Time, n int) {
+	t := g.tick(now)
+	g.claimHour.take(t, int64(n))
+	g.claimDay.take(t, int64(n))
+	g.clock.mark(now, t)
+}
+
+// MessagesPerConnection is the number of MAIL commands in force for one
+// connection; 0 is no limit. It is 1 while the path is probed after a rest.
+func (g *Governor) MessagesPerConnection(now time.Time) int {
+	g.tick(now)
+	if g.react.probing {
+		return 1
+	}
+	return lowest(g.limits.MessagesPerConnection, g.react.messageCap)
+}

@@ -1,0 +1,114 @@
+package mxrules
+
+import "time"
+
+// limiter remembers what held one kind of action, and since when without a
+// pause, for explanations.
+type limiter struct {
+	hold               Hold
+	since, seen, until int64
+}
+
+// settled is the pause after which a hold that comes back is a new one. A rate
+// holds for milliseconds between two messages; to people that is one hold.
+const settled = int64(10 * time.Second)
+
+func (l *limiter) held(h Hold, t, until int64) {
+	if h != l.hold || t > max(l.seen, l.until)+settled {
+		l.hold, l.since = h, t
+	}
+	l.seen, l.until = t, until
+}
+
+func (l *limiter) active(t int64) bool {
+	return l.hold != HoldNone && (t < l.until || t <= l.seen+settled)
+}
+
+// State explains a path at one instant.
+type State struct {
+	// Hold is what limits the path now, HoldNone if nothing did in the last ten
+	// seconds. Until is when that ends (zero: not by time alone), Since when it began.
+	Hold  Hold
+	Until time.Time
+	Since time.Time
+
+	// Open is the number of connections open.
+	Open int
+	// MaxConnections, MessagesPerConnection and MessageRate are in force now:
+	// the rule's limits after reactions. 0 and the zero Rate are no limit.
+	MaxConnections        int
+	MessagesPerConnection int
+	MessageRate           Rate
+
+	// Probing: the path is tried with single messages after a rest.
+	Probing bool
+	// Rests and Failures are how many came in a row.
+	Rests    int
+	Failures int
+
+	// Trouble is the last reply or failure that had an effect, empty if none.
+	Trouble   string
+	TroubleAt time.Time
+}
+
+// State explains the path at now.
+func (g *Governor) State(now time.Time) State {
+	t := g.tick(now)
+	r := &g.react
+	s := State{
+		Open:                  g.open,
+		MaxConnections:        g.maxConnections(),
+		MessagesPerConnection: g.MessagesPerConnection(now),
+		MessageRate:           g.messageRate(),
+		Probing:               r.probing && t >= r.restUntil,
+		Rests:                 r.restLevel,
+		Failures:              r.backoffLevel,
+		Trouble:               g.trouble,
+		TroubleAt:             g.troubleAt,
+	}
+	if r.probing || r.backoffLevel > 0 {
+		s.MaxConnections = 1
+	}
+	hold, since, until := g.holding(t)
+	s.Hold = hold
+	if hold != HoldNone {
+		s.Since = g.clock.time(since)
+	}
+	if until > t {
+		s.Until = g.clock.time(until)
+	}
+	return s
+}
+
+// holding names the hold that limits the path most: trouble, then what holds
+// messages, then what holds connections.
+func (g *Governor) holding(t int64) (hold Hold, since, until int64) {
+	r := &g.react
+	switch {
+	case t < r.restUntil:
+		return HoldRest, r.restSince, r.restUntil
+	case r.probing:
+		return HoldRest, r.restSince, r.probeNext
+	case r.backoffLevel > 0 && (t < r.backoffUntil || g.open == 0):
+		return HoldBackoff, r.backoffSince, r.backoffUntil
+	case g.sending.active(t):
+		return g.sending.hold, g.sending.since, g.sending.until
+	case g.connecting.active(t):
+		return g.connecting.hold, g.connecting.since, g.connecting.until
+	}
+	return HoldNone, 0, 0
+}
+
+// messageRate is the rule's rate after slowing.
+func (g *Governor) messageRate() Rate {
+	rule := g.limits.MessageRate
+	if g.react.slowLevel == 0 {
+		return rule
+	}
+	if rule.IsZero() {
+		rule = Rate{Count: 1, Per: time.Duration(assumedRateInterval)}
+	}
+	rule.Per <<= g.react.slowLevel
+	rule.Burst >>= g.react.slowLevel
+	return rule
+}
