@@ -1,0 +1,423 @@
+package bounce
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/veredus/veredus/mta/smtpc"
+)
+
+// Table is a compiled, ordered rule table. It never changes.
+type Table struct {
+	rules     []rule
+	firstWeak int32 // rules from here on count only when the status code is silent, too
+	lits      []literal
+	variants  []variant
+	anchors   [][]int32 // literal -> variants that are tried when it occurs
+	bare      []int32   // rules without phrases of their own
+	auto      *automaton
+	providers map[string]provider
+	statuses  map[[2]uint16][3]Verdict
+	fallback  [3]Verdict
+}
+
+// literal is one entry of the automaton: a string with its edges.
+type literal struct {
+	size      int32
+	openLeft  bool
+	openRight bool
+	next      int32 // another literal of the same string with other edges, -1
+}
+
+// variant is one phrase without alternatives.
+type variant struct {
+	rule   int32
+	pieces []int32
+	gaps   []int32
+}
+
+// rule is a compiled rule.
+type rule struct {
+	id        string
+	anchored  bool      // one of its own variants must match
+	all       [][]int32 // each group: one of these variants must match
+	not       []int32
+	codes     []codePattern
+	statuses  []statusPattern
+	phases    []smtpc.Phase
+	providers []string
+	verdicts  [3]Verdict // by reply class
+}
+
+// provider tells by which hosts and texts a provider is recognised when the
+// caller does not name it.
+type provider struct {
+	hosts []string
+	text  []int32
+}
+
+// replyClass indexes the verdicts of a rule.
+type replyClass int
+
+const (
+	classMissing replyClass = iota
+	classTemporary
+	classPermanent
+)
+
+func classOf(r smtpc.Reply) replyClass {
+	switch {
+	case r.Permanent():
+		return classPermanent
+	case r.Code == 0:
+		return classMissing
+	}
+	return classTemporary
+}
+
+// codePattern is a condition on the reply code: 550, 55x, 5xx.
+type codePattern struct{ low, high int }
+
+func (p codePattern) matches(code int) bool { return code >= p.low && code <= p.high }
+
+// hit is an occurrence of a literal in the normal text.
+type hit struct{ lit, start, end int32 }
+
+const (
+	maxHits       = 512
+	maxCandidates = 512
+)
+
+// scan is the working memory of one qualification.
+type scan struct {
+	in     Input
+	status status
+	text   []byte
+	hits   []hit
+	cands  []int32
+	endsA  []int32
+	endsB  []int32
+}
+
+var scans = sync.Pool{New: func() any { return new(scan) }}
+
+// Qualify says what a reply means and what follows. A positive reply is
+// Delivered. It never blocks and is safe for concurrent use; its cost is linear
+// in the text, of which the first 4096 bytes count.
+func (t *Table) Qualify(in Input) Verdict {
+	if in.Reply.Positive() {
+		return Verdict{Disposition: Delivered, Charged: true, Rule: "class:2xx"}
+	}
+	s := scans.Get().(*scan)
+	t.read(s, in)
+	v := t.decide(s)
+	s.in = Input{}
+	scans.Put(s)
+	return settle(v, in)
+}
+
+// decide picks the layer: strong rules, the status code, weak rules, the class.
+func (t *Table) decide(s *scan) Verdict {
+	class := classOf(s.in.Reply)
+	best := t.match(s)
+	if best >= 0 && best < t.firstWeak {
+		return t.rules[best].verdicts[class]
+	}
+	if v, ok := t.statuses[[2]uint16{s.status.subject, s.status.detail}]; ok && s.status.class >= 4 {
+		if class == classMissing && s.status.class == 5 {
+			class = classPermanent
+		}
+		return v[class]
+	}
+	if best >= 0 {
+		return t.rules[best].verdicts[class]
+	}
+	return t.fallback[class]
+}
+
+// read normalises the text and collects what occurs in it.
+func (t *Table) read(s *scan, in Input) {
+	s.in = in
+	s.text = appendNormal(s.text[:0], in.Reply.Text)
+	s.hits, s.cands = s.hits[:0], s.cands[:0]
+	s.status = statusOf(in.Reply.Enhanced, s.text)
+	state := int32(0)
+	for i, c := range s.text {
+		state = t.auto.step(state, c)
+		for o := state; o != 0; o = t.auto.skip[o] {
+			for lit := t.auto.out[o]; lit >= 0; lit = t.lits[lit].next {
+				t.found(s, lit, i+1)
+			}
+		}
+	}
+}
+
+// found records an occurrence whose edges are right, with the variants to try.
+func (t *Table) found(s *scan, lit int32, end int) {
+	l := &t.lits[lit]
+	start := end - int(l.size)
+	if len(s.hits) >= maxHits || !l.openLeft && inWord(s.text, start) || !l.openRight && inWord(s.text, end) {
+		return
+	}
+	s.hits = append(s.hits, hit{lit, int32(start), int32(end)})
+	for _, v := range t.anchors[lit] {
+		if len(s.cands) < maxCandidates {
+			s.cands = append(s.cands, v)
+		}
+	}
+}
+
+// inWord reports whether a word of letters and digits goes on across position i.
+func inWord(text []byte, i int) bool {
+	return i > 0 && i < len(text) && isAlnum(text[i-1]) && isAlnum(text[i])
+}
+
+// statusOf returns the reply's enhanced code, or the first one in its text.
+func statusOf(enhanced string, text []byte) status {
+	if st, ok := parseStatus(enhanced); ok {
+		return st
+	}
+	for i := 0; i < len(text); i++ {
+		if text[i] != '4' && text[i] != '5' || i > 0 && text[i-1] != ' ' {
+			continue
+		}
+		end := i
+		for end < len(text) && end < i+10 && text[end] != ' ' {
+			end++
+		}
+		if end-i >= 5 && end-i <= 9 && text[i+1] == '.' {
+			if st, ok := parseStatus(string(text[i:end])); ok {
+				return st
+			}
+		}
+	}
+	return status{}
+}
+
+// match returns the first rule in the table's order that matches, -1 for none.
+func (t *Table) match(s *scan) int32 {
+	best := int32(len(t.rules))
+	for _, c := range s.cands {
+		v := &t.variants[c]
+		if v.rule < best && t.holds(s, v.rule) && t.occurs(s, v) {
+			best = v.rule
+		}
+	}
+	for _, r := range t.bare {
+		if r >= best {
+			break
+		}
+		if t.holds(s, r) {
+			best = r
+		}
+	}
+	if best == int32(len(t.rules)) {
+		return -1
+	}
+	return best
+}
+
+// holds reports whether a rule's conditions hold, its own phrases aside.
+func (t *Table) holds(s *scan, r int32) bool {
+	return t.refusal(s, &t.rules[r]) == ""
+}
+
+// refusal names the condition that keeps a rule from matching, empty for none.
+func (t *Table) refusal(s *scan, r *rule) string {
+	reply := &s.in.Reply
+	switch {
+	case len(r.codes) > 0 && !slices.ContainsFunc(r.codes, func(p codePattern) bool { return p.matches(reply.Code) }):
+		return "reply code"
+	case len(r.statuses) > 0 && !slices.ContainsFunc(r.statuses, func(p statusPattern) bool { return p.matches(s.status) }):
+		return "enhanced code"
+	case len(r.phases) > 0 && !slices.Contains(r.phases, reply.Phase):
+		return "phase"
+	case len(r.providers) > 0 && !slices.ContainsFunc(r.providers, func(id string) bool { return t.isProvider(s, id) }):
+		return "provider"
+	}
+	for _, group := range r.all {
+		if !t.occursAny(s, group) {
+			return "a required phrase"
+		}
+	}
+	if t.occursAny(s, r.not) {
+		return "an excluding phrase"
+	}
+	return ""
+}
+
+// isProvider reports whether the reply comes from the provider: as the caller
+// says, else by the host, else by the text's signature.
+func (t *Table) isProvider(s *scan, id string) bool {
+	if s.in.Provider != "" {
+		return s.in.Provider == id
+	}
+	p := t.providers[id]
+	for _, h := range p.hosts {
+		if len(s.in.Host) >= len(h) && strings.EqualFold(s.in.Host[len(s.in.Host)-len(h):], h) {
+			return true
+		}
+	}
+	return t.occursAny(s, p.text)
+}
+
+func (t *Table) occursAny(s *scan, variants []int32) bool {
+	for _, v := range variants {
+		if t.occurs(s, &t.variants[v]) {
+			return true
+		}
+	}
+	return false
+}
+
+// occurs reports whether the pieces occur in order with gaps no longer than
+// allowed. Hits of one literal come sorted by end, so each piece costs one pass.
+func (t *Table) occurs(s *scan, v *variant) bool {
+	ends := s.endsA[:0]
+	for _, h := range s.hits {
+		if h.lit == v.pieces[0] {
+			ends = append(ends, h.end)
+		}
+	}
+	s.endsA = ends
+	for i := 1; i < len(v.pieces) && len(ends) > 0; i++ {
+		after, k := s.endsB[:0], 0
+		for _, h := range s.hits {
+			if h.lit != v.pieces[i] {
+				continue
+			}
+			for k+1 < len(ends) && ends[k+1] <= h.start {
+				k++
+			}
+			if ends[k] <= h.start && h.start-ends[k] <= v.gaps[i] {
+				after = append(after, h.end)
+			}
+		}
+		s.endsA, s.endsB = after, ends
+		ends = after
+	}
+	return len(ends) > 0
+}
+
+// settle applies what holds for every rule: who pays for the attempt, what a
+// phase rules out, that a 4xx never suppresses, and the delay the reply names.
+func settle(v Verdict, in Input) Verdict {
+	phase := in.Reply.Phase
+	early := phase != smtpc.PhaseNone && phase.BeforeMAIL()
+	if phase != smtpc.PhaseNone && phase < smtpc.PhaseRCPT {
+		v = beforeRecipient(v, phase)
+	}
+	if early {
+		v.Disposition, v.MaxAttempts = Retry, 0
+		if v.Path == PathNone && phase != smtpc.PhaseDNS {
+			v.Path = PathRest
+		}
+	}
+	if !in.Reply.Permanent() && v.Address == AddressSuppress {
+		v.Address = AddressCount
+	}
+	v.Charged = v.Path == PathNone && !early
+	if v.WillRetry() {
+		if d := namedDelay(in.Reply.Text); d > 0 {
+			v.RetryAfter = d
+		}
+	}
+	return v
+}
+
+// beforeRecipient corrects a verdict about a mailbox given before any mailbox
+// was named: at MAIL it speaks of the sender, earlier of the client.
+func beforeRecipient(v Verdict, phase smtpc.Phase) Verdict {
+	if v.Address == AddressSuppress || v.BounceType == BounceHard {
+		tag := "policy"
+		if phase == smtpc.PhaseMAIL {
+			tag = "sender_invalid"
+		}
+		p, _ := lookupTag(tag)
+		id := v.Rule
+		v = presetVerdict(p, classPermanent)
+		v.Rule = id
+	}
+	v.Address = AddressNone
+	return v
+}
+
+// presetVerdict is what a tag means for a reply class.
+func presetVerdict(p preset, class replyClass) Verdict {
+	info, _ := lookupCode(p.code)
+	v := Verdict{
+		Code: p.code, Name: info.name, Category: info.category.String(), BounceType: info.category, Type: info.kind, Reason: info.reason,
+		Tag: p.tag, Address: p.address, Path: p.path, Hold: p.hold,
+	}
+	if p.own {
+		v.Reason = p.reason
+	}
+	v.Disposition, v.MaxAttempts = disposition(p, class)
+	if class != classPermanent && v.Address == AddressSuppress {
+		v.Address = AddressCount
+	}
+	if v.Type == TypeHard && v.Address != AddressSuppress {
+		v.Type = TypeSoft
+	}
+	return v
+}
+
+// disposition: 4xx and missing replies are retried; of the 5xx a full mailbox
+// and a transient failure are, too, and a block gets three attempts.
+func disposition(p preset, class replyClass) (Disposition, int) {
+	switch {
+	case p.soon:
+		return RetrySoon, 0
+	case class != classPermanent || p.code == CodeMailboxFull || p.code == CodeTransientFailure:
+		return Retry, 0
+	case p.final5xx:
+		return Final, 0
+	case p.retry5xx || p.code == CodeMailBlock || p.code == CodeSpamBlock:
+		return Retry, blockAttempts
+	}
+	return Final, 0
+}
+
+const (
+	// blockAttempts caps the attempts of a message refused with 5xx for our standing, not for itself.
+	blockAttempts = 3
+	// unmatchedAttempts and unmatchedDelay: a 5xx that nothing explains gets one more attempt.
+	unmatchedAttempts = 2
+	unmatchedDelay    = 20 * time.Minute
+)
+
+// fallbackVerdicts is the last layer: the reply class alone.
+func fallbackVerdicts() (v [3]Verdict) {
+	tags := [3]string{"network", "temp", "undetermined"}
+	ids := [3]string{"class:none", "class:4xx", "class:5xx"}
+	for class := range v {
+		p, _ := lookupTag(tags[class])
+		v[class] = presetVerdict(p, replyClass(class))
+		v[class].Rule = ids[class]
+	}
+	v[classPermanent].Disposition = Retry
+	v[classPermanent].MaxAttempts = unmatchedAttempts
+	v[classPermanent].RetryAfter = unmatchedDelay
+	return v
+}
+
+// statusVerdicts compiles the registry.
+func statusVerdicts() map[[2]uint16][3]Verdict {
+	m := make(map[[2]uint16][3]Verdict, len(statusTable))
+	for _, row := range statusTable {
+		temporary, _ := lookupTag(row.temporary)
+		permanent, _ := lookupTag(row.permanent)
+		v := [3]Verdict{presetVerdict(temporary, classMissing), presetVerdict(temporary, classTemporary), presetVerdict(permanent, classPermanent)}
+		for class := range v {
+			digit := "4."
+			if replyClass(class) == classPermanent {
+				digit = "5."
+			}
+			v[class].Rule = "iana:" + digit + status{0, row.subject, row.detail}.String()[2:]
+		}
+		m[[2]uint16{row.subject, row.detail}] = v
+	}
+	return m
+}
