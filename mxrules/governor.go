@@ -77,7 +77,7 @@ type Governor struct {
 // Option changes a new governor.
 type Option func(*Governor)
 
-// WithTimings replaces DefaultTimings.
+// WithTimings replaces DefaultTimings; zero durations keep theirs.
 func WithTimings(t Timings) Option {
 	return func(g *Governor) { g.timings = t.valid() }
 }
@@ -105,6 +105,7 @@ func (g *Governor) Limits() Limits { return g.limits }
 func (g *Governor) SetLimits(now time.Time, l Limits) {
 	t := g.tick(now)
 	g.limits = l
+	g.react.boundSlow(l.MessageRate)
 	g.connections.reshape(t, rateMeter(l.ConnectionRate))
 	g.messages.reshape(t, g.react.messageMeter(l.MessageRate))
 	hour, day := hourlyQuota(l.MessagesPerHour), dailyQuota(l.MessagesPerDay)
@@ -154,7 +155,7 @@ func (g *Governor) connectionHold(t int64) (Hold, int64) {
 	case t < r.connectUntil:
 		return HoldConnections, r.connectUntil
 	}
-	if most := g.maxConnections(); most > 0 && g.open >= most {
+	if g.full() {
 		return HoldConnections, 0
 	}
 	if at := g.connections.ready(); t < at && g.connections.interval != 0 {
@@ -191,6 +192,7 @@ func (g *Governor) ConnectionClosed(now time.Time) {
 	if g.open > 0 {
 		g.open--
 	}
+	g.react.probeSent = false // a probe that had succeeded would be over
 }
 
 // AllowMessage reports whether a MAIL command may be written now; if not, what
@@ -243,9 +245,9 @@ func (g *Governor) MessageSent(now time.Time) {
 	g.messages.take(t, 1)
 	g.sendHour.take(t, 1)
 	g.sendDay.take(t, 1)
-	if g.react.probing {
-		g.react.probeNext = t + int64(g.timings.Probe)
-		g.react.probeSent = true
+	if r := &g.react; r.probing && t >= r.restUntil {
+		r.probeNext = t + int64(g.timings.Probe)
+		r.probeSent = true
 	}
 }
 

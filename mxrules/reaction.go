@@ -92,27 +92,32 @@ func (c *cut) ready(t int64, tm *Timings) bool {
 // generic rule, and the slowest rate that halving goes to.
 const (
 	assumedMessages     = 100
-	slowestInterval     = int64(time.Minute)
-	maxTrouble          = 512
-	never               = int64(maxDebt)
-	restLevels          = 16
 	assumedRateInterval = int64(10 * time.Millisecond)
+	slowestInterval     = int64(time.Minute)
+)
+
+const (
+	maxTrouble = 512 // bytes of a reply kept
+	maxInARow  = 16  // rests and failures counted; every doubling has ended before
+	never      = int64(maxDebt)
 )
 
 // messageMeter is the meter of the rate in force. Halving keeps the duration
 // of a burst, not its size.
 func (r *reactions) messageMeter(rule Rate) meter {
-	m := rateMeter(rule)
 	if r.slowLevel == 0 {
-		return m
+		return rateMeter(rule)
 	}
-	burst := int64(1)
-	if m.interval == 0 {
-		m.interval = assumedRateInterval
-	} else {
-		burst = (m.slack/m.interval + 1) >> r.slowLevel
+	return newMeter(intervalToCut(rule)<<r.slowLevel, int64(rule.Burst)>>r.slowLevel)
+}
+
+// intervalToCut is the rule's time between messages, or what is assumed of a
+// rule without a rate.
+func intervalToCut(rule Rate) int64 {
+	if rule.IsZero() {
+		return assumedRateInterval
 	}
-	return newMeter(m.interval<<r.slowLevel, burst)
+	return rule.interval()
 }
 
 // Observe feeds the path's side of a reply. Cuts of one kind are at least
@@ -124,7 +129,8 @@ func (r *reactions) messageMeter(rule Rate) meter {
 //   - slow: the message rate halves, down to one message a minute or half the
 //     rule's rate where that is less; 100/s is assumed where the rule has none.
 //   - fewer connections: the cap goes to the number open and, once per Adjust,
-//     at least one below the cap in force; at least 1.
+//     at least one below the cap in force; at least 1. Report a refused
+//     connection closed before observing its reply.
 //   - fewer messages per connection: the cap goes to Messages and, once per
 //     Adjust, at least one below the cap in force; at least 1.
 //   - rest: nothing for RestFirst, doubling up to RestMax with each rest; then
@@ -183,15 +189,18 @@ func (g *Governor) slow(t int64) {
 	if !r.slow.ready(t, &g.timings) {
 		return
 	}
-	interval := g.limits.MessageRate.interval()
-	if interval == 0 {
-		interval = assumedRateInterval
-	}
-	if r.slowLevel > 0 && interval<<(r.slowLevel+1) > slowestInterval {
-		return
-	}
 	r.slowLevel++
+	r.boundSlow(g.limits.MessageRate)
 	g.messages.reshape(t, r.messageMeter(g.limits.MessageRate))
+}
+
+// boundSlow keeps the rate in force at one message a minute or more, or at half
+// the rule's rate where that is less.
+func (r *reactions) boundSlow(rule Rate) {
+	interval := intervalToCut(rule)
+	for r.slowLevel > 1 && interval > slowestInterval>>r.slowLevel {
+		r.slowLevel--
+	}
 }
 
 func (g *Governor) fewerConnections(t int64) {
@@ -243,7 +252,7 @@ func (g *Governor) rest(t int64, retryAfter time.Duration) {
 			r.restSince = t
 		}
 		r.restUntil = max(r.restUntil, t+length)
-		r.restLevel = min(r.restLevel+1, restLevels)
+		r.restLevel = min(r.restLevel+1, maxInARow)
 		r.probing, r.probeSent, r.probeNext = true, false, 0
 	}
 	r.restEase = r.restUntil + int64(g.timings.Recover)
@@ -264,7 +273,7 @@ func (g *Governor) Failed(now time.Time, text string) {
 		r.backoffSince = t
 	}
 	r.backoffUntil = t + doubled(g.timings.BackoffFirst, g.timings.BackoffMax, r.backoffLevel)
-	r.backoffLevel = min(r.backoffLevel+1, restLevels)
+	r.backoffLevel = min(r.backoffLevel+1, maxInARow)
 }
 
 // Worked reports that a connection was opened or a message taken. It ends the

@@ -93,22 +93,26 @@ func (g *Governor) holding(t int64) (hold Hold, since, until int64) {
 		return HoldBackoff, r.backoffSince, r.backoffUntil
 	case g.sending.active(t):
 		return g.sending.hold, g.sending.since, g.sending.until
-	case g.connecting.active(t):
+	case g.connecting.active(t) || g.connecting.hold == HoldConnections && g.full():
 		return g.connecting.hold, g.connecting.since, g.connecting.until
 	}
 	return HoldNone, 0, 0
 }
 
+// full reports whether as many connections are open as may be.
+func (g *Governor) full() bool {
+	most := g.maxConnections()
+	return most > 0 && g.open >= most
+}
+
 // messageRate is the rule's rate after slowing.
 func (g *Governor) messageRate() Rate {
-	rule := g.limits.MessageRate
-	if g.react.slowLevel == 0 {
+	rule, level := g.limits.MessageRate, g.react.slowLevel
+	if level == 0 {
 		return rule
 	}
-	if rule.IsZero() {
-		rule = Rate{Count: 1, Per: time.Duration(assumedRateInterval)}
+	if rule.IsZero() || rule.Per > maxRatePer>>level {
+		return Rate{Count: 1, Per: time.Duration(intervalToCut(rule) << level)}
 	}
-	rule.Per <<= g.react.slowLevel
-	rule.Burst >>= g.react.slowLevel
-	return rule
+	return Rate{Count: rule.Count, Per: rule.Per << level, Burst: rule.Burst >> level}
 }

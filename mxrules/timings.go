@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Timings are the durations of a governor's reactions.
+// Timings are the durations of a governor's reactions. A zero duration is its default.
 type Timings struct {
 	// Adjust is the least time between two cuts of the same kind: many sessions
 	// report one event. 60 s, as Momentum's adaptive delivery.
@@ -50,6 +50,7 @@ func (t Timings) Divide(n float64) Timings {
 	if !(n > 0) || math.IsInf(n, 1) {
 		return t
 	}
+	t = t.valid()
 	for _, d := range t.each() {
 		*d = scaled(*d, n)
 	}
@@ -74,9 +75,14 @@ func scaled(d time.Duration, n float64) time.Duration {
 	return max(time.Duration(s), time.Millisecond)
 }
 
-// valid is t with each duration inside 1 ms to maxTiming.
+// valid is t with the default for each duration that is not positive, and none
+// outside 1 ms to maxTiming.
 func (t Timings) valid() Timings {
-	for _, d := range t.each() {
+	defaults := DefaultTimings()
+	for i, d := range t.each() {
+		if *d <= 0 {
+			*d = *defaults.each()[i]
+		}
 		*d = min(max(*d, time.Millisecond), maxTiming)
 	}
 	return t

@@ -34,9 +34,10 @@ func (g *Governor) wallTAT(m *meter) int64 {
 const maxClaim = 64
 
 // Restore carries on after a crash or restart from the Usage of the last
-// durable claim; the zero Usage is right where none was stored. What was sent
-// is not stored, so rates and quotas start with empty buckets: no more is
-// allowed than without the crash.
+// durable claim; the zero Usage is right where none was stored. Call it on each
+// path that the process before may have used. When that process sent its last
+// message is not stored, so rates and charged quotas start with empty buckets:
+// no more is allowed than without the crash.
 func (g *Governor) Restore(now time.Time, u Usage) {
 	t := g.tick(now)
 	g.clock.mark(now, t)
@@ -45,8 +46,12 @@ func (g *Governor) Restore(now time.Time, u Usage) {
 	g.restoreMeter(t, &g.claimDay.all, u.Day)
 	g.connections.drain(t)
 	g.messages.drain(t)
-	g.sendHour.drain(t)
-	g.sendDay.drain(t)
+	if u.Hour != 0 {
+		g.sendHour.drain(t)
+	}
+	if u.Day != 0 {
+		g.sendDay.drain(t)
+	}
 }
 
 func (g *Governor) restoreMeter(t int64, m *meter, tat int64) {
