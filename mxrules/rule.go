@@ -72,7 +72,7 @@ func (r *Rule) Equal(o *Rule) bool {
 const maxConditions = 10_000
 
 func (r *Rule) check(known map[string]bool) error {
-	if err := checkID(r.ID); err != nil {
+	if err := CheckID(r.ID); err != nil {
 		return err
 	}
 	if len(r.Hosts)+len(r.Providers)+len(r.Domains)+len(r.Sources) > maxConditions {
@@ -107,7 +107,8 @@ func (r *Rule) check(known map[string]bool) error {
 	return nil
 }
 
-func checkID(id string) error {
+// CheckID reports whether a rule id is well formed: 1 to 64 letters, digits, ".", "-" and "_".
+func CheckID(id string) error {
 	if err := checkName(strings.ToLower(id)); err != nil {
 		return fmt.Errorf("rule id: %w", err)
 	}
