@@ -97,19 +97,19 @@ func refusal(k *Key, tags map[string]string) string {
 	services := list(tags["s"])
 	switch v, ok := tags["v"]; {
 	case ok && v != "DKIM1":
-		return fmt.Sprintf("the record has v=%s; it must be DKIM1", clip(v))
+		return fmt.Sprintf("the record has v=%q; it must be DKIM1", clip(v))
 	case !published:
 		return "the record has no p= tag, so no key"
 	case p == "":
 		return "the key is revoked: the record's p= tag is empty"
 	case algorithm != k.Algorithm():
-		return fmt.Sprintf("the record says k=%s, but the key is %s", clip(algorithm), k.Algorithm())
+		return fmt.Sprintf("the record says k=%q, but the key is %s", clip(algorithm), k.Algorithm())
 	case !samePublicKey(k, p):
 		return "the record's p= tag holds another key; either the DNS or the key file is out of date"
 	case limitsHash && !slices.Contains(list(tags["h"]), "sha256"):
-		return fmt.Sprintf("the record allows only the hashes h=%s; signatures use sha256", clip(tags["h"]))
+		return fmt.Sprintf("the record allows only the hashes h=%q; signatures use sha256", clip(tags["h"]))
 	case limitsService && !slices.Contains(services, "*") && !slices.Contains(services, "email"):
-		return fmt.Sprintf("the record limits the key to s=%s; it must allow email", clip(tags["s"]))
+		return fmt.Sprintf("the record limits the key to s=%q; it must allow email", clip(tags["s"]))
 	}
 	return ""
 }
@@ -146,7 +146,7 @@ func parseTags(record string) (map[string]string, error) {
 			return nil, fmt.Errorf("%q is not tag=value", clip(part))
 		}
 		if _, twice := tags[name]; twice {
-			return nil, fmt.Errorf("the tag %s= is there twice", clip(name))
+			return nil, fmt.Errorf("the tag %q is there twice", clip(name))
 		}
 		tags[name] = strings.Join(strings.Fields(value), "")
 	}

@@ -41,6 +41,9 @@ type Key struct {
 // NewKey makes a key from a signer, which may keep the private half elsewhere.
 // It refuses RSA keys below MinRSABits and warns below GoodRSABits.
 func NewKey(domain, selector string, signer crypto.Signer) (*Key, error) {
+	if signer == nil {
+		return nil, fmt.Errorf("dkim: key of selector %q, domain %q: no signer", selector, domain)
+	}
 	k := &Key{Domain: plainName(domain), Selector: plainName(selector), Signer: signer}
 	if err := checkName(k.Domain); err != nil {
 		return nil, fmt.Errorf("dkim: domain %q: %w", domain, err)
@@ -53,7 +56,10 @@ func NewKey(domain, selector string, signer crypto.Signer) (*Key, error) {
 	}
 	switch pub := signer.Public().(type) {
 	case *rsa.PublicKey:
-		return k, k.judgeRSA(pub.N.BitLen())
+		if err := k.judgeRSA(pub.N.BitLen()); err != nil {
+			return nil, err
+		}
+		return k, nil
 	case ed25519.PublicKey:
 		return k, nil
 	default:
