@@ -217,9 +217,9 @@ type Truth uint8
 
 // The truths. Exactly one of the final ones (Ignored, Sent, Failed, CancelledMessage) holds at the end.
 const (
-	Pending Truth = iota + 1
-	InRelay       // taken into account, never failed
-	Deferred      // taken into account, waiting for a retry
+	Pending  Truth = iota + 1
+	InRelay        // taken into account, never failed
+	Deferred       // taken into account, waiting for a retry
 	Sent
 	Failed
 	Ignored
