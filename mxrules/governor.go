@@ -104,6 +104,7 @@ func (g *Governor) Limits() Limits { return g.limits }
 // force. Connections open beyond a lower cap are the caller's to close.
 func (g *Governor) SetLimits(now time.Time, l Limits) {
 	t := g.tick(now)
+	g.clock.mark(now, t)
 	g.limits = l
 	g.react.boundSlow(l.MessageRate)
 	g.connections.reshape(t, rateMeter(l.ConnectionRate))

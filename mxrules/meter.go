@@ -150,10 +150,14 @@ func (q *quota) ready(transactional bool) int64 {
 func (q *quota) take(t, n int64) {
 	q.all.take(t, n)
 	q.bulk.take(t, n)
-	// Transactional mail beyond bulk's share is no debt of bulk mail for longer
-	// than one bucket, else an hour of it would stop bulk for minutes after.
-	q.bulk.tat = min(q.bulk.tat, t+q.bulk.slack+q.bulk.interval)
+	// Transactional mail beyond bulk's share is a bounded debt of bulk mail, else
+	// an hour of it would stop bulk for minutes after.
+	q.bulk.tat = min(q.bulk.tat, t+q.bulk.slack+2*q.bulk.interval+bulkDebt)
 }
+
+// bulkDebt is how long bulk mail waits at most, after transactional mail has
+// used more than its share.
+const bulkDebt = int64(time.Minute)
 
 func (q *quota) reshape(t int64, to quota) {
 	q.all.reshape(t, to.all)

@@ -13,6 +13,10 @@ func TestTmp(t *testing.T) {
 	Print(mxrules.Builtin(), &b)
 	os.Stdout.Write(b.Bytes())
 	r, err := Parse("x", b.Bytes())
-	if err != nil { t.Fatal(err) }
-	if !r.Equal(mxrules.Builtin()) { t.Fatal("no") }
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Equal(mxrules.Builtin()) {
+		t.Fatal("no")
+	}
 }
