@@ -241,6 +241,7 @@ func (s *Session) handshake(ctx context.Context) *Error {
 			err = context.Cause(limited)
 		}
 		failure := s.broken(PhaseTLS, fmt.Errorf("%w: %w", ErrTLS, err))
+		failure.Reply.Text = ErrTLS.Error() + ": " + causeText(err)
 		failure.TLS = failure.Reply.Text
 		failure.handshake = ctx.Err() == nil
 		return failure
@@ -355,7 +356,7 @@ func (s *Session) withoutTLS(ctx context.Context, reply Reply) *Error {
 }
 
 func (s *Session) leave(ctx context.Context, reply Reply) {
-	if reply.Code == 421 || s.rx.ended() {
+	if reply.Code == 421 {
 		s.close(false)
 		return
 	}

@@ -183,10 +183,11 @@ func (s *Session) Info() Info {
 func (s *Session) Done() <-chan struct{} { return s.rx.done }
 
 // Quit says QUIT, waits for its reply or the peer's FIN (at most 5 s, and not after
-// ctx ends) and closes. Without either it resets the connection and says why. On a
-// closed session it does nothing.
+// ctx ends) and closes. Without either it resets the connection and says why. A
+// session that the server has ended is only closed; repeating Quit does nothing.
 func (s *Session) Quit(ctx context.Context) error {
-	if s.closed() {
+	if s.rx.ended() { // also when closed: there is nobody to say it to
+		s.close(false)
 		return nil
 	}
 	err := s.quit(ctx)

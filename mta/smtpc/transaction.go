@@ -295,15 +295,15 @@ func (t *transaction) write(phase Phase, lines ...string) bool {
 	if phase == PhaseMAIL && !t.res.Began {
 		phase = PhaseQuit
 	}
-	got, err := t.s.lastWords(t.ctx, err)
-	if err != nil {
-		t.fail(phase, err)
+	got, lastErr := t.s.lastWords(t.ctx, err)
+	if lastErr != nil {
+		t.fail(phase, lastErr)
 		return false
 	}
 	if reply := t.keep(got, phase); reply.Code >= 400 {
 		t.decide(reply)
 	}
-	t.fail(phase, protocolErrorf("connection lost in %s", phase))
+	t.fail(phase, err)
 	return false
 }
 
