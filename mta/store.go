@@ -71,7 +71,8 @@ type LostClaim struct {
 	Claims    int    // claims lost so far, this one included
 }
 
-// Handover is the set of messages that entered the relay together.
+// Handover is the set of messages that entered the relay together, or a standing
+// set: the transactional messages of one tenant, sender domain and pool.
 type Handover struct {
 	ID           uint64
 	Delivery     uint64 // number of the delivery
@@ -96,7 +97,9 @@ type RunState struct {
 	Domain     uint32
 	DomainName string // A-label
 	// Mark is the settled-below mark: every message of a lower order (lane by lane)
-	// was settled at least once. Load begins here.
+	// was settled at least once. Load begins here. In a standing hand-over, whose marks
+	// the relay never writes, the store sets it to each new message that finds the
+	// run without fresh mail.
 	Mark     Position
 	Fresh    int64
 	Deferred int64
@@ -151,7 +154,6 @@ type Message struct {
 	RecipientID string
 	Metadata    []byte // opaque to the relay; echoed in events
 	Content     uint64 // 0: the hand-over's
-	Pool        string // "": the hand-over's
 	Arrival     time.Time
 	Expires     time.Time
 	// Retry is set when it was settled before and waits in the retry list.
@@ -287,4 +289,19 @@ type Written struct {
 	Gone []MessageID
 	// Finished are hand-overs with no unfinished message left.
 	Finished []uint64
+}
+
+// String is the event's name in the Email Feedback Service.
+func (k RelayEventKind) String() string {
+	switch k {
+	case PathThrottledEvent:
+		return "path_throttled"
+	case PathSuspendedEvent:
+		return "path_suspended"
+	case PathResumedEvent:
+		return "path_resumed"
+	case RuleChangedEvent:
+		return "rule_changed"
+	}
+	return "unknown"
 }

@@ -42,8 +42,10 @@ type Recipients interface {
 	// DurableIndex is the highest index stored.
 	DurableIndex(ctx context.Context, delivery string) (int64, error)
 	// Send stores one transactional message in the tenant's standing delivery, which
-	// it creates when needed, and its event taken_into_account. It answers the
-	// message's id; the same request answers the same.
+	// it creates when needed, and its event taken_into_account. The standing delivery
+	// has one standing hand-over for each pair of sender domain and pool, so that a
+	// run has one of each. It answers the hand-over and the message's id; the
+	// same request answers the same.
 	Send(ctx context.Context, m Single, req Request) (*mta.Handover, mta.MessageID, error)
 	// Sample reads up to max recipients spread over the delivery's accepted ones.
 	Sample(ctx context.Context, delivery string, max int) ([]Sampled, error)
