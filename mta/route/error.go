@@ -1,6 +1,9 @@
 package route
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Kind says what a failed look-up means for the mail that waits on it.
 type Kind uint8
@@ -40,6 +43,9 @@ type Error struct {
 	Kind   Kind
 	Domain string // the name asked for, as given
 	Err    error  // the cause; nil when the kind says it all
+	// Expires is when the DNS may say otherwise (its negative TTL), for NXDomain
+	// and NullMX; zero for the others, whose callers choose when to ask again.
+	Expires time.Time
 }
 
 // Error describes the failure in words fit for a sending log.

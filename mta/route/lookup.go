@@ -145,13 +145,17 @@ func (r *Resolver) follow(ctx context.Context, q question, s section, depth int)
 	expires := r.now().Add(s.aliasTTL)
 	a := r.resolve(ctx, question{s.alias, q.qtype}, depth)
 	a.expires = earlier(a.expires, expires)
+	if a.failed != nil && a.failed.Final() {
+		a.failed.Expires = a.expires
+	}
 	return a
 }
 
 // failure is an answer that holds nothing but an error, kept for ttl.
 func (r *Resolver) failure(q question, kind Kind, err error, ttl time.Duration) answer {
-	return answer{
-		failed:  &Error{Kind: kind, Domain: q.name, Err: err},
-		expires: r.now().Add(ttl),
+	a := answer{failed: &Error{Kind: kind, Domain: q.name, Err: err}, expires: r.now().Add(ttl)}
+	if a.failed.Final() {
+		a.failed.Expires = a.expires
 	}
+	return a
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -52,11 +53,17 @@ type Resolver struct {
 	provider func(string) string
 	controls *controls
 	inFlight chan struct{}
+	half     int // of the cache's bound: for answers, and for routes
 
 	answers *cache[question, answer]
-	routes  *cache[string, *Route]
 	asking  singleflight.Group // by question
-	routing singleflight.Group // by domain
+	routes  atomic.Pointer[routeBook]
+}
+
+// routeBook holds the routes made under one state of the provider table.
+type routeBook struct {
+	cache   *cache[string, *Route]
+	flights singleflight.Group // by domain
 }
 
 // New checks the configuration and returns a Resolver. It sends nothing.
@@ -81,8 +88,9 @@ func New(c Config) (*Resolver, error) {
 		controls: controls,
 		inFlight: make(chan struct{}, orDefault(c.MaxInFlight, defaultInFlight)),
 	}
-	half := orDefault(c.MaxCache, defaultCache) / 2
-	r.answers, r.routes = newCache[question, answer](half), newCache[string, *Route](half)
+	r.half = orDefault(c.MaxCache, defaultCache) / 2
+	r.answers = newCache[question, answer](r.half)
+	r.ForgetRoutes()
 	if r.now == nil {
 		r.now = time.Now
 	}
@@ -124,18 +132,29 @@ func (r *Resolver) Route(ctx context.Context, domain string) (*Route, error) {
 	if err != nil {
 		return nil, &Error{Kind: Invalid, Domain: domain, Err: err}
 	}
-	if route, ok := r.routes.get(name, r.now()); ok {
+	book := r.routes.Load()
+	if route, ok := book.cache.get(name, r.now()); ok {
 		return route, nil
 	}
-	flight := r.routing.DoChan(name, func() (any, error) {
+	flight := book.flights.DoChan(name, func() (any, error) {
 		// A flight outlives the caller that began it: others may have joined.
-		return r.route(context.WithoutCancel(ctx), name)
+		route, err := r.route(context.WithoutCancel(ctx), name)
+		if err == nil {
+			book.cache.put(name, route, route.cost(), route.Expires, r.now())
+		}
+		return route, err
 	})
 	route, err := wait[*Route](ctx, flight)
 	if err != nil {
 		return nil, asError(err, name)
 	}
 	return route, nil
+}
+
+// ForgetRoutes makes the next Route of each domain anew, from the DNS answers
+// still cached. Call it when Provider has begun to answer differently.
+func (r *Resolver) ForgetRoutes() {
+	r.routes.Store(&routeBook{cache: newCache[string, *Route](r.half)})
 }
 
 // TXT returns the text records of name, the strings of each joined, following
@@ -181,7 +200,7 @@ func asError(err error, name string) *Error {
 		return e
 	}
 	if e != nil {
-		return &Error{Kind: e.Kind, Domain: name, Err: err}
+		return &Error{Kind: e.Kind, Domain: name, Err: err, Expires: e.Expires}
 	}
 	return &Error{Kind: Temporary, Domain: name, Err: err}
 }
@@ -202,7 +221,6 @@ func (r *Resolver) route(ctx context.Context, domain string) (*Route, error) {
 	if err := r.addHosts(ctx, route, names); err != nil {
 		return nil, err
 	}
-	r.routes.put(domain, route, route.cost(), route.Expires, r.now())
 	return route, nil
 }
 
@@ -225,7 +243,7 @@ func mailHosts(domain string, mx answer) ([]Host, error) {
 	case len(hosts) > 0: // a null MX beside others is an error to be ignored (RFC 7505 section 3)
 		return hosts, nil
 	case null:
-		return nil, &Error{Kind: NullMX, Domain: domain}
+		return nil, &Error{Kind: NullMX, Domain: domain, Expires: mx.expires}
 	}
 	return nil, &Error{Kind: NoHosts, Domain: domain, Err: errors.New("no MX record names a valid host")}
 }
