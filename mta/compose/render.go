@@ -1,0 +1,318 @@
+package compose
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/veredus/veredus/mta/address"
+)
+
+// Job is one recipient of a delivery. Equal jobs give identical bytes.
+type Job struct {
+	To        string         // the envelope recipient, as address.Parse accepts it
+	Variables []byte         // a JSON object, or nil
+	Builtin   map[string]any // more variables, under the recipient's own: text, numbers, booleans, and slices ([]any) and maps (map[string]any) of them
+	MessageID string         // without angle brackets: token@domain
+	Date      time.Time      // of the first attempt
+}
+
+// Rendered is one message, ready to sign and send.
+type Rendered struct {
+	Bytes    []byte   // the RFC 5322 message; ends in CRLF
+	EightBit bool     // the body holds octets above 127: needs 8BITMIME (only with Source.Raw)
+	UTF8     bool     // a header holds UTF-8: needs SMTPUTF8 (RFC 6531)
+	Subject  string   // decoded, for logs
+	Missing  []string // variables that the content needed and that were not given, in order of use
+}
+
+// Render makes one recipient's message. What is wrong with this message alone is
+// a *RenderError; if ctx ends first, its error is returned.
+func (t *Template) Render(ctx context.Context, job Job) (Rendered, error) {
+	if err := ctx.Err(); err != nil {
+		return Rendered{}, err
+	}
+	m := &message{t: t, run: &run{ctx: ctx}, job: job}
+	if err := m.prepare(); err != nil {
+		return Rendered{}, err
+	}
+	if err := m.compose(); err != nil {
+		return Rendered{}, err
+	}
+	return Rendered{
+		Bytes:    m.out,
+		EightBit: m.eightBit,
+		UTF8:     m.utf8,
+		Subject:  m.subject,
+		Missing:  m.run.missing,
+	}, nil
+}
+
+// message is one rendering under way.
+type message struct {
+	t        *Template
+	run      *run
+	job      Job
+	to       address.Address
+	vars     map[string]any
+	scratch  bytes.Buffer
+	out      []byte
+	subject  string
+	eightBit bool
+	utf8     bool
+}
+
+// prepare checks the job and gathers the variables.
+func (m *message) prepare() error {
+	var err error
+	if m.to, err = address.Parse(m.job.To); err != nil {
+		return &RenderError{Field: "to", Err: err}
+	}
+	if !isMessageID(m.job.MessageID) {
+		return &RenderError{Field: "message_id", Err: fmt.Errorf("%q is no message identifier; use token@domain", truncate(m.job.MessageID, 100))}
+	}
+	if year := m.job.Date.Year(); year < 1970 || year > 9999 {
+		return &RenderError{Field: "date", Err: fmt.Errorf("the year %d is out of range; use 1970 to 9999", year)}
+	}
+	given, err := m.run.decode(m.job.Variables)
+	if err != nil {
+		return &RenderError{Field: "variables", Err: err}
+	}
+	m.vars = map[string]any{"recipient": m.run.builtin("recipient", map[string]any{"address": m.to.String()})}
+	for name, v := range m.job.Builtin {
+		if m.vars[name], err = m.run.convert(v, nil, name, 1); err != nil {
+			return &RenderError{Field: "builtin", Err: err}
+		}
+	}
+	maps.Copy(m.vars, given)
+	for name, v := range m.vars {
+		m.vars[name] = m.run.hand(v)
+	}
+	return nil
+}
+
+func (r *run) builtin(name string, all map[string]any) any {
+	f := &fields{run: r, key: name, all: all}
+	for key, v := range all {
+		f.octet += itemSize + len(key) + sizeOf(v)
+	}
+	return object{f}
+}
+
+// isMessageID accepts the identifiers we make: a dot-atom, an @, a domain.
+func isMessageID(s string) bool {
+	left, right, found := strings.Cut(s, "@")
+	if !found || left == "" || right == "" || len(s) > 320 {
+		return false
+	}
+	for _, part := range []string{left, right} {
+		for i := range len(part) {
+			if part[i] != '.' && !isAtext(part[i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// field renders a header's template as clean text on one line.
+func (m *message) field(f *fragment) (string, error) {
+	if f == nil {
+		return "", nil
+	}
+	m.scratch.Reset()
+	if err := f.render(m.run, m.vars, &m.scratch); err != nil {
+		return "", err
+	}
+	value := clean(m.scratch.String())
+	if len(value) > MaxHeaderValue {
+		return "", &RenderError{Field: f.field, Err: fmt.Errorf("%w: %d octets are too many for a header (at most %d)", ErrLimit, len(value), MaxHeaderValue)}
+	}
+	return value, nil
+}
+
+// compose renders every part and writes the message.
+func (m *message) compose() error {
+	unsubscribe, err := m.unsubscribe()
+	if err != nil {
+		return err
+	}
+	m.out = make([]byte, 0, 4096)
+	if m.t.raw != nil {
+		err = m.rawHeader()
+	} else {
+		err = m.header()
+	}
+	if err != nil {
+		return err
+	}
+	m.out = appendVerbatim(m.out, "Date", m.job.Date.Format(time.RFC1123Z))
+	m.out = appendVerbatim(m.out, "Message-ID", "<"+m.job.MessageID+">")
+	m.list(unsubscribe)
+	for _, h := range m.t.headers {
+		value, err := m.field(h.value)
+		if err != nil {
+			return err
+		}
+		if value != "" {
+			m.out = appendField(m.out, h.name, value)
+		}
+	}
+	if m.t.raw != nil {
+		m.out = append(m.out, "\r\n"...)
+		m.out = append(m.out, m.t.raw.body...)
+		return nil
+	}
+	return m.body()
+}
+
+// header writes From, To, Reply-To and Subject.
+func (m *message) header() error {
+	name, err := m.field(m.t.fromName)
+	if err != nil {
+		return err
+	}
+	m.out = m.mailbox("From", name, m.t.from)
+	if name, err = m.field(m.t.toName); err != nil {
+		return err
+	}
+	m.out = m.mailbox("To", name, m.to)
+	if err := m.replyTo(); err != nil {
+		return err
+	}
+	if m.subject, err = m.field(m.t.subject); err != nil {
+		return err
+	}
+	m.out = appendField(m.out, "Subject", m.subject)
+	return nil
+}
+
+func (m *message) mailbox(field, name string, a address.Address) []byte {
+	m.utf8 = m.utf8 || a.UTF8
+	return appendMailbox(m.out, field, name, a)
+}
+
+func (m *message) replyTo() error {
+	value, err := m.field(m.t.replyTo)
+	if err != nil || value == "" {
+		return err
+	}
+	name, a, err := parseMailbox(value)
+	if err != nil {
+		return &RenderError{Field: "reply_to", Err: err}
+	}
+	m.out = m.mailbox("Reply-To", name, a)
+	return nil
+}
+
+// unsubscribe renders the targets of List-Unsubscribe and gives the templates
+// of the body the URL.
+func (m *message) unsubscribe() (targets []string, err error) {
+	if m.t.unsubscribe != nil {
+		value, err := m.field(m.t.unsubscribe)
+		if err != nil {
+			return nil, err
+		}
+		if value, err = httpsURL(value); err != nil {
+			return nil, &RenderError{Field: m.t.unsubscribe.field, Err: err}
+		}
+		targets = append(targets, value)
+		if _, given := m.vars["unsubscribe_url"]; !given {
+			m.vars["unsubscribe_url"] = value
+		}
+	}
+	value, err := m.field(m.t.mailto)
+	if err != nil || value == "" {
+		return targets, err
+	}
+	if value, err = mailtoURL(value); err != nil {
+		return nil, &RenderError{Field: m.t.mailto.field, Err: err}
+	}
+	return append(targets, value), nil
+}
+
+// list writes List-Id, List-Unsubscribe (RFC 2369), List-Unsubscribe-Post
+// (RFC 8058) and Feedback-ID.
+func (m *message) list(unsubscribe []string) {
+	if m.t.listID != "" {
+		m.out = appendVerbatim(m.out, "List-Id", "<"+m.t.listID+">")
+	}
+	if len(unsubscribe) > 0 {
+		m.out = appendVerbatim(m.out, "List-Unsubscribe", "<"+strings.Join(unsubscribe, ">,\r\n <")+">")
+	}
+	if m.t.unsubscribe != nil {
+		m.out = appendVerbatim(m.out, "List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
+	}
+	if m.t.feedbackID != "" {
+		m.out = appendVerbatim(m.out, "Feedback-ID", m.t.feedbackID)
+	}
+}
+
+// httpsURL checks a URL and writes what a header's angle brackets cannot hold as
+// percent escapes.
+func httpsURL(s string) (string, error) {
+	s = escapeURL(s)
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%q is no URL", truncate(s, 200))
+	case !strings.EqualFold(u.Scheme, "https") || u.Host == "" || u.Hostname() == "":
+		return "", fmt.Errorf("%q is not an absolute https URL", truncate(s, 200))
+	case u.User != nil:
+		return "", fmt.Errorf("%q holds a user name", truncate(s, 200))
+	case len(s) > maxURL:
+		return "", fmt.Errorf("%w: the URL has %d octets (at most %d)", ErrLimit, len(s), maxURL)
+	}
+	return s, nil
+}
+
+// mailtoURL makes a mailto: URL of an address or checks one.
+func mailtoURL(s string) (string, error) {
+	s = strings.TrimSpace(s)
+	if len(s) >= 7 && strings.EqualFold(s[:7], "mailto:") {
+		s = s[7:]
+	}
+	addr, query, _ := strings.Cut(s, "?")
+	plain, err := url.PathUnescape(addr)
+	if err != nil {
+		plain = addr
+	}
+	if _, err := address.Parse(plain); err != nil {
+		return "", err
+	}
+	s = "mailto:" + escapeURL(addr)
+	if query != "" {
+		s += "?" + escapeURL(query)
+	}
+	if len(s) > maxURL {
+		return "", fmt.Errorf("%w: the URL has %d octets (at most %d)", ErrLimit, len(s), maxURL)
+	}
+	return s, nil
+}
+
+// escapeURL writes spaces, angle brackets, quotes, commas, backslashes and all
+// that is not printable ASCII as percent escapes. A comma would part the list of
+// RFC 2369 for careless readers.
+func escapeURL(s string) string {
+	const hex = "0123456789ABCDEF"
+	if strings.IndexFunc(s, urlUnsafe) < 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s)+16)
+	for i := range len(s) {
+		if c := s[i]; urlUnsafe(rune(c)) {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+func urlUnsafe(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune("<>\"\\,`{|}^", r)
+}
