@@ -253,14 +253,14 @@ func TestClockStepsBack(t *testing.T) {
 	p.messageHeld(time.Second, HoldMessageRate, 2*time.Second)
 
 	// Readings out of order are not steps: the clock would run fast.
-	for i := range 1000 {
-		d := 10*time.Second + time.Duration(i%2)*500*time.Millisecond
-		p.AllowMessage(after(d), false)
-	}
 	for range 3 {
-		p.sends(11 * time.Second)
+		p.sends(20 * time.Second)
 	}
-	p.messageHeld(11*time.Second, HoldMessageRate, 12*time.Second)
+	for range 1000 {
+		p.messageHeld(20500*time.Millisecond, HoldMessageRate, 21*time.Second)
+		p.messageHeld(20*time.Second, HoldMessageRate, 21*time.Second)
+	}
+	p.sends(21 * time.Second)
 }
 
 func TestStateNamesWhatLimits(t *testing.T) {

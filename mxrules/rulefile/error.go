@@ -2,6 +2,7 @@ package rulefile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -24,7 +25,7 @@ func (e Error) Error() string {
 	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Text)
 }
 
-// Errors is everything that is wrong with a file, in the order found.
+// Errors is everything that is wrong with a file, by line.
 type Errors struct {
 	// List has at most MaxErrors entries.
 	List []Error
@@ -59,9 +60,12 @@ func (e *Errors) Unwrap() []error {
 	return list
 }
 
-func (e *Errors) any() bool { return len(e.List) > 0 }
+func (e *Errors) count() int { return len(e.List) + e.More }
 
-func (p *parser) err() error { return &p.errs }
+func (p *parser) err() error {
+	slices.SortStableFunc(p.errs.List, func(a, b Error) int { return a.Line - b.Line })
+	return &p.errs
+}
 
 func (p *parser) add(line int, text string) {
 	if len(p.errs.List) == MaxErrors {

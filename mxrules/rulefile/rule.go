@@ -63,7 +63,7 @@ var ruleKeys = func() string {
 // comparing it with other rules makes sense.
 func (p *parser) rule(node *yaml.Node, providers map[string]bool) (r mxrules.Rule, ok bool) {
 	r.At = p.position(node)
-	matched := true
+	matched, before := true, p.errs.count()
 	read := p.mapping(node, "rule", func(key string, value *yaml.Node) bool {
 		switch key {
 		case "id":
@@ -86,7 +86,7 @@ func (p *parser) rule(node *yaml.Node, providers map[string]bool) (r mxrules.Rul
 		p.addf(node, "%v", err)
 		return r, false
 	}
-	if r.Set == 0 {
+	if r.Set == 0 && p.errs.count() == before {
 		p.addf(node, "rule %s sets nothing; known settings are %s", r.ID, ruleKeys)
 	}
 	return r, matched

@@ -70,7 +70,7 @@ func Parse(name string, data []byte) (*mxrules.Rules, error) {
 		return nil, p.err()
 	}
 	f := p.read(root)
-	if p.errs.any() {
+	if p.errs.count() > 0 {
 		return nil, p.err()
 	}
 	set, err := mxrules.NewRules(f.all())
