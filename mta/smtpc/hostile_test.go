@@ -101,6 +101,10 @@ func TestSendHostile(t *testing.T) {
 			want: "end_of_data: 554 5.7.1 spam [closed]"},
 		{name: "half-closed in the middle of content", script: largeHello + "SWALLOW 70000\nHALFCLOSE\nSTALL", body: large(), window: 65536,
 			want: "end_of_data: connection closed by the server [closed]"},
+		{name: "all but the last octet of the final dot left", script: largeHello + "STALL", window: 25, after: 4 * time.Minute,
+			want: "end_of_data: no progress in writing within 4m0s [closed]"},
+		{name: "the last octet of the final dot left", script: largeHello + "STALL", window: 26, after: 10 * time.Minute,
+			want: "end_of_data: no reply within 10m0s [uncertain] [closed]"},
 		{name: "bare LF, no text, no space", script: greeted + group + `s: 250\n250-2.1.5 ok\n250\n354\n` + "\nDATA\n" + `s: 250-2.0.0 a\n250 2.0.0 b\n`,
 			want: "end_of_data: 250 2.0.0 a b [delivered]"},
 	}

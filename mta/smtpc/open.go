@@ -96,7 +96,7 @@ func newSession(conn net.Conn, cfg Config) *Session {
 
 func (s *Session) listen(p replyParser) {
 	s.rx = newReceiver(p)
-	go s.rx.run(s.gone, s.out.early)
+	go s.rx.run(s.gone, s.out)
 }
 
 // establish takes a fresh connection to the point where MAIL may be said.
@@ -194,7 +194,7 @@ func (s *Session) sayStartTLS(ctx context.Context) (Reply, *Error) {
 	if s.pending() {
 		return Reply{}, s.broken(PhaseTLS, protocolErrorf("the server spoke before STARTTLS"))
 	}
-	s.rx.pause.Store(true)
+	s.rx.pauseAt.Store(s.rx.taken + 1)
 	got, err := s.ask(ctx, "STARTTLS")
 	if err != nil {
 		return Reply{}, s.broken(PhaseTLS, err)

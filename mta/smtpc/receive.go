@@ -45,9 +45,12 @@ type receiver struct {
 	replies chan incoming
 	// done is closed when no further reply will come.
 	done chan struct{}
-	// pause makes the receiver stop after the next reply: what follows STARTTLS's
-	// reply is not for it.
-	pause atomic.Bool
+	// taken counts the replies that the session took; only the session touches it.
+	taken int64
+	// pauseAt makes the receiver stop once it delivered that many replies, as what
+	// follows STARTTLS's reply is not for it. A count and no flag: the receiver may
+	// look here long after the reply it delivered was taken. 0 is never.
+	pauseAt atomic.Int64
 }
 
 // maxOutstanding is how many replies may wait unread; a group never asks for more.
@@ -58,18 +61,20 @@ func newReceiver(p replyParser) *receiver {
 }
 
 // run reads until the stream ends, the server says 421 (RFC 5321 section 3.8: it
-// closes the channel), pause is set, or gone is closed. It calls early after each reply.
-func (rx *receiver) run(gone <-chan struct{}, early func()) {
+// closes the channel), pauseAt is reached, or gone is closed. Each reply may break
+// content off at out.
+func (rx *receiver) run(gone <-chan struct{}, out *sender) {
 	defer close(rx.done)
-	for {
+	for delivered := int64(1); ; delivered++ {
 		reply, err := rx.parser.read()
 		select {
 		case rx.replies <- incoming{wireReply: reply, err: err, more: rx.parser.buffered() > 0}:
 		case <-gone:
 			return
 		}
-		early()
-		if err != nil || reply.code == 421 || rx.pause.Load() {
+		out.early(rx.replies)
+		pauseAt := rx.pauseAt.Load()
+		if err != nil || reply.code == 421 || pauseAt > 0 && delivered >= pauseAt {
 			return
 		}
 	}

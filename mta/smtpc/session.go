@@ -285,6 +285,7 @@ func (s *Session) await(ctx context.Context, timeout time.Duration) (incoming, e
 }
 
 func (s *Session) received(got incoming) (incoming, error) {
+	s.rx.taken++
 	s.more = got.more
 	return got, got.err
 }

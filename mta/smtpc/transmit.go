@@ -49,11 +49,14 @@ func (o *sender) cancel() {
 	_ = o.raw.SetWriteDeadline(past) // fails only on a closed connection, whose writes fail too
 }
 
-// early breaks content off; outside content it does nothing.
-func (o *sender) early() {
+// early breaks content off when a reply waits; outside content it does nothing.
+// While content is on nobody takes replies, so one that waits came after the 354.
+// That is looked up under mu: the receiver may get here long after the 354 it
+// delivered was taken and content begun.
+func (o *sender) early(replies <-chan incoming) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.content {
+	if o.content && len(replies) > 0 {
 		o.cut = true
 		_ = o.raw.SetWriteDeadline(past) // as in cancel
 	}
