@@ -64,7 +64,7 @@ func (t *Table) Explain(in Input) Explanation {
 	return e
 }
 
-// considered returns the rules of which a phrase's longest piece occurs, and
+// considered returns the rules of which a phrase's rarest part occurs, and
 // those without phrases whose conditions hold, in order.
 func (t *Table) considered(s *scan) []int32 {
 	var rules []int32
@@ -109,16 +109,19 @@ func (t *Table) explainRule(s *scan, r int32) Step {
 // phraseText renders a variant with the text found.
 func (t *Table) phraseText(s *scan, v *variant) string {
 	var text []byte
-	for i, p := range v.pieces {
+	for i, id := range v.groups {
+		g := &t.groups[id]
 		for _, h := range s.hits {
-			if h.lit != p {
+			if !g.has(h.lit) {
 				continue
 			}
 			switch {
 			case i > 0 && v.gaps[i] >= anyGap:
 				text = append(text, " ... "...)
-			case i > 0:
+			case i > 0 && v.gaps[i] > 1:
 				text = append(text, " * "...)
+			case i > 0:
+				text = append(text, ' ')
 			}
 			text = append(text, s.text[h.start:h.end]...)
 			break

@@ -416,8 +416,11 @@ func appendWord(dst []byte, start int, word string) []byte {
 	return append(appendSpace(dst, start), word...)
 }
 
-// appendLower appends an ASCII word in lower case.
+// appendLower appends an ASCII word in lower case. "e-mail" and "e mail" become "email".
 func appendLower(dst []byte, start int, word string) []byte {
+	if n := len(dst); n > start && dst[n-1] == 'e' && (n == start+1 || dst[n-2] == ' ') && len(word) >= 4 && strings.EqualFold(word[:4], "mail") {
+		return appendRaw(dst, word)
+	}
 	return appendRaw(appendSpace(dst, start), word)
 }
 

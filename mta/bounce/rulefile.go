@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -215,6 +216,7 @@ type compiler struct {
 	t       *Table
 	strings []string
 	byText  map[string]int32 // string -> first literal
+	groups  map[string]int32
 	ids     map[string]*ruleEntry
 }
 
@@ -224,6 +226,7 @@ func compile(own, builtin *ruleFile) (*Table, error) {
 	c := &compiler{
 		t:      &Table{providers: map[string]provider{}, statuses: statusVerdicts(), fallback: fallbackVerdicts()},
 		byText: map[string]int32{},
+		groups: map[string]int32{},
 		ids:    map[string]*ruleEntry{},
 	}
 	for _, f := range []*ruleFile{builtin, own} {
@@ -368,7 +371,7 @@ func (c *compiler) phrases(r *rule, e *ruleEntry, index int32) error {
 }
 
 // addPhrase compiles a phrase to variants; those of rule r >= 0 are tried when
-// their longest piece occurs.
+// their rarest group occurs.
 func (c *compiler) addPhrase(phrase string, r int32) ([]int32, error) {
 	parsed, err := parsePhrase(phrase)
 	if err != nil {
@@ -377,27 +380,59 @@ func (c *compiler) addPhrase(phrase string, r int32) ([]int32, error) {
 	var ids []int32
 	for _, pieces := range parsed {
 		v := variant{rule: r}
-		longest := 0
+		rarest := 0
 		for i, p := range pieces {
-			v.pieces = append(v.pieces, c.literal(p))
+			v.groups = append(v.groups, c.group(p))
 			v.gaps = append(v.gaps, int32(p.gap))
-			if len(p.text) > len(pieces[longest].text) {
-				longest = i
+			if shortest(p) > shortest(pieces[rarest]) {
+				rarest = i
 			}
 		}
 		id := int32(len(c.t.variants))
 		c.t.variants = append(c.t.variants, v)
 		ids = append(ids, id)
 		if r >= 0 {
-			anchor := v.pieces[longest]
-			c.t.anchors[anchor] = append(c.t.anchors[anchor], id)
+			g := &c.t.groups[v.groups[rarest]]
+			g.tries = append(g.tries, id)
 		}
 	}
 	return ids, nil
 }
 
-// literal returns the id of a piece's literal, making it when it is new.
-func (c *compiler) literal(p piece) int32 {
+// shortest returns the length of a piece's shortest literal: the longer, the rarer.
+func shortest(p piece) int {
+	n := len(p.literals[0].text)
+	for _, l := range p.literals {
+		n = min(n, len(l.text))
+	}
+	return n
+}
+
+// group returns the id of the set of a piece's literals, making it when it is new.
+func (c *compiler) group(p piece) int32 {
+	lits := make([]int32, 0, len(p.literals))
+	for _, l := range p.literals {
+		lits = append(lits, c.literal(l))
+	}
+	slices.Sort(lits)
+	lits = slices.Compact(lits)
+	key := fmt.Sprint(lits)
+	if id, ok := c.groups[key]; ok {
+		return id
+	}
+	id := int32(len(c.t.groups))
+	c.groups[key] = id
+	g := group{members: make([]uint64, lits[len(lits)-1]/64+1)}
+	for _, lit := range lits {
+		g.members[lit/64] |= 1 << (lit % 64)
+		c.t.lits[lit].groups = append(c.t.lits[lit].groups, id)
+	}
+	c.t.groups = append(c.t.groups, g)
+	return id
+}
+
+// literal returns the id of a literal, making it when it is new.
+func (c *compiler) literal(p edged) int32 {
 	first, known := c.byText[p.text]
 	if known {
 		for id := first; id >= 0; id = c.t.lits[id].next {
@@ -410,7 +445,6 @@ func (c *compiler) literal(p piece) int32 {
 	}
 	id := int32(len(c.t.lits))
 	c.t.lits = append(c.t.lits, literal{size: int32(len(p.text)), openLeft: p.openLeft, openRight: p.openRight, next: first})
-	c.t.anchors = append(c.t.anchors, nil)
 	c.byText[p.text] = id
 	if !known {
 		c.strings = append(c.strings, p.text)

@@ -14,9 +14,9 @@ type Table struct {
 	rules     []rule
 	firstWeak int32 // rules from here on count only when the status code is silent, too
 	lits      []literal
+	groups    []group
 	variants  []variant
-	anchors   [][]int32 // literal -> variants that are tried when it occurs
-	bare      []int32   // rules without phrases of their own
+	bare      []int32 // rules without phrases of their own
 	auto      *automaton
 	providers map[string]provider
 	statuses  map[[2]uint16][3]Verdict
@@ -28,13 +28,25 @@ type literal struct {
 	size      int32
 	openLeft  bool
 	openRight bool
-	next      int32 // another literal of the same string with other edges, -1
+	next      int32   // another literal of the same string with other edges, -1
+	groups    []int32 // the groups it belongs to
 }
 
-// variant is one phrase without alternatives.
+// group is a set of literals, any of which serves at one step of a phrase.
+type group struct {
+	members []uint64 // bit set of literals
+	tries   []int32  // the variants that are tried when the group occurs
+}
+
+func (g *group) has(lit int32) bool {
+	word := int(lit >> 6)
+	return word < len(g.members) && g.members[word]&(1<<(lit&63)) != 0
+}
+
+// variant is a phrase as a sequence of groups; gaps[i] is the reach from step i-1.
 type variant struct {
 	rule   int32
-	pieces []int32
+	groups []int32
 	gaps   []int32
 }
 
@@ -85,10 +97,8 @@ func (p codePattern) matches(code int) bool { return code >= p.low && code <= p.
 // hit is an occurrence of a literal in the normal text.
 type hit struct{ lit, start, end int32 }
 
-const (
-	maxHits       = 512
-	maxCandidates = 512
-)
+// maxHits bounds the occurrences kept of one text.
+const maxHits = 512
 
 // scan is the working memory of one qualification.
 type scan struct {
@@ -99,6 +109,8 @@ type scan struct {
 	cands  []int32
 	endsA  []int32
 	endsB  []int32
+	seen   []uint32 // group -> turn in which it last occurred
+	turn   uint32
 }
 
 var scans = sync.Pool{New: func() any { return new(scan) }}
@@ -143,6 +155,7 @@ func (t *Table) read(s *scan, in Input) {
 	s.text = appendNormal(s.text[:0], in.Reply.Text)
 	s.hits, s.cands = s.hits[:0], s.cands[:0]
 	s.status = statusOf(in.Reply.Enhanced, s.text)
+	s.nextTurn(len(t.groups))
 	state := int32(0)
 	for i, c := range s.text {
 		state = t.auto.step(state, c)
@@ -154,6 +167,15 @@ func (t *Table) read(s *scan, in Input) {
 	}
 }
 
+// nextTurn forgets the groups seen, for a table of n groups.
+func (s *scan) nextTurn(n int) {
+	s.turn++
+	if len(s.seen) < n || s.turn == 0 {
+		s.seen = make([]uint32, n)
+		s.turn = 1
+	}
+}
+
 // found records an occurrence whose edges are right, with the variants to try.
 func (t *Table) found(s *scan, lit int32, end int) {
 	l := &t.lits[lit]
@@ -162,9 +184,10 @@ func (t *Table) found(s *scan, lit int32, end int) {
 		return
 	}
 	s.hits = append(s.hits, hit{lit, int32(start), int32(end)})
-	for _, v := range t.anchors[lit] {
-		if len(s.cands) < maxCandidates {
-			s.cands = append(s.cands, v)
+	for _, g := range l.groups {
+		if s.seen[g] != s.turn {
+			s.seen[g] = s.turn
+			s.cands = append(s.cands, t.groups[g].tries...)
 		}
 	}
 }
@@ -201,7 +224,7 @@ func (t *Table) match(s *scan) int32 {
 	best := int32(len(t.rules))
 	for _, c := range s.cands {
 		v := &t.variants[c]
-		if v.rule < best && t.holds(s, v.rule) && t.occurs(s, v) {
+		if v.rule < best && t.occurs(s, v) && t.holds(s, v.rule) {
 			best = v.rule
 		}
 	}
@@ -272,33 +295,49 @@ func (t *Table) occursAny(s *scan, variants []int32) bool {
 	return false
 }
 
-// occurs reports whether the pieces occur in order with gaps no longer than
-// allowed. Hits of one literal come sorted by end, so each piece costs one pass.
+// occurs reports whether the phrase's steps occur in order with gaps no longer
+// than allowed. Each step costs one pass over the hits.
 func (t *Table) occurs(s *scan, v *variant) bool {
+	for _, g := range v.groups {
+		if s.seen[g] != s.turn {
+			return false
+		}
+	}
+	if len(v.groups) == 1 {
+		return true
+	}
 	ends := s.endsA[:0]
+	first := &t.groups[v.groups[0]]
 	for _, h := range s.hits {
-		if h.lit == v.pieces[0] {
+		if first.has(h.lit) {
 			ends = append(ends, h.end)
 		}
 	}
 	s.endsA = ends
-	for i := 1; i < len(v.pieces) && len(ends) > 0; i++ {
-		after, k := s.endsB[:0], 0
-		for _, h := range s.hits {
-			if h.lit != v.pieces[i] {
-				continue
-			}
-			for k+1 < len(ends) && ends[k+1] <= h.start {
-				k++
-			}
-			if ends[k] <= h.start && h.start-ends[k] <= v.gaps[i] {
-				after = append(after, h.end)
-			}
-		}
+	for i := 1; i < len(v.groups) && len(ends) > 0; i++ {
+		after := t.follow(s.endsB[:0], s.hits, &t.groups[v.groups[i]], ends, v.gaps[i])
 		s.endsA, s.endsB = after, ends
 		ends = after
 	}
 	return len(ends) > 0
+}
+
+// follow appends to dst the ends of the group's hits that start within gap
+// behind one of ends. Ends are ascending, as hits are found.
+func (t *Table) follow(dst []int32, hits []hit, g *group, ends []int32, gap int32) []int32 {
+	for _, h := range hits {
+		if !g.has(h.lit) {
+			continue
+		}
+		k := len(ends) - 1
+		for k >= 0 && ends[k] > h.start {
+			k--
+		}
+		if k >= 0 && h.start-ends[k] <= gap {
+			dst = append(dst, h.end)
+		}
+	}
+	return dst
 }
 
 // settle applies what holds for every rule: who pays for the attempt, what a
