@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -88,6 +89,6 @@ func (e *Error) Temporary() bool { return !e.Final() }
 
 // Timeout reports whether the cause was a timeout.
 func (e *Error) Timeout() bool {
-	t, ok := e.Err.(interface{ Timeout() bool })
-	return ok && t.Timeout()
+	var t interface{ Timeout() bool }
+	return errors.As(e.Err, &t) && t.Timeout()
 }
