@@ -43,12 +43,12 @@ func (q question) query(edns bool) *dns.Msg {
 
 // exchange sends q until a server gives an answer, which is a reply that says
 // either success or NXDOMAIN. It goes through the servers in turn, at least two
-// tries in all, and drops EDNS for a server that does not understand it.
+// tries in all, and drops EDNS for a server that does not understand it. It
+// waits for a place among the questions in flight, which comes in bounded time
+// since every try is bounded.
 func (r *Resolver) exchange(ctx context.Context, q question) (*dns.Msg, error) {
-	if err := r.acquire(ctx); err != nil {
-		return nil, err
-	}
-	defer r.release()
+	r.inFlight <- struct{}{}
+	defer func() { <-r.inFlight }()
 	edns := true
 	var failed error
 	for try := range max(tries, len(r.servers)) {
@@ -62,9 +62,6 @@ func (r *Resolver) exchange(ctx context.Context, q question) (*dns.Msg, error) {
 			err = fmt.Errorf("the name server answered %s", rcodeName(reply.Rcode))
 		}
 		failed = fmt.Errorf("%s at %s: %w", q, server, err)
-		if ctx.Err() != nil {
-			break
-		}
 	}
 	return nil, failed
 }
@@ -186,18 +183,6 @@ func answers(reply, query *dns.Msg) bool {
 	return len(reply.Question) == 1 && got.Qtype == want.Qtype && got.Qclass == want.Qclass &&
 		strings.EqualFold(got.Name, want.Name)
 }
-
-// acquire takes a place among the queries in flight.
-func (r *Resolver) acquire(ctx context.Context) error {
-	select {
-	case r.inFlight <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (r *Resolver) release() { <-r.inFlight }
 
 // systemServers reads the name servers of this machine.
 func systemServers(path string) ([]string, error) {
