@@ -43,12 +43,3 @@ func product(a, b int64) uint128 {
 func (a uint128) moreThan(b uint128) bool {
 	return a.hi > b.hi || a.hi == b.hi && a.lo > b.lo
 }
-
-// quotaRate is the documented meaning of a quota: continuous, with a burst of
-// five seconds' worth.
-func quotaRate(n int, per time.Duration) Rate {
-	if n == 0 {
-		return Rate{}
-	}
-	return Rate{Count: n, Per: per, Burst: max(1, n*5/int(per/time.Second))}
-}

@@ -104,10 +104,6 @@ func sign(n int64, neg bool) int64 {
 	return n
 }
 
-// quotaWindow is how much of a quota may pass at once: five seconds' worth, so
-// that a receiver counting in any window sees rate x window and a handful.
-const quotaWindow = 5 * time.Second
-
 // quota meters an hourly or daily number continuously. Where part of it is kept
 // for transactional mail, bulk is a second, slower meter which all mail is
 // charged to but which holds only bulk mail: bulk never brings the total above
@@ -120,15 +116,8 @@ type quota struct {
 // other 5 % are kept for transactional mail.
 const bulkPercent = 95
 
-func quotaMeter(n int, per time.Duration) meter {
-	if n <= 0 {
-		return meter{}
-	}
-	return newMeter(ceilDiv(int64(per), int64(n)), int64(n)*int64(quotaWindow)/int64(per))
-}
-
 func hourlyQuota(n int) quota {
-	q := quota{all: quotaMeter(n, time.Hour)}
+	q := quota{all: rateMeter(quotaRate(n, time.Hour))}
 	if q.all.interval != 0 {
 		burst := (q.all.slack/q.all.interval + 1) * bulkPercent / 100
 		q.bulk = newMeter(ceilDiv(q.all.interval*100, bulkPercent), burst)
@@ -137,7 +126,7 @@ func hourlyQuota(n int) quota {
 }
 
 func dailyQuota(n int) quota {
-	return quota{all: quotaMeter(n, 24*time.Hour)}
+	return quota{all: rateMeter(quotaRate(n, 24*time.Hour))}
 }
 
 func (q *quota) ready(transactional bool) int64 {

@@ -36,10 +36,10 @@ func ledgersOf(l Limits) []*ledger {
 	return []*ledger{
 		{name: "connection rate", rate: l.ConnectionRate},
 		{name: "message rate", rate: l.MessageRate},
-		{name: "hourly quota of sends", rate: quotaRate(l.MessagesPerHour, time.Hour)},
-		{name: "daily quota of sends", rate: quotaRate(l.MessagesPerDay, 24*time.Hour)},
-		{name: "hourly quota of claims", rate: quotaRate(l.MessagesPerHour, time.Hour)},
-		{name: "daily quota of claims", rate: quotaRate(l.MessagesPerDay, 24*time.Hour)},
+		{name: "hourly quota of sends", rate: l.HourlyRate()},
+		{name: "daily quota of sends", rate: l.DailyRate()},
+		{name: "hourly quota of claims", rate: l.HourlyRate()},
+		{name: "daily quota of claims", rate: l.DailyRate()},
 	}
 }
 

@@ -122,6 +122,24 @@ func (r Rate) Check() error {
 	return nil
 }
 
+// quotaWindow is how much of a quota may pass at once: five seconds' worth, so
+// that a receiver counting in any window sees rate x window and a handful.
+const quotaWindow = 5 * time.Second
+
+// HourlyRate is MessagesPerHour as it is metered: continuously, with a burst of
+// five seconds' worth, at least one message. A receiver's ledger may check it.
+func (l Limits) HourlyRate() Rate { return quotaRate(l.MessagesPerHour, time.Hour) }
+
+// DailyRate is MessagesPerDay in the same way.
+func (l Limits) DailyRate() Rate { return quotaRate(l.MessagesPerDay, 24*time.Hour) }
+
+func quotaRate(n int, per time.Duration) Rate {
+	if n <= 0 {
+		return Rate{}
+	}
+	return Rate{Count: n, Per: per, Burst: int(max(1, int64(n)*int64(quotaWindow)/int64(per)))}
+}
+
 // interval is the time between two events in nanoseconds, rounded up so that
 // the rate is never exceeded; 0 for no limit.
 func (r Rate) interval() int64 {

@@ -60,6 +60,22 @@ func FuzzParseRate(f *testing.F) {
 	})
 }
 
+func TestQuotasAsRates(t *testing.T) {
+	tests := []struct {
+		limits Limits
+		want   string
+	}{
+		{Limits{}, "unlimited and unlimited"},
+		{Limits{MessagesPerHour: 20, MessagesPerDay: 1}, "20/h and 1/d"},
+		{Limits{MessagesPerHour: 7200, MessagesPerDay: 1_000_000}, "7200/h burst 10 and 1000000/d burst 57"},
+	}
+	for _, tt := range tests {
+		if got := tt.limits.HourlyRate().String() + " and " + tt.limits.DailyRate().String(); got != tt.want {
+			t.Errorf("%+v is metered as %s, want %s", tt.limits, got, tt.want)
+		}
+	}
+}
+
 func TestNamesOfLimits(t *testing.T) {
 	for want := range TLSVerify + 1 {
 		if got, err := ParseTLS(want.String()); err != nil || got != want {
