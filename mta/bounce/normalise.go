@@ -331,7 +331,7 @@ func appendPlain(dst []byte, start int, word string) []byte {
 		return appendQuoted(dst, start, word)
 	case letters == 0 || isQuantity(word):
 		return appendWord(dst, start, "<n>")
-	case isErrorCode(word):
+	case isErrorCode(word) || isBits(word):
 		return appendLower(dst, start, word)
 	}
 	return appendWord(dst, start, "<id>")

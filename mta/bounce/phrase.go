@@ -240,6 +240,9 @@ func newPiece(alternatives []string) (p piece, open bool, err error) {
 			return p, open, errors.New("'~' may only stand at the start or end of a word")
 		}
 		l.text = Normalise(text)
+		if strings.Contains(l.text, "<id>") && !strings.Contains(text, "<id>") {
+			return p, open, fmt.Errorf("%q is masked as <id> in replies and can never occur", text)
+		}
 		if l.text == "" {
 			return p, open, errors.New("an empty literal matches everything; give it a word")
 		}

@@ -329,11 +329,8 @@ func (t *Table) follow(dst []int32, hits []hit, g *group, ends []int32, gap int3
 		if !g.has(h.lit) {
 			continue
 		}
-		k := len(ends) - 1
-		for k >= 0 && ends[k] > h.start {
-			k--
-		}
-		if k >= 0 && h.start-ends[k] <= gap {
+		k, exact := slices.BinarySearch(ends, h.start)
+		if exact || k > 0 && h.start-ends[k-1] <= gap {
 			dst = append(dst, h.end)
 		}
 	}

@@ -22,15 +22,20 @@ func isLetters(s string) bool {
 	return s != ""
 }
 
-// isErrorCode reports the shape of receivers' own codes: one to six letters,
-// one to five digits ("ts04", "s3140", "hm08").
+// isErrorCode reports the shape of receivers' own codes: one to eight letters,
+// one to six digits ("ts04", "s3140", "hm08").
 func isErrorCode(s string) bool {
 	i := 0
 	for i < len(s) && isLetter(s[i]) {
 		i++
 	}
 	n := len(s) - i
-	return i >= 1 && i <= 6 && n >= 1 && n <= 5 && isDigits(s[i:])
+	return i >= 1 && i <= 8 && n >= 1 && n <= 6 && isDigits(s[i:])
+}
+
+// isBits reports "8bit", "7bit" and "8bitmime", words in spite of their digit.
+func isBits(s string) bool {
+	return len(s) >= 4 && len(s) <= 8 && isDigit(s[0]) && strings.EqualFold(s[1:4], "bit") && isLetters(s[1:])
 }
 
 // isQuantity reports digits with a short unit: "100mb", "30s", "5min".
