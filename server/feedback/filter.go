@@ -1,0 +1,41 @@
+package feedback
+
+import (
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+)
+
+// filter is a FeedbackFilter made ready: fields are joined by AND, values of one
+// field by OR, an empty field matches everything.
+type filter struct {
+	tenants, deliveries, destinations, recipientIDs map[string]bool
+	types                                           map[veredusv1.FeedbackType]bool
+}
+
+func newFilter(f *veredusv1.FeedbackFilter) filter {
+	return filter{
+		tenants:      setOf(f.GetTenants()),
+		deliveries:   setOf(f.GetDeliveries()),
+		destinations: setOf(f.GetDestinations()),
+		recipientIDs: setOf(f.GetRecipientIds()),
+		types:        setOf(f.GetTypes()),
+	}
+}
+
+func setOf[T comparable](values []T) map[T]bool {
+	if len(values) == 0 {
+		return nil
+	}
+	set := make(map[T]bool, len(values))
+	for _, v := range values {
+		set[v] = true
+	}
+	return set
+}
+
+// matches is pure.
+func (f filter) matches(e *veredusv1.FeedbackEvent) bool {
+	return has(f.types, e.GetType()) && has(f.tenants, e.GetTenant()) && has(f.deliveries, e.GetDelivery()) &&
+		has(f.destinations, e.GetDestination()) && has(f.recipientIDs, e.GetRecipientId())
+}
+
+func has[T comparable](set map[T]bool, v T) bool { return set == nil || set[v] }
