@@ -3,6 +3,7 @@ package serve
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"sync"
@@ -114,7 +115,13 @@ func (f *flaws) inspect(chunk []byte, before byte, sevenBit bool) bool {
 	return crlf
 }
 
+// hasHighOctet looks at eight octets at a time: it sees all content there is.
 func hasHighOctet(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.LittleEndian.Uint64(b)&0x8080808080808080 != 0 {
+			return true
+		}
+	}
 	for _, c := range b {
 		if c >= 0x80 {
 			return true

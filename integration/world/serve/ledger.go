@@ -117,7 +117,7 @@ type ledger struct {
 	settled   int64      // receipts settled
 
 	seed       maphash.Seed
-	ids        map[uint64]lastCopy
+	ids        map[uint64]bool // by Message-ID: was the last copy confirmed?
 	recipients map[uint64]uint32
 	total      Snapshot
 	providers  []ProviderSnapshot
@@ -127,15 +127,6 @@ type ledger struct {
 	encoder  *json.Encoder
 	spoolErr error
 }
-
-// lastCopy is what became of the last copy of a message.
-type lastCopy uint8
-
-const (
-	copyPending lastCopy = iota // its reply is being written
-	copyConfirmed
-	copyUnconfirmed
-)
 
 // receipt is one acceptance that is not settled yet.
 type receipt struct {
@@ -158,7 +149,7 @@ func newLedger(sites []*site) (*ledger, error) {
 		return nil, fmt.Errorf("unlinking the ledger's spool file: %w", err)
 	}
 	l := &ledger{
-		seed: maphash.MakeSeed(), ids: map[uint64]lastCopy{}, recipients: map[uint64]uint32{},
+		seed: maphash.MakeSeed(), ids: map[uint64]bool{}, recipients: map[uint64]uint32{},
 		file: f, spool: bufio.NewWriterSize(f, 64<<10), providers: make([]ProviderSnapshot, len(sites)),
 	}
 	l.encoder = json.NewEncoder(l.spool)
@@ -249,16 +240,16 @@ func (l *ledger) accept(s *site, now time.Time, messageID string, recipients []s
 		return r
 	}
 	r.key = maphash.String(l.seed, messageID)
-	last, seen := l.ids[r.key]
+	confirmed, seen := l.ids[r.key]
 	switch {
 	case !seen:
 		l.total.Unique++
-	case last == copyUnconfirmed:
-		l.add(s, func(c *Counts) { c.DuplicatesProvoked++ })
-	default:
+	case confirmed:
 		l.add(s, func(c *Counts) { c.Duplicates++ })
+	default:
+		l.add(s, func(c *Counts) { c.DuplicatesProvoked++ })
 	}
-	l.ids[r.key] = copyPending
+	l.ids[r.key] = false // until its own 250 leaves
 	return r
 }
 
@@ -266,18 +257,21 @@ func (l *ledger) recipientKey(address string) uint64 {
 	return maphash.String(l.seed, strings.ToLower(address))
 }
 
-// confirm records whether the 250 was sent.
-func (l *ledger) confirm(r *receipt, confirmed bool) {
+// confirmed records that the 250 is being sent.
+func (l *ledger) confirmed(r *receipt) { l.confirm(r, true) }
+
+// unconfirmed records that the 250 was not sent, though confirmed may have said so.
+func (l *ledger) unconfirmed(r *receipt) { l.confirm(r, false) }
+
+func (l *ledger) confirm(r *receipt, sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.confirmed = confirmed
-	state := copyConfirmed
-	if !confirmed {
-		state = copyUnconfirmed
+	r.confirmed = sent
+	if !sent {
 		l.add(r.site, func(c *Counts) { c.AcceptedUnconfirmed++ })
 	}
 	if r.messageID != "" {
-		l.ids[r.key] = state
+		l.ids[r.key] = sent
 	}
 }
 
@@ -367,7 +361,7 @@ func (w *World) Has(messageID string) bool {
 }
 
 // Dump writes one JSON [Record] per line and recipient for everything accepted
-// so far, in the order of settling. It does not hold up the receivers.
+// so far, in no particular order. It does not hold up the receivers.
 func (w *World) Dump(out io.Writer) error {
 	size, err := w.ledger.flush()
 	if err != nil {

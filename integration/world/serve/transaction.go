@@ -125,16 +125,26 @@ func (c *conn) endOfData(body *body, flaws flaws, early bool) error {
 	}
 	c.idle = 0
 	r := c.w.ledger.accept(c.site, now, headerField(body.data, "message-id"), c.rcpts)
+	defer c.w.verifier.submit(r, body)
 	if early {
 		// The 250 came before the content's end and so says nothing about it.
-		c.w.verifier.submit(r, body, false)
+		c.w.ledger.unconfirmed(r)
 		return nil
 	}
+	return c.confirm(r, d)
+}
+
+// confirm sends the reply to an accepted message. The message counts as confirmed
+// when its reply leaves for a peer that is still there.
+func (c *conn) confirm(r *receipt, d world.Decision) error {
 	err := c.reply(d)
-	if err == nil {
-		err = c.flush()
+	if err != nil || peerGone(c.tcp) {
+		c.w.ledger.unconfirmed(r)
+		return err
 	}
-	confirmed := d.Code != 0 && (err == nil || errors.Is(err, errHangUp))
-	c.w.verifier.submit(r, body, confirmed)
+	c.w.ledger.confirmed(r) // before the flush: with the reply a repeat becomes our sender's fault
+	if err = c.flush(); err != nil {
+		c.w.ledger.unconfirmed(r)
+	}
 	return err
 }

@@ -39,9 +39,8 @@ func newVerifier(l *ledger, z *zone, every, workers int) *verifier {
 	return v
 }
 
-// submit takes over an accepted message whose reply was sent or not, and frees its body.
-func (v *verifier) submit(r *receipt, b *body, confirmed bool) {
-	v.ledger.confirm(r, confirmed)
+// submit takes over an accepted message after its reply, and frees its body.
+func (v *verifier) submit(r *receipt, b *body) {
 	if v.every < 0 || v.count.Add(1)%int64(v.every) != 0 {
 		b.free()
 		v.ledger.settle(r, dkimUnchecked, "")
