@@ -50,63 +50,131 @@ func TestSendHostile(t *testing.T) {
 		want   string
 		after  time.Duration // exact virtual time of Send
 	}{
-		{name: "silence after MAIL", script: greeted + group + "STALL", after: time.Minute,
-			want: "mail: no reply within 1m0s [closed]"},
-		{name: "one octet of a reply a minute", script: greeted + group + "TRICKLE 59s", after: time.Minute,
-			want: "mail: no reply within 1m0s [closed]"},
-		{name: "endless reply", script: greeted + group + `FLOOD 250-and more and more\r\n`,
-			want: "mail: protocol error: reply longer than 32768 octets [closed]"},
-		{name: "endless line", script: greeted + group + "FLOOD 250 aaaaaaaaaaaaaaaaaaaaaaaaaaa",
-			want: "mail: protocol error: reply line longer than 4096 octets [closed]"},
-		{name: "a line of 100 MB", script: greeted + group + "s: 250-" + strings.Repeat("x", 4096) + "\nFLOOD " + strings.Repeat("y", 64<<10),
-			want: "mail: protocol error: reply line longer than 4096 octets [closed]"},
-		{name: "flood of whole replies", script: greeted + group + `FLOOD 250 ok\n`,
-			want: "data: protocol error: 250 in answer to DATA [closed]"},
-		{name: "garbage", script: greeted + group + `s: \x16\x03\x01\x00\xff\xfe garbage\n`,
-			want: "mail: protocol error: not an SMTP reply: \"\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd garbage\" [closed]"},
-		{name: "the code changes in a reply", script: greeted + group + "S: 250-ok\nS: 550 no",
-			want: "mail: protocol error: code changes from 250 to 550 inside one reply [closed]"},
-		{name: "a continuation without code", script: greeted + group + "S: 550-no\nS: and do not come back\nS: 550 ever",
-			want: "mail: protocol error: not an SMTP reply: \"and do not come back\" [closed]"},
-		{name: "an empty line", script: greeted + group + "s: \\r\\n",
-			want: "mail: protocol error: not an SMTP reply: \"\" [closed]"},
-		{name: "half-close before the reply", script: greeted + group + "HALFCLOSE\nEOF",
-			want: "mail: connection closed by the server [closed]"},
-		{name: "half-close after the final dot", script: greeted + accepted + "DATA\nHALFCLOSE\nEOF",
-			want: "end_of_data: connection closed by the server [uncertain] [closed]"},
-		{name: "silence after the final dot", script: greeted + accepted + "DATA\nSTALL", after: 10 * time.Minute,
-			want: "end_of_data: no reply within 10m0s [uncertain] [closed]"},
-		{name: "a late final reply", script: greeted + accepted + "DATA\nWAIT 9m59s\nS: 250 ok", after: 9*time.Minute + 59*time.Second,
-			want: "end_of_data: 250 ok [delivered]"},
-		{name: "garbage after the final dot", script: greeted + accepted + "DATA\nS: ok then",
-			want: "end_of_data: protocol error: not an SMTP reply: \"ok then\" [uncertain] [closed]"},
-		{name: "endless final reply", script: greeted + accepted + "DATA\n" + `FLOOD 250-thanks\n`,
-			want: "end_of_data: protocol error: reply longer than 32768 octets [uncertain] [closed]"},
-		{name: "content not read at all", script: largeHello + "STALL", body: large(), window: 4096, after: 4 * time.Minute,
-			want: "end_of_data: no progress in writing within 4m0s [closed]"},
-		{name: "content read slowly: every block has its own four minutes", body: large(), window: 65536,
+		{
+			name: "silence after MAIL", script: greeted + group + "STALL", after: time.Minute,
+			want: "mail: no reply within 1m0s [closed]",
+		},
+		{
+			name: "one octet of a reply a minute", script: greeted + group + "TRICKLE 59s", after: time.Minute,
+			want: "mail: no reply within 1m0s [closed]",
+		},
+		{
+			name: "endless reply", script: greeted + group + `FLOOD 250-and more and more\r\n`,
+			want: "mail: protocol error: reply longer than 32768 octets [closed]",
+		},
+		{
+			name: "endless line", script: greeted + group + "FLOOD 250 aaaaaaaaaaaaaaaaaaaaaaaaaaa",
+			want: "mail: protocol error: reply line longer than 4096 octets [closed]",
+		},
+		{
+			name: "a line of 100 MB", script: greeted + group + "s: 250-" + strings.Repeat("x", 4096) + "\nFLOOD " + strings.Repeat("y", 64<<10),
+			want: "mail: protocol error: reply line longer than 4096 octets [closed]",
+		},
+		{
+			name: "flood of whole replies", script: greeted + group + `FLOOD 250 ok\n`,
+			want: "data: protocol error: 250 in answer to DATA [closed]",
+		},
+		{
+			name: "garbage", script: greeted + group + `s: \x16\x03\x01\x00\xff\xfe garbage\n`,
+			want: "mail: protocol error: not an SMTP reply: \"\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd garbage\" [closed]",
+		},
+		{
+			name: "the code changes in a reply", script: greeted + group + "S: 250-ok\nS: 550 no",
+			want: "mail: protocol error: code changes from 250 to 550 inside one reply [closed]",
+		},
+		{
+			name: "a continuation without code", script: greeted + group + "S: 550-no\nS: and do not come back\nS: 550 ever",
+			want: "mail: protocol error: not an SMTP reply: \"and do not come back\" [closed]",
+		},
+		{
+			name: "an empty line", script: greeted + group + "s: \\r\\n",
+			want: "mail: protocol error: not an SMTP reply: \"\" [closed]",
+		},
+		{
+			name: "half-close before the reply", script: greeted + group + "HALFCLOSE\nEOF",
+			want: "mail: connection closed by the server [closed]",
+		},
+		{
+			name: "half-close after the final dot", script: greeted + accepted + "DATA\nHALFCLOSE\nEOF",
+			want: "end_of_data: connection closed by the server [uncertain] [closed]",
+		},
+		{
+			name: "silence after the final dot", script: greeted + accepted + "DATA\nSTALL", after: 10 * time.Minute,
+			want: "end_of_data: no reply within 10m0s [uncertain] [closed]",
+		},
+		{
+			name: "a late final reply", script: greeted + accepted + "DATA\nWAIT 9m59s\nS: 250 ok", after: 9*time.Minute + 59*time.Second,
+			want: "end_of_data: 250 ok [delivered]",
+		},
+		{
+			name: "garbage after the final dot", script: greeted + accepted + "DATA\nS: ok then",
+			want: "end_of_data: protocol error: not an SMTP reply: \"ok then\" [uncertain] [closed]",
+		},
+		{
+			name: "endless final reply", script: greeted + accepted + "DATA\n" + `FLOOD 250-thanks\n`,
+			want: "end_of_data: protocol error: reply longer than 32768 octets [uncertain] [closed]",
+		},
+		{
+			name: "content not read at all", script: largeHello + "STALL", body: large(), window: 4096, after: 4 * time.Minute,
+			want: "end_of_data: no progress in writing within 4m0s [closed]",
+		},
+		{
+			name: "content read slowly: every block has its own four minutes", body: large(), window: 65536,
 			script: largeHello + strings.Repeat("WAIT 3m59s\nSWALLOW 65536\n", 5) + "DATA\nS: 250 ok", after: 5*4*time.Minute - 5*time.Second,
-			want: "end_of_data: 250 ok [delivered]"},
-		{name: "refused in the middle of content that is not read", script: largeHello + "WAIT 1m\nS: 552 5.3.4 too big\nSTALL", body: large(), window: 65536, after: time.Minute,
-			want: "end_of_data: 552 5.3.4 too big [closed]"},
-		{name: "accepted in the middle of content", script: largeHello + "SWALLOW 70000\nWAIT 1m\nS: 250 2.0.0 queued\nSTALL", body: large(), window: 65536, after: time.Minute,
-			want: "end_of_data: protocol error: 250 before the content was complete [closed]"},
-		{name: "421 in the middle of content", script: largeHello + "SWALLOW 70000\nWAIT 1m\nS: 421 4.3.2 down\nSTALL", body: large(), window: 65536, after: time.Minute,
-			want: "end_of_data: 421 4.3.2 down [closed]"},
-		{name: "closed in the middle of content", script: largeHello + "SWALLOW 70000\nCLOSE", body: large(), window: 65536,
-			want: "end_of_data: connection closed by the server [closed]"},
-		{name: "reset in the middle of content", script: largeHello + "SWALLOW 70000\nRESET", body: large(), window: 65536,
-			want: "end_of_data: connection reset by peer [closed]"},
-		{name: "refused and closed in the middle of content", script: largeHello + "SWALLOW 70000\nS: 554 5.7.1 spam\nCLOSE", body: large(), window: 65536,
-			want: "end_of_data: 554 5.7.1 spam [closed]"},
-		{name: "half-closed in the middle of content", script: largeHello + "SWALLOW 70000\nHALFCLOSE\nSTALL", body: large(), window: 65536,
-			want: "end_of_data: connection closed by the server [closed]"},
-		{name: "all but the last octet of the final dot left", script: largeHello + "STALL", window: 25, after: 4 * time.Minute,
-			want: "end_of_data: no progress in writing within 4m0s [closed]"},
-		{name: "the last octet of the final dot left", script: largeHello + "STALL", window: 26, after: 10 * time.Minute,
-			want: "end_of_data: no reply within 10m0s [uncertain] [closed]"},
-		{name: "bare LF, no text, no space", script: greeted + group + `s: 250\n250-2.1.5 ok\n250\n354\n` + "\nDATA\n" + `s: 250-2.0.0 a\n250 2.0.0 b\n`,
-			want: "end_of_data: 250 2.0.0 a b [delivered]"},
+			want: "end_of_data: 250 ok [delivered]",
+		},
+		{
+			name: "refused in the middle of content that is not read", script: largeHello + "WAIT 1m\nS: 552 5.3.4 too big\nSTALL", body: large(), window: 65536, after: time.Minute,
+			want: "end_of_data: 552 5.3.4 too big [closed]",
+		},
+		{
+			name: "accepted in the middle of content", script: largeHello + "SWALLOW 70000\nWAIT 1m\nS: 250 2.0.0 queued\nSTALL", body: large(), window: 65536, after: time.Minute,
+			want: "end_of_data: protocol error: 250 before the content was complete [closed]",
+		},
+		{
+			name: "421 in the middle of content", script: largeHello + "SWALLOW 70000\nWAIT 1m\nS: 421 4.3.2 down\nSTALL", body: large(), window: 65536, after: time.Minute,
+			want: "end_of_data: 421 4.3.2 down [closed]",
+		},
+		{
+			name: "closed in the middle of content", script: largeHello + "SWALLOW 70000\nCLOSE", body: large(), window: 65536,
+			want: "end_of_data: connection closed by the server [closed]",
+		},
+		{
+			name: "reset in the middle of content", script: largeHello + "SWALLOW 70000\nRESET", body: large(), window: 65536,
+			want: "end_of_data: connection reset by peer [closed]",
+		},
+		{
+			name: "refused and closed in the middle of content", script: largeHello + "SWALLOW 70000\nS: 554 5.7.1 spam\nCLOSE", body: large(), window: 65536,
+			want: "end_of_data: 554 5.7.1 spam [closed]",
+		},
+		{
+			name: "half-closed in the middle of content", script: largeHello + "SWALLOW 70000\nHALFCLOSE\nSTALL", body: large(), window: 65536,
+			want: "end_of_data: connection closed by the server [closed]",
+		},
+		{
+			name: "all but the last octet of the final dot left", script: largeHello + "STALL", window: 25, after: 4 * time.Minute,
+			want: "end_of_data: no progress in writing within 4m0s [closed]",
+		},
+		{
+			name: "the last octet of the final dot left", script: largeHello + "STALL", window: 26, after: 10 * time.Minute,
+			want: "end_of_data: no reply within 10m0s [uncertain] [closed]",
+		},
+		{
+			name: "commands not read", script: unoffered + "STALL", window: 30, after: time.Minute,
+			want: "mail: no progress in writing within 1m0s [closed]",
+		},
+		{
+			name: "commands not read, but answered", script: unoffered + "WAIT 20s\nS: 421 4.3.2 down\nSTALL", window: 30, after: time.Minute,
+			want: "mail: 421 4.3.2 down [closed]",
+		},
+		{
+			name: "commands not read, then reset", script: unoffered + "WAIT 20s\nRESET", window: 30, after: 20 * time.Second,
+			want: "mail: connection reset by peer [closed]",
+		},
+		{
+			name: "bare LF, no text, no space", script: greeted + group + `s: 250\n250-2.1.5 ok\n250\n354\n` + "\nDATA\n" + `s: 250-2.0.0 a\n250 2.0.0 b\n`,
+			want: "end_of_data: 250 2.0.0 a b [delivered]",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -145,20 +213,34 @@ func TestSendCancelled(t *testing.T) {
 		window       int
 		want         string
 	}{
-		{name: "waiting for MAIL", script: greeted + group + "STALL",
-			want: "mail: cancelled by the sender: context canceled [closed]"},
-		{name: "waiting for RCPT", script: greeted + group + "S: 250 ok\nSTALL",
-			want: "rcpt: cancelled by the sender: context canceled [closed]"},
-		{name: "waiting for DATA", script: greeted + group + "S: 250 ok\nS: 250 ok\nSTALL",
-			want: "data: cancelled by the sender: context canceled [closed]"},
-		{name: "writing content", script: largeHello + "STALL", body: large(), window: 4096,
-			want: "end_of_data: cancelled by the sender: context canceled [closed]"},
-		{name: "waiting for the final reply", script: greeted + accepted + "DATA\nSTALL",
-			want: "end_of_data: cancelled by the sender: context canceled [uncertain] [closed]"},
-		{name: "the final reply in its middle", script: greeted + accepted + "DATA\ns: 250-queu\nSTALL",
-			want: "end_of_data: cancelled by the sender: context canceled [uncertain] [closed]"},
-		{name: "waiting for the lone dot's reply", script: greeted + group + "S: 250 ok\nS: 550 no\nS: 354 go\nC: .\nSTALL",
-			want: "rcpt: 550 no [closed]"},
+		{
+			name: "waiting for MAIL", script: greeted + group + "STALL",
+			want: "mail: cancelled by the sender: context canceled [closed]",
+		},
+		{
+			name: "waiting for RCPT", script: greeted + group + "S: 250 ok\nSTALL",
+			want: "rcpt: cancelled by the sender: context canceled [closed]",
+		},
+		{
+			name: "waiting for DATA", script: greeted + group + "S: 250 ok\nS: 250 ok\nSTALL",
+			want: "data: cancelled by the sender: context canceled [closed]",
+		},
+		{
+			name: "writing content", script: largeHello + "STALL", body: large(), window: 4096,
+			want: "end_of_data: cancelled by the sender: context canceled [closed]",
+		},
+		{
+			name: "waiting for the final reply", script: greeted + accepted + "DATA\nSTALL",
+			want: "end_of_data: cancelled by the sender: context canceled [uncertain] [closed]",
+		},
+		{
+			name: "the final reply in its middle", script: greeted + accepted + "DATA\ns: 250-queu\nSTALL",
+			want: "end_of_data: cancelled by the sender: context canceled [uncertain] [closed]",
+		},
+		{
+			name: "waiting for the lone dot's reply", script: greeted + group + "S: 250 ok\nS: 550 no\nS: 354 go\nC: .\nSTALL",
+			want: "rcpt: 550 no [closed]",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -252,7 +252,6 @@ func (s *Session) handshake(ctx context.Context) *Error {
 	s.info.TLSResumed = state.DidResume
 	s.info.TLSVerified = s.cfg.TLS == mxrules.TLSVerify
 	s.out.w = conn
-	s.more = false
 	s.listen(newReplyParser(conn, s.cfg.MaxReplyLine, s.cfg.MaxReplyBytes))
 	return nil
 }

@@ -38,8 +38,9 @@ type Result struct {
 	// Uncertain says that the whole content was written and no final reply came: the
 	// server may have the message.
 	Uncertain bool
-	// Began says that MAIL was written. Without it nothing about this message was
-	// said; unless Local, the failure is the connection's.
+	// Began says that MAIL was written. Without it nothing was said about this
+	// message: unless Local, Reply (a 421 or 5xx in idleness or to RSET, a hang-up) is
+	// about the connection, and its Phase is PhaseQuit.
 	Began bool
 	// Local says that Reply is our own refusal, made before MAIL.
 	Local bool
@@ -332,8 +333,11 @@ func (t *transaction) keep(got incoming, phase Phase) Reply {
 
 // hangUpAfter closes where the last reply leaves no session to go on with.
 func (t *transaction) hangUpAfter(got incoming) {
-	if got.code == 421 || got.more {
+	switch {
+	case got.code == 421:
 		t.s.close(false)
+	case got.more: // a 421, or replies out of step
+		t.s.Abort()
 	}
 }
 

@@ -136,6 +136,77 @@ func TestSend(t *testing.T) {
 			want: []string{"rcpt: 452 4.2.2 full"},
 		},
 		{
+			name: "lone dot answered out of step",
+			script: greeted + group + `
+				S: 250 ok
+				S: 452 4.2.2 full
+				S: 354 go on then
+				C: .
+				S: 354 go on`,
+			want: []string{"rcpt: 452 4.2.2 full [closed]"},
+		},
+		{
+			name: "lone dot answered twice",
+			script: greeted + group + `
+				S: 250 ok
+				S: 452 4.2.2 full
+				S: 354 go on then
+				C: .
+				S: 250 ok
+				S: 250 ok`,
+			want: []string{"rcpt: 452 4.2.2 full [closed]"},
+		},
+		{
+			name: "a reply to a lone dot that was not sent",
+			script: greeted + group + `
+				S: 250 ok
+				S: 452 4.2.2 full
+				S: 354 go on then
+				S: 250 ok`,
+			want: []string{"rcpt: 452 4.2.2 full [closed]"},
+		},
+		{
+			name: "lone dot and the line ends",
+			script: greeted + group + `
+				S: 250 ok
+				S: 452 4.2.2 full
+				S: 354 go on then
+				C: .
+				CLOSE`,
+			want: []string{"rcpt: 452 4.2.2 full [closed]"},
+		},
+		{
+			name: "RSET refused says nothing of the next message",
+			script: greeted + group + `
+				S: 250 ok
+				S: 550 no
+				S: 503 no
+				C: RSET
+				S: 500 what`,
+			want: []string{"rcpt: 550 no", "quit: 500 what [unsaid] [closed]"},
+		},
+		{
+			name: "a server that knows only HELO",
+			script: `
+				S: 220 mx
+				C: EHLO out.veredus.example
+				S: 500 what
+				C: HELO out.veredus.example
+				S: 250 mx
+				C: MAIL FROM:<b-1@bounce.veredus.example>
+				S: 250 ok
+				C: RCPT TO:<ann@example.com>
+				S: 250 ok
+				C: DATA
+				S: 354 go
+				DATA
+				S: 250 ok
+				C: QUIT
+				S: 221 bye`,
+			want:  []string{"end_of_data: 250 ok [delivered]"},
+			heard: []string{testMessage},
+		},
+		{
 			name: "MAIL refused and all behind it: nothing to reset",
 			script: greeted + group + `
 				S: 451 4.7.1 greylisted
