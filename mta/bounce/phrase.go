@@ -15,6 +15,7 @@ import (
 //	blocked ... spamhaus anything between
 //	block~  ~spam        a word that goes on: "blocked", "antispam"
 //	<addr> <ip> <host>   the masks of the normal form
+//	^ rejected $         the text's start and end
 //
 // Literals match whole words, except where a tilde opens an edge and in scripts
 // that are written without spaces.
@@ -26,6 +27,8 @@ const (
 	nearGap = 48
 	// anyGap is the reach of "...".
 	anyGap = maxText * 4
+	// textStart and textEnd stand for the ends of the text.
+	textStart, textEnd = "^", "$"
 	// maxVariants bounds what one phrase may expand to. Plain alternatives do
 	// not expand; empty ones, ones with gaps and ones glued to a word do.
 	maxVariants = 512
@@ -131,7 +134,7 @@ func splitAlternatives(inner string, glued bool) (plain, special []string) {
 // isSplitPhrase reports gaps and open words inside.
 func isSplitPhrase(words []string) bool {
 	for i, w := range words {
-		if w == "*" || w == "..." || i < len(words)-1 && strings.HasSuffix(w, "~") || i > 0 && strings.HasPrefix(w, "~") {
+		if w == "*" || w == "..." || w == textStart || w == textEnd || i < len(words)-1 && strings.HasSuffix(w, "~") || i > 0 && strings.HasPrefix(w, "~") {
 			return true
 		}
 	}
@@ -208,7 +211,7 @@ func items(flat string) []string {
 			continue
 		}
 		item, rest, _ = strings.Cut(rest, " ")
-		if item == "*" || item == "..." {
+		if item == "*" || item == "..." || item == textStart || item == textEnd {
 			flush()
 			all = append(all, item)
 			continue
@@ -239,7 +242,9 @@ func newPiece(alternatives []string) (p piece, open bool, err error) {
 		if strings.IndexByte(text, '~') >= 0 {
 			return p, open, errors.New("'~' may only stand at the start or end of a word")
 		}
-		l.text = Normalise(text)
+		if l.text = Normalise(text); text == textStart || text == textEnd {
+			l.text = text
+		}
 		if strings.Contains(l.text, "<id>") && !strings.Contains(text, "<id>") {
 			return p, open, fmt.Errorf("%q is masked as <id> in replies and can never occur", text)
 		}

@@ -152,7 +152,9 @@ func (t *Table) decide(s *scan) Verdict {
 // read normalises the text and collects what occurs in it.
 func (t *Table) read(s *scan, in Input) {
 	s.in = in
-	s.text = appendNormal(s.text[:0], in.Reply.Text)
+	s.text = append(s.text[:0], textStart...)
+	s.text = appendNormal(append(s.text, ' '), in.Reply.Text)
+	s.text = append(append(s.text, ' '), textEnd...)
 	s.hits, s.cands = s.hits[:0], s.cands[:0]
 	s.status = statusOf(in.Reply.Enhanced, s.text)
 	s.nextTurn(len(t.groups))
@@ -192,10 +194,12 @@ func (t *Table) found(s *scan, lit int32, end int) {
 	}
 }
 
-// inWord reports whether a word of letters and digits goes on across position i.
+// inWord reports whether a word or a mask goes on across position i.
 func inWord(text []byte, i int) bool {
-	return i > 0 && i < len(text) && isAlnum(text[i-1]) && isAlnum(text[i])
+	return i > 0 && i < len(text) && isWordByte(text[i-1]) && isWordByte(text[i])
 }
+
+func isWordByte(c byte) bool { return isAlnum(c) || c == '<' || c == '>' }
 
 // statusOf returns the reply's enhanced code, or the first one in its text.
 func statusOf(enhanced string, text []byte) status {
