@@ -10,6 +10,10 @@
 // (Load), so that a dead destination never holds any. Loaded messages are claimed
 // in batches (Claim), sent one at a time on a session with credit (Send), and
 // forgotten once their outcome is durable (Settled).
+//
+// Each method of Core reports an event and the time it happened, or asks for a
+// view; afterwards the caller carries out Take and arms a timer for Wake. Events
+// about what the core does not know, or not any more, are ignored.
 package dispatch
 
 import (
@@ -198,7 +202,7 @@ type Action struct {
 	Source      Source
 	Destination string
 	Host        string
-	Limits      mxrules.Limits // Open: timeouts, TLS, features in force
+	Limits      mxrules.Limits // Open: timeouts, TLS, features in force; Domain is one whose route names Host
 	Usage       mxrules.Usage  // Claim: the path's quota meters including this claim
 	Path        string         // key of the path: "source>destination", or "*>destination" when shared
 	Change      PathChange
@@ -227,33 +231,3 @@ type Selector struct {
 	Value    string
 	Delivery DeliveryID
 }
-
-// The methods of Core, by the event they report. Each takes the time it happened;
-// afterwards the caller carries out Take() and arms a timer for Wake().
-//
-//	New(Config, []Pool, *mxrules.Rules) *Core
-//	SetPools(now, []Pool)               a removed source drains: no new sessions or messages, open transactions end
-//	SetRules(now, *mxrules.Rules)       new limits hold at once; sessions stay
-//	RestoreUsage(now, path, Usage)      quota meters from before a restart
-//
-//	AddRun(now, Run)                    new backlog
-//	Grew(now, RunID, n)                 n more fresh messages
-//	DropRun / DropDelivery(now, id)     forget; loaded, unsent messages are Returned, sent ones go on
-//	UpdateDelivery(now, id, pool, prio)
-//	Suspend(now, name, Selector), Unsuspend(now, name)   effective on sends at once; unsent loaded messages are Returned
-//	Pause(now, DeliveryID), Unpause(now, DeliveryID)     the same for a delivery
-//
-//	Resolved(now, domain, Route), Unresolved(now, domain, ResolveFailure)
-//	Loaded(now, Loaded), Claimed(now, []MsgID)
-//	SessionOpened(now, SessionID), SessionFailed(now, SessionID, Evidence), SessionClosed(now, SessionID)
-//	Replied(now, SessionID, MsgID, Evidence, usable bool)   the transaction ended; usable gives the session credit for another
-//	Untried(now, SessionID, MsgID, usable bool)             MAIL was never written; the message stays claimed
-//	Settled(now, MsgID, next time.Time, final bool)
-//	Returned(now, MsgID)
-//	Tick(now)                           the time asked for by Wake came
-//
-//	Take() []Action                     actions since the last Take, in order
-//	Wake() time.Time                    when Tick is due; zero: nothing waits for time
-//
-//	Waiting(now, RunID) Wait            what holds a run's mail
-//	Destinations(now) iterator, Destination(now, name), Explain(now, domain)   views, copies

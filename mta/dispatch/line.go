@@ -1,0 +1,373 @@
+package dispatch
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/veredus/veredus/mxrules"
+)
+
+// line is one source's way to one group: what has sessions, host cool-downs and
+// the back-off after failures before MAIL. So a failing tenant of a large
+// provider rests alone, while throttling rests the path of all.
+type line struct {
+	path   *path
+	group  *group
+	source *source
+	limits mxrules.Limits // of sessions: TLS, timeouts, features, messages per connection
+
+	sessions list[session] // from Open to their end, closing ones too
+	idle     list[session] // with credit, the last used first
+	opening  int
+	open     int // open and not asked to close
+
+	pinned   list[msg]    // loaded for this source alone
+	ready    [2]list[msg] // claimed, by class
+	claiming [2]int
+	claimed  int // claimed and not settled
+
+	cool     []int64 // until when each host is skipped; nil: none
+	failed   string  // why, the last time
+	level    int     // back-offs in a row
+	until    int64   // end of the back-off
+	barren   int     // sessions in a row that served nothing
+	proven   bool    // a host has worked since the last failure
+	obsolete bool    // by new rules: drains, another line takes over
+	timer    timer   // when to try again
+
+	inClaimers links[line]
+	inSenders  [2]links[line]
+	inWaiters  links[line]
+	inSlot     links[line]
+}
+
+// lineOf finds or makes the line of a source to a group.
+func (c *Core) lineOf(g *group, src *source) *line {
+	for _, l := range g.lines {
+		if l.source == src && !l.obsolete {
+			return l
+		}
+	}
+	l := &line{group: g, source: src}
+	l.sessions.of = func(s *session) *links[session] { return &s.inLine }
+	l.idle.of = func(s *session) *links[session] { return &s.inCredit }
+	l.pinned.of = msgQueued
+	l.ready[Bulk].of, l.ready[Transactional].of = msgQueued, msgQueued
+	key, limits, shared := c.pathFor(g, src)
+	l.limits = limits
+	owner := src.Source
+	if shared {
+		owner = Source{}
+	}
+	l.path = c.pathOf(key, owner, g.dest, limits)
+	c.tighten(l.path, limits)
+	l.path.lines++
+	g.lines = append(g.lines, l)
+	return l
+}
+
+// tighten makes the path keep the limits of one more line. Lines of one path
+// differ when rules name some of its MX hosts; then the strictest hold.
+func (c *Core) tighten(p *path, limits mxrules.Limits) {
+	if p.lines > 0 {
+		limits = strictest(p.limits, limits)
+	}
+	if limits != p.limits {
+		p.limits = limits
+		p.gov.SetLimits(c.at, limits)
+	}
+}
+
+// strictest takes the lower of each count and rate of a path.
+func strictest(a, b mxrules.Limits) mxrules.Limits {
+	a.Connections = lower(a.Connections, b.Connections)
+	a.MessagesPerConnection = lower(a.MessagesPerConnection, b.MessagesPerConnection)
+	a.MessagesPerHour = lower(a.MessagesPerHour, b.MessagesPerHour)
+	a.MessagesPerDay = lower(a.MessagesPerDay, b.MessagesPerDay)
+	a.ConnectionRate = slower(a.ConnectionRate, b.ConnectionRate)
+	a.MessageRate = slower(a.MessageRate, b.MessageRate)
+	return a
+}
+
+// lower is the lower of two counts of which 0 is no limit.
+func lower(a, b int) int {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func slower(a, b mxrules.Rate) mxrules.Rate {
+	if a.IsZero() || !b.IsZero() && b.PerSecond() < a.PerSecond() {
+		return b
+	}
+	return a
+}
+
+// dropLine ends a line without sessions and messages.
+func (c *Core) dropLine(l *line) {
+	c.lineTimers.stop(l)
+	leave(&l.inClaimers, l)
+	leave(&l.inSenders[Bulk], l)
+	leave(&l.inSenders[Transactional], l)
+	leave(&l.inWaiters, l)
+	c.leaveSlots(l)
+	l.path.lines--
+	if l.path.lines == 0 {
+		c.releasePath(l.path)
+	}
+}
+
+// dropSpentLines drops the lines of removed sources once they have drained.
+func (c *Core) dropSpentLines(g *group) {
+	g.lines = slices.DeleteFunc(g.lines, func(l *line) bool {
+		spent := (l.source.removed || l.obsolete) && l.sessions.n == 0 && l.claimed == 0 && l.pinned.n == 0
+		if spent {
+			c.dropLine(l)
+		}
+		return spent
+	})
+}
+
+// usable reports whether the line may open sessions and send at all.
+func (c *Core) usable(l *line) bool {
+	return c.stopped == 0 && !l.group.dest.stopped && !l.source.stopped && !l.source.removed && !l.obsolete
+}
+
+// sendable reports whether mail pinned to the line's source can wait for it.
+func (c *Core) sendable(l *line) bool {
+	return c.usable(l) && l.until <= c.now && !c.resting(l.path)
+}
+
+// pinLine is the line that a loaded message has to wait for; nil if any will
+// do, also because its source cannot send now: later from elsewhere is worse
+// than now from another source.
+func (c *Core) pinLine(m *msg) *line {
+	if m.pin == nil || m.pin.removed || !m.run.delivery.pool.has(m.pin) {
+		return nil
+	}
+	l := c.lineOf(m.run.flow.lane.group, m.pin)
+	if !c.sendable(l) {
+		return nil
+	}
+	return l
+}
+
+// unpin lets any source take what was pinned to a line.
+func (c *Core) unpin(l *line) {
+	for m := l.pinned.head; m != nil; m = l.pinned.head {
+		l.pinned.remove(m)
+		m.line, m.pin = nil, nil
+		m.run.flow.add(m.run, m)
+		m.run.flow.place()
+	}
+}
+
+// comingSoon reports whether a line without a session waits for a moment only.
+func (c *Core) comingSoon(l *line) bool {
+	return c.usable(l) && l.timer.armed() && l.timer.at <= c.now+int64(soon)
+}
+
+// free is how many sessions of the line have nothing to do, those being opened included.
+func (l *line) free() int { return l.opening + l.idle.n }
+
+// unsent is how many messages the line has claimed and not sent.
+func (l *line) unsent() int {
+	return l.ready[Bulk].n + l.ready[Transactional].n + l.claiming[Bulk] + l.claiming[Transactional]
+}
+
+// wants reports whether a lane has more mail waiting than sessions to take it.
+func (c *Core) wants(l *lane) bool {
+	waiting := l.waiting
+	if c.stopped > 0 || l.group.dest.stopped {
+		return false
+	}
+	for _, ln := range l.group.lines {
+		if l.pool.has(ln.source) {
+			waiting += int64(ln.unsent() - ln.pinned.n - ln.free())
+		}
+	}
+	return waiting > 0
+}
+
+// wantsOwn reports whether a line has mail of its own and no session for it.
+func (l *line) wantsOwn() bool { return l.unsent()+l.pinned.n > 0 && l.opening+l.open == 0 }
+
+// lineWants reports whether a line should get one more session.
+func (c *Core) lineWants(l *line) bool {
+	if !c.eligible(l, true) {
+		return false
+	}
+	if l.wantsOwn() {
+		return true
+	}
+	for _, ln := range l.group.lanes {
+		if ln.pool.has(l.source) && c.wants(ln) {
+			return true
+		}
+	}
+	return false
+}
+
+// openOwn opens a session for mail that only this line can send.
+func (c *Core) openOwn(l *line) {
+	if l.wantsOwn() && c.eligible(l, l.transactional()) {
+		c.open(l)
+	}
+}
+
+func (l *line) transactional() bool {
+	return l.ready[Transactional].n+l.claiming[Transactional] > 0 ||
+		l.pinned.n > 0 && l.pinned.head.class() == Transactional
+}
+
+// openFor opens sessions for a lane until its mail has enough, or no source may.
+func (c *Core) openFor(l *lane) {
+	for c.wants(l) {
+		ln := c.choose(l)
+		if ln == nil {
+			return
+		}
+		c.open(ln)
+	}
+}
+
+// choose picks the source with the fewest sessions for its weight among those
+// that may open one; equals take turns.
+func (c *Core) choose(l *lane) *line {
+	var best *line
+	n := len(l.pool.sources)
+	for i := range n {
+		src := l.pool.sources[(l.next+i)%n]
+		if src.stopped {
+			continue
+		}
+		ln := c.lineOf(l.group, src)
+		if !c.eligible(ln, l.queues[Transactional].any()) {
+			continue
+		}
+		if best == nil || ln.load()*best.source.weight() < best.load()*ln.source.weight() {
+			best = ln
+		}
+	}
+	if n > 0 {
+		l.next = (l.next + 1) % n
+	}
+	return best
+}
+
+func (q *queue) any() bool { return len(q.ready)+q.starving.n+q.hungry.n > 0 }
+
+// load is how many sessions the line would have with one more.
+func (l *line) load() int { return l.opening + l.open + 1 }
+
+// eligible reports whether a line may ask for a connection now. When only time
+// is missing, the line is looked at again then.
+func (c *Core) eligible(l *line, transactional bool) bool {
+	if !c.usable(l) || l.timer.armed() || l.inWaiters.on != nil || l.inSlot.on != nil {
+		return false
+	}
+	if !l.proven && l.opening > 0 {
+		return false // one at a time until a host is known to work
+	}
+	if l.until > c.now {
+		c.lineTimers.arm(l, l.until)
+		return false
+	}
+	return c.mailAllowed(l, transactional) && !c.draining(l)
+}
+
+// draining reports whether an older line of the same source still has sessions.
+func (c *Core) draining(l *line) bool {
+	for _, o := range l.group.lines {
+		if o.obsolete && o.source == l.source && o.sessions.n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// mailAllowed reports whether a new session would have something to send: none
+// is opened to wait for a rate, a quota or the end of a rest.
+func (c *Core) mailAllowed(l *line, transactional bool) bool {
+	gov := l.path.gov
+	hold, at := gov.AllowMessage(c.at, transactional)
+	if hold == mxrules.HoldNone && l.unsent() == 0 {
+		hold, at = gov.AllowClaim(c.at, transactional)
+	}
+	if hold == mxrules.HoldNone {
+		return true
+	}
+	if l.sessions.n == 0 && !at.IsZero() {
+		c.lineTimers.arm(l, max(at.UnixNano(), c.now+1))
+	}
+	return false
+}
+
+// host picks the host to dial: by preference, at random among equals, none that
+// cools down.
+func (c *Core) host(l *line) int {
+	best, ties := -1, 0
+	for i := range l.group.hosts {
+		if l.cool != nil && l.cool[i] > c.now {
+			continue
+		}
+		if best >= 0 && l.group.hosts[i].Preference != l.group.hosts[best].Preference {
+			break
+		}
+		ties++
+		if best < 0 || c.rng.IntN(ties) == 0 {
+			best = i
+		}
+	}
+	return max(best, 0)
+}
+
+// hostFault skips a host for a while. When none is left the line backs off and
+// all are tried anew after that.
+func (c *Core) hostFault(l *line, host int, text string) {
+	l.proven = false
+	l.failed = clip(text)
+	if l.cool == nil {
+		l.cool = make([]int64, len(l.group.hosts))
+	}
+	l.cool[host] = c.now + int64(c.cfg.HostCooldown)
+	for _, until := range l.cool {
+		if until <= c.now {
+			return
+		}
+	}
+	c.backOff(l)
+}
+
+// backOff keeps the line from dialling for a minute, doubling to an hour.
+func (c *Core) backOff(l *line) {
+	l.cool, l.proven = nil, false
+	if l.until > c.now {
+		return // dials under way when the wait began
+	}
+	l.until = c.now + c.backoff(l.level)
+	l.level = min(l.level+1, maxLevel)
+	if l.path.open == 0 {
+		c.reportSuspended(l.path, l.failed, l.until)
+	}
+}
+
+// worked notes that a host of the line serves.
+func (c *Core) worked(l *line) {
+	l.level, l.barren, l.until = 0, 0, 0
+	if l.timer.armed() {
+		c.lineTimers.stop(l)
+		c.dirtyGroups.push(l.group)
+	}
+}
+
+// maxText bounds the reply texts kept for explanations, in bytes.
+const maxText = 512
+
+func clip(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.Clone(text[:maxText])
+}

@@ -1,0 +1,360 @@
+package dispatch
+
+import (
+	"time"
+
+	"github.com/veredus/veredus/mxrules"
+)
+
+// path is a source's way to a destination, or all sources' when the rule says
+// so: what has connections, rates, quotas and a reputation.
+type path struct {
+	key    string
+	source Source // zero when shared
+	dest   *destination
+	gov    *mxrules.Governor
+	limits mxrules.Limits
+	lines  int
+
+	claimed   int // messages claimed and not settled
+	open      int // sessions open that stay
+	leaving   int // sessions asked to close or retiring
+	claimTurn turn
+	sendTurn  turn
+	holding   bool  // the governor held the last message offered
+	sendAt    int64 // until then
+	connHold  mxrules.Hold
+
+	claimers list[line]    // lines that want to claim
+	senders  [2]list[line] // lines with credit and claimed mail, by class
+	waiters  list[line]    // lines that wait for a connection
+	sessions list[session] // that stay, the oldest first
+
+	suspended bool // reported so
+	restEnd   int64
+	timer     timer // when a rate, quota or rest lets it go on, or it may be forgotten
+	inDirty   links[path]
+
+	inUnsettled links[path]
+}
+
+func (c *Core) pathOf(key string, src Source, dest *destination, limits mxrules.Limits) *path {
+	p := c.paths[key]
+	if p != nil {
+		return p
+	}
+	p = &path{key: key, source: src, dest: dest, limits: limits}
+	p.gov = mxrules.NewGovernor(limits, mxrules.WithTimings(c.cfg.Timings))
+	p.claimers.of = func(l *line) *links[line] { return &l.inClaimers }
+	p.senders[Bulk].of = func(l *line) *links[line] { return &l.inSenders[Bulk] }
+	p.senders[Transactional].of = func(l *line) *links[line] { return &l.inSenders[Transactional] }
+	p.waiters.of = func(l *line) *links[line] { return &l.inWaiters }
+	p.sessions.of = func(s *session) *links[session] { return &s.inPath }
+	if u, ok := c.usage[key]; ok {
+		p.gov.Restore(c.at, u)
+		delete(c.usage, key)
+	}
+	dest.paths++
+	c.paths[key] = p
+	return p
+}
+
+// RestoreUsage gives a path the quota meters it had before a restart.
+func (c *Core) RestoreUsage(now time.Time, key string, u mxrules.Usage) {
+	c.begin(now)
+	if p := c.paths[key]; p != nil {
+		p.gov.Restore(now, u)
+	} else {
+		c.usage[key] = u
+	}
+	c.flush()
+}
+
+// wakePath looks at a path again at an instant; zero means at the next event.
+func (c *Core) wakePath(p *path, at time.Time) {
+	if !at.IsZero() {
+		c.pathTimers.armBy(p, max(at.UnixNano(), c.now+1))
+	}
+}
+
+func (c *Core) pathDue(p *path) {
+	c.dirtyPaths.push(p)
+	if p.lines == 0 {
+		c.forgetPath(p)
+	}
+}
+
+// forgetPath drops a path without lines once nothing would be lost by that: its
+// governor is as new, its buckets are full and its quotas unused.
+func (c *Core) forgetPath(p *path) {
+	if p.lines > 0 || p.claimed > 0 {
+		return
+	}
+	s, u := p.gov.State(c.at), p.gov.Usage()
+	if s.Open > 0 {
+		return
+	}
+	asNew := s.Hold == mxrules.HoldNone && s.Rests == 0 && s.Failures == 0 && !s.Probing &&
+		s.MaxConnections == p.limits.Connections && s.MessagesPerConnection == p.limits.MessagesPerConnection &&
+		s.MessageRate == p.limits.MessageRate
+	if last := max(u.Hour, u.HourBulk, u.Day); !asNew || last > c.now {
+		c.pathTimers.arm(p, max(last, c.now+int64(linger)))
+		return
+	}
+	c.pathTimers.stop(p)
+	c.dirtyPaths.remove(p)
+	c.unsettledWait.remove(p)
+	delete(c.paths, p.key)
+	p.dest.paths--
+	c.forgetDestination(p.dest)
+}
+
+// refill is how long a bucket takes to be full again.
+func refill(r mxrules.Rate) time.Duration {
+	if r.Count <= 0 {
+		return 0
+	}
+	return r.Per / time.Duration(r.Count) * time.Duration(max(r.Burst, 1))
+}
+
+// releasePath starts the wait after which a path without lines is forgotten.
+func (c *Core) releasePath(p *path) {
+	wait := max(linger, refill(p.limits.MessageRate), refill(p.limits.ConnectionRate))
+	c.pathTimers.arm(p, c.now+int64(wait))
+}
+
+// resting reports whether the path takes no message for a while.
+func (c *Core) resting(p *path) bool {
+	hold, at := p.gov.AllowMessage(c.at, true)
+	return hold == mxrules.HoldRest && at.UnixNano() > c.now+int64(soon)
+}
+
+// pumpPath claims, sends and serves the lines that wait for a connection.
+func (c *Core) pumpPath(p *path) {
+	c.claimAll(p)
+	c.sendAll(p)
+	c.serveWaiters(p)
+}
+
+// claimAll lets the lines that want to claim do so in turn.
+func (c *Core) claimAll(p *path) {
+	for n := p.claimers.n; n > 0; n-- {
+		l := p.claimers.pop()
+		if c.claimBatch(l) {
+			p.claimers.push(l)
+			if p.claimed >= c.cfg.MaxClaimed {
+				return
+			}
+		}
+	}
+}
+
+// Figures of claiming ahead, in messages.
+const (
+	claimPerSession = 8 // claimed and not sent, of each class, for each session
+	reserveShare    = 8 // a part of MaxClaimed that bulk leaves to transactional mail
+)
+
+// ahead is how many messages of a class a line may have claimed and not sent:
+// enough for the time a claim takes, no more than there are sessions when the
+// path is held, so that what comes later is not behind them.
+func (l *line) ahead(now int64) int {
+	if l.path.holding && l.path.sendAt > now {
+		return l.open
+	}
+	return claimPerSession * l.open
+}
+
+// mayClaim reports whether a line has mail to claim of a class, and room for it.
+func (c *Core) mayClaim(l *line, class Class) bool {
+	if l.ready[class].n+l.claiming[class] >= l.ahead(c.now) {
+		return false
+	}
+	if class == Bulk && l.claimed >= max(1, c.cfg.MaxClaimed*l.open/max(1, l.path.open)) {
+		return false
+	}
+	return l.pinned.n > 0 && l.pinned.head.class() == class || l.richest(class) != nil
+}
+
+// fits reports whether the path has room for one more claim.
+func (c *Core) fits(p *path, class Class) bool {
+	room := c.cfg.MaxClaimed
+	if class == Bulk {
+		room -= room / reserveShare
+	}
+	return p.claimed < room
+}
+
+// richest is the queue from which the line takes its next message of a class.
+func (l *line) richest(class Class) *queue {
+	var best *queue
+	for _, ln := range l.group.lanes {
+		q := &ln.queues[class]
+		if len(q.ready) > 0 && (best == nil || q.ready[0].pass < best.ready[0].pass) && ln.pool.has(l.source) {
+			best = q
+		}
+	}
+	return best
+}
+
+// queueClaims notes that a line wants to claim.
+func (c *Core) queueClaims(l *line) {
+	if l.open > 0 && c.usable(l) && (c.mayClaim(l, Transactional) || c.mayClaim(l, Bulk)) {
+		l.path.claimers.push(l)
+		c.dirtyPaths.push(l.path)
+	}
+}
+
+// claimBatch claims what the line may; blocked says that the path, not the
+// line, kept it from more.
+func (c *Core) claimBatch(l *line) (blocked bool) {
+	p, from := l.path, len(c.ids)
+	if !c.usable(l) || l.open == 0 {
+		return false
+	}
+	for {
+		transactional, bulk := c.mayClaim(l, Transactional), c.mayClaim(l, Bulk)
+		if !transactional && !bulk {
+			break
+		}
+		class := p.claimTurn.next(transactional, bulk)
+		if !c.claimable(p, class) {
+			if class == Transactional || !transactional || !c.claimable(p, Transactional) {
+				blocked = true
+				break
+			}
+			class = Transactional
+		}
+		p.claimTurn.took(class, bulk)
+		c.claimOne(l, class)
+	}
+	if len(c.ids) > from {
+		c.emit(Action{
+			Kind: Claim, Msgs: c.ids[from:len(c.ids):len(c.ids)], Usage: p.gov.Usage(), Path: p.key,
+			Source: l.source.Source, Destination: p.dest.name,
+		})
+	}
+	return blocked
+}
+
+// claimable reports whether the path's window and quotas let one message of a class be claimed.
+func (c *Core) claimable(p *path, class Class) bool {
+	if !c.fits(p, class) {
+		return false
+	}
+	hold, at := p.gov.AllowClaim(c.at, class == Transactional)
+	if hold != mxrules.HoldNone {
+		c.wakePath(p, at)
+		return false
+	}
+	return true
+}
+
+func (c *Core) claimOne(l *line, class Class) {
+	m := l.pinned.head
+	if m != nil && m.class() == class {
+		l.pinned.remove(m)
+	} else {
+		m = l.richest(class).take()
+	}
+	m.line, m.state, m.asked = l, msgClaiming, true
+	m.run.work.unclaimed--
+	l.claiming[class]++
+	l.claimed++
+	l.path.claimed++
+	l.path.gov.Claimed(c.at, 1)
+	c.ids = append(c.ids, m.id)
+	c.refresh(m.run)
+}
+
+// Claimed reports that claims are durable. The messages may be sent.
+func (c *Core) Claimed(now time.Time, ids []MsgID) {
+	c.begin(now)
+	for _, id := range ids {
+		m := c.msgs[id]
+		if m == nil || m.state != msgClaiming {
+			continue
+		}
+		l := m.line
+		l.claiming[m.class()]--
+		m.state = msgClaimed
+		if m.back {
+			c.giveBack(m)
+			continue
+		}
+		l.ready[m.class()].push(m)
+		c.queueLine(l)
+		c.dirtyGroups.push(l.group)
+	}
+	c.flush()
+}
+
+// queueLine keeps a line in the path's queues of those that could send.
+func (c *Core) queueLine(l *line) {
+	may := l.idle.n > 0 && c.usable(l)
+	for class := range l.ready {
+		ready := may && l.ready[class].n > 0
+		l.path.senders[class].set(l, ready)
+		if ready {
+			c.dirtyPaths.push(l.path)
+		}
+	}
+}
+
+// sendAll sends what sessions have credit for and the governor allows. Lines
+// take turns, so that no group waits for another's rate.
+func (c *Core) sendAll(p *path) {
+	for {
+		transactional, bulk := p.senders[Transactional].n > 0, p.senders[Bulk].n > 0
+		if !transactional && !bulk {
+			return
+		}
+		if c.unsettled >= c.cfg.MaxUnsettled {
+			c.unsettledWait.push(p)
+			return
+		}
+		class := p.sendTurn.next(transactional, bulk)
+		if !c.allowed(p, class) {
+			// The hourly quota keeps a part for transactional mail.
+			if class == Transactional || !transactional || !c.allowed(p, Transactional) {
+				return
+			}
+			class = Transactional
+		}
+		l := p.senders[class].head
+		if c.send(l, class) {
+			p.sendTurn.took(class, bulk)
+		}
+		p.senders[class].remove(l) // behind the others
+		c.queueLine(l)
+	}
+}
+
+// allowed asks the governor for one message.
+func (c *Core) allowed(p *path, class Class) bool {
+	hold, at := p.gov.AllowMessage(c.at, class == Transactional)
+	p.holding, p.sendAt = hold != mxrules.HoldNone, nanos(at)
+	if p.holding {
+		c.wakePath(p, at)
+	}
+	return !p.holding
+}
+
+// serveWaiters gives free connections to the lines that wait for one, in order.
+func (c *Core) serveWaiters(p *path) {
+	for n := p.waiters.n; n > 0; n-- {
+		l := p.waiters.pop()
+		if !c.lineWants(l) {
+			c.dirtyGroups.push(l.group)
+			continue
+		}
+		switch c.dial(l) {
+		case dialHeld:
+			p.waiters.pushFront(l)
+			c.reclaimConnection(p, l)
+			return
+		case dialed:
+			c.dirtyGroups.push(l.group) // for more of them, behind the others
+		}
+	}
+}

@@ -1,0 +1,258 @@
+package dispatch
+
+import (
+	"strings"
+	"time"
+)
+
+// domainState is what is known of a recipient domain's route.
+type domainState uint8
+
+const (
+	domainUnknown domainState = iota // not asked for, or asked for the first time
+	domainRouted
+	domainWaiting // a temporary failure backs off
+	domainDead    // failed for good
+)
+
+// domain is a recipient domain, kept while it has runs.
+type domain struct {
+	name    string
+	state   domainState
+	asking  bool // a look-up is under way
+	class   Class
+	level   int8 // temporary failures in a row
+	avail   int32
+	expires int64  // of a route or a final failure
+	text    string // of the failure
+	timer   timer  // end of the back-off
+	group   *group
+	runs    list[run]
+	hungry  list[run] // of a dead domain: runs with mail to be failed
+
+	inGroup   links[domain]
+	inLookups links[domain]
+	inDead    links[domain]
+}
+
+func (c *Core) domainOf(name string) *domain {
+	d := c.domains[name]
+	if d == nil {
+		d = &domain{name: strings.Clone(name)}
+		d.runs.of, d.hungry.of = runInDomain, runHungry
+		c.domains[d.name] = d
+	}
+	return d
+}
+
+// forgetDomain drops a domain without runs, unless a look-up is under way.
+func (c *Core) forgetDomain(d *domain) {
+	if d.runs.n > 0 {
+		return
+	}
+	c.leaveGroup(d)
+	c.domainTimers.stop(d)
+	c.dead.remove(d)
+	leave(&d.inLookups, d)
+	if !d.asking {
+		delete(c.domains, d.name)
+	}
+}
+
+// wantsLookup reports whether the domain has no route that may be used.
+func (d *domain) wantsLookup(now int64) bool {
+	if d.asking || d.inLookups.on != nil {
+		return false
+	}
+	return d.state == domainUnknown ||
+		d.state != domainWaiting && d.expires <= now
+}
+
+func (c *Core) queueLookup(d *domain, class Class) {
+	d.class = max(d.class, class)
+	c.lookups[d.class].push(d)
+}
+
+// pumpLookups asks for routes in the order in which domains got mail,
+// transactional mail's domains first.
+func (c *Core) pumpLookups() {
+	for c.resolving < c.cfg.MaxResolving && c.stopped == 0 {
+		transactional, bulk := c.lookups[Transactional].n > 0, c.lookups[Bulk].n > 0
+		if !transactional && !bulk {
+			return
+		}
+		class := c.lookupTurn.next(transactional, bulk)
+		d := c.lookups[class].pop()
+		if d.avail == 0 {
+			continue // its mail went away; it asks again when there is some
+		}
+		c.lookupTurn.took(class, bulk)
+		d.asking = true
+		c.resolving++
+		c.emit(Action{Kind: Resolve, Domain: d.name})
+	}
+}
+
+// Resolved answers a Resolve with the domain's route.
+func (c *Core) Resolved(now time.Time, name string, route Route) {
+	if len(route.Hosts) == 0 {
+		c.Unresolved(now, name, ResolveFailure{Text: "the route of " + name + " names no host"})
+		return
+	}
+	c.begin(now)
+	if d := c.answered(name); d != nil {
+		d.state, d.level, d.text = domainRouted, 0, ""
+		d.expires = c.routeEnd(route.Expires)
+		c.domainTimers.stop(d)
+		c.join(d, c.groupFor(d, &route))
+	}
+	c.flush()
+}
+
+func (c *Core) routeEnd(expires time.Time) int64 {
+	return min(max(nanos(expires), c.now+int64(minRouteLife)), c.now+int64(maxRouteLife))
+}
+
+// answered notes that a look-up ended; nil when nobody wants its answer.
+func (c *Core) answered(name string) *domain {
+	d := c.domains[name]
+	if d == nil {
+		return nil
+	}
+	if d.asking {
+		d.asking = false
+		c.resolving--
+	}
+	if d.runs.n == 0 {
+		c.forgetDomain(d)
+		return nil
+	}
+	return d
+}
+
+// Unresolved answers a Resolve that found no route. A final failure fails the
+// domain's mail until it expires; another one backs the domain off.
+func (c *Core) Unresolved(now time.Time, name string, f ResolveFailure) {
+	c.begin(now)
+	if d := c.answered(name); d != nil {
+		d.text = f.Text
+		c.leaveGroup(d)
+		if f.Final {
+			d.state, d.level = domainDead, 0
+			d.expires = c.routeEnd(f.Expires)
+			c.domainTimers.stop(d)
+		} else {
+			d.state = domainWaiting
+			c.domainTimers.arm(d, c.now+c.backoff(int(d.level)))
+			d.level = min(d.level+1, maxLevel)
+		}
+		c.refreshDomain(d)
+	}
+	c.flush()
+}
+
+// maxLevel is where counting failures in a row ends; doubling has ended before.
+const maxLevel = 16
+
+// backoff is the wait after a failure that followed so many others in a row.
+func (c *Core) backoff(level int) int64 {
+	wait := c.cfg.Timings.BackoffFirst
+	for range level {
+		if wait >= c.cfg.Timings.BackoffMax {
+			break
+		}
+		wait *= 2
+	}
+	return int64(min(wait, c.cfg.Timings.BackoffMax))
+}
+
+func (c *Core) domainDue(d *domain) {
+	if d.state != domainWaiting {
+		return
+	}
+	d.state = domainUnknown
+	if d.avail > 0 {
+		c.queueLookup(d, d.class)
+	}
+}
+
+func (c *Core) refreshDomain(d *domain) {
+	for r := d.runs.head; r != nil; r = r.inDomain.next {
+		c.refresh(r)
+	}
+}
+
+// join moves a domain, its runs and their mail to a group.
+func (c *Core) join(d *domain, g *group) {
+	if d.group == g {
+		c.refreshDomain(d)
+		return
+	}
+	c.leaveGroup(d)
+	c.dead.remove(d)
+	d.group = g
+	g.domains.push(d)
+	for r := d.runs.head; r != nil; r = r.inDomain.next {
+		leave(&r.inHungry, r)
+		c.attach(r)
+		c.refresh(r)
+	}
+}
+
+// leaveGroup takes a domain out of its group; what is loaded of it goes back.
+func (c *Core) leaveGroup(d *domain) {
+	g := d.group
+	if g == nil {
+		return
+	}
+	if g.held > 0 {
+		c.returnWhere(func(m *msg) bool { return m.run.domain == d })
+	}
+	for r := d.runs.head; r != nil; r = r.inDomain.next {
+		c.detach(r)
+	}
+	g.domains.remove(d)
+	d.group = nil
+	c.dirtyGroups.push(g)
+}
+
+// maxFailing bounds the messages in memory to be failed; a part of the outcomes
+// that may be unsettled, so that a large dead domain delays nobody.
+func (c *Core) maxFailing() int { return max(1, min(64, c.cfg.MaxUnsettled/2)) }
+
+// failBatch is how many messages of one run are loaded at once to be failed.
+const failBatch = 16
+
+// pumpDead loads mail of dead domains to be failed, run by run in turn.
+func (c *Core) pumpDead() {
+	for c.dead.n > 0 && c.stopped == 0 && c.failing < c.maxFailing() {
+		d := c.dead.head
+		if d.expires <= c.now {
+			c.dead.remove(d)
+			if d.wantsLookup(c.now) {
+				c.queueLookup(d, d.class)
+				c.pumpLookups()
+			}
+			continue
+		}
+		r := d.hungry.head
+		n := min(failBatch, c.maxFailing()-c.failing)
+		c.failing += n
+		c.askLoad(r, n)
+		c.dead.rotate()
+	}
+}
+
+// doom takes in a message that is to be failed.
+func (c *Core) doom(m *msg) {
+	c.failing++
+	m.state = msgDoomed
+	c.failQueue.push(m)
+}
+
+// fail asks for a message to be ended.
+func (c *Core) fail(m *msg) {
+	m.state = msgFailing
+	c.unsettled++
+	c.emit(Action{Kind: Fail, Msg: m.id, Run: m.run.id, Domain: m.run.domain.name, Text: m.run.domain.text})
+}

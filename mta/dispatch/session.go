@@ -1,0 +1,436 @@
+package dispatch
+
+import (
+	"slices"
+	"time"
+
+	"github.com/veredus/veredus/mxrules"
+)
+
+// session is one connection, from its Open until its end is reported.
+type session struct {
+	id        SessionID
+	line      *line
+	host      int
+	msg       *msg // being sent
+	sent      int
+	replied   int
+	opened    int64
+	idleSince int64
+	open      bool
+	closing   bool // Close was asked for
+	leaving   bool // closing, retiring or ended by the peer
+
+	inCore   links[session]
+	inIdle   links[session]
+	inLine   links[session]
+	inCredit links[session]
+	inPath   links[session]
+	inDest   links[session]
+}
+
+// dialResult is what came of asking for a connection.
+type dialResult uint8
+
+const (
+	dialed   dialResult = iota
+	dialHeld            // as many connections as may be
+	dialSlot            // no session slot; the line waits for one
+	dialTime            // a rate or a rest; the line's timer is armed
+)
+
+// open opens a session on a line, behind the lines that wait already.
+func (c *Core) open(l *line) {
+	if l.path.waiters.n > 0 {
+		l.path.waiters.push(l)
+		return
+	}
+	if c.dial(l) == dialHeld {
+		l.path.waiters.push(l)
+		c.reclaimConnection(l.path, l)
+	}
+}
+
+// dial opens a session if the governor and the slots allow.
+func (c *Core) dial(l *line) dialResult {
+	p := l.path
+	hold, at := p.gov.AllowConnection(c.at)
+	if hold != mxrules.HoldNone {
+		p.connHold = hold
+		if at.IsZero() {
+			return dialHeld
+		}
+		c.lineTimers.arm(l, max(at.UnixNano(), c.now+1))
+		return dialTime
+	}
+	if !c.slotFree(l) {
+		c.queueSlot(l)
+		return dialSlot
+	}
+	c.connect(l)
+	return dialed
+}
+
+func (c *Core) connect(l *line) {
+	p, d := l.path, l.group.dest
+	c.lastSession++
+	s := &session{id: c.lastSession, line: l, host: c.host(l), opened: c.now}
+	c.sessions[s.id] = s
+	c.byAge.push(s)
+	l.sessions.push(s)
+	p.sessions.push(s)
+	d.sessions.push(s)
+	l.opening++
+	c.held++
+	d.held++
+	c.crowd.fix(d)
+	p.gov.ConnectionOpened(c.at)
+	c.groupTimers.stop(l.group)
+	c.emit(Action{
+		Kind: Open, Session: s.id, Source: l.source.Source, Destination: d.name, Host: l.group.hosts[s.host].Name,
+		Domain: l.group.anyDomain(), Limits: l.limits, Path: p.key,
+	})
+}
+
+// anyDomain is a recipient domain whose route names the group's hosts.
+func (g *group) anyDomain() string {
+	if g.domains.head == nil {
+		return g.scope
+	}
+	return g.domains.head.name
+}
+
+// SessionOpened reports that a session is ready for its first message.
+func (c *Core) SessionOpened(now time.Time, id SessionID) {
+	c.begin(now)
+	if s := c.sessions[id]; s != nil && !s.open {
+		l := s.line
+		s.open = true
+		l.opening--
+		l.proven = true
+		if !s.leaving {
+			l.open++
+			l.path.open++
+		}
+		l.path.gov.Worked(now)
+		c.reportResumed(l.path)
+		c.dirtyPaths.push(l.path)
+		c.credit(s)
+	}
+	c.flush()
+}
+
+// credit makes a session ready for a message, or ends it.
+func (c *Core) credit(s *session) {
+	l := s.line
+	if s.leaving || !c.usable(l) && (l.source.removed || l.obsolete) {
+		c.close(s)
+		return
+	}
+	if most := c.perConnection(l); most > 0 && s.sent >= most {
+		c.close(s)
+		return
+	}
+	s.idleSince = c.now
+	l.idle.pushFront(s)
+	c.idle.push(s)
+	c.queueLine(l)
+	c.dirtyGroups.push(l.group)
+}
+
+// perConnection is how many messages a session of the line may carry; 0 is no limit.
+func (c *Core) perConnection(l *line) int {
+	return lower(l.path.gov.MessagesPerConnection(c.at), l.limits.MessagesPerConnection)
+}
+
+// unidle takes a session's credit.
+func (c *Core) unidle(s *session) {
+	s.line.idle.remove(s)
+	c.idle.remove(s)
+}
+
+// setLeaving counts a session among those that end.
+func (c *Core) setLeaving(s *session) {
+	if s.leaving {
+		return
+	}
+	s.leaving = true
+	l := s.line
+	if s.open {
+		l.open--
+		l.path.open--
+	}
+	c.byAge.remove(s)
+	l.path.sessions.remove(s)
+	l.group.dest.sessions.remove(s)
+	c.leaving++
+	l.path.leaving++
+	l.group.dest.leaving++
+	c.crowd.fix(l.group.dest)
+	c.dirtyGroups.push(l.group)
+}
+
+// close asks for an idle session's end.
+func (c *Core) close(s *session) {
+	c.setLeaving(s)
+	c.unidle(s)
+	c.queueLine(s.line)
+	if !s.closing {
+		s.closing = true
+		c.emit(Action{Kind: Close, Session: s.id, Destination: s.line.group.dest.name, Path: s.line.path.key})
+	}
+}
+
+// retire ends a session after the message it carries.
+func (c *Core) retire(s *session) {
+	c.setLeaving(s)
+	if s.open && s.msg == nil && !s.closing {
+		c.close(s)
+	}
+}
+
+// idleEnd is when the longest idle session has been idle for too long.
+func (c *Core) idleEnd() int64 {
+	if c.idle.head == nil {
+		return none
+	}
+	return c.idle.head.idleSince + int64(c.cfg.IdleTimeout)
+}
+
+func (c *Core) closeIdle() {
+	for c.idleEnd() <= c.now {
+		c.close(c.idle.head)
+	}
+}
+
+// send gives a line's next claimed message of a class to a session. It answers
+// whether a session could take it.
+func (c *Core) send(l *line, class Class) bool {
+	most := c.perConnection(l)
+	for s := l.idle.head; s != nil && most > 0 && s.sent >= most; s = l.idle.head {
+		c.close(s)
+	}
+	s := l.idle.head
+	if s == nil {
+		return false
+	}
+	c.unidle(s)
+	m := l.ready[class].pop()
+	m.state, m.sess = msgSending, s
+	s.msg = m
+	s.sent++
+	c.unsettled++
+	l.path.gov.MessageSent(c.at)
+	c.emit(Action{Kind: Send, Session: s.id, Msg: m.id, Run: m.run.id, Path: l.path.key, Destination: l.group.dest.name})
+	c.dirtyGroups.push(l.group)
+	return true
+}
+
+// Replied reports that a transaction ended with a reply or without one, after
+// its MAIL was written. usable gives the session credit for another; a session
+// that is not usable ends by itself, and SessionClosed follows.
+func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usable bool) {
+	c.begin(now)
+	m, s := c.msgs[msgID], c.sessions[id]
+	var l *line
+	if s != nil {
+		l = s.line
+	} else if m != nil {
+		l = m.line
+	}
+	if m != nil && m.state == msgSending {
+		m.state, m.sess = msgReplied, nil
+	}
+	if l != nil {
+		if s != nil {
+			s.replied++
+		}
+		c.worked(l)
+		if !e.HostFault {
+			c.observe(l.path, e.Evidence)
+		}
+	}
+	if s != nil {
+		c.free(s, usable)
+	}
+	c.flush()
+}
+
+// free ends a session's work on its message.
+func (c *Core) free(s *session, usable bool) {
+	s.msg = nil
+	switch {
+	case s.closing || s.inCredit.on != nil || !s.open:
+	case usable:
+		c.credit(s)
+	default:
+		s.closing = true // by itself
+		c.setLeaving(s)
+	}
+}
+
+// Untried reports that MAIL was never written; the message stays claimed and
+// goes to another session. The rate keeps what it was charged.
+func (c *Core) Untried(now time.Time, id SessionID, msgID MsgID, usable bool) {
+	c.begin(now)
+	if m := c.msgs[msgID]; m != nil && m.state == msgSending {
+		l := m.line
+		c.unsettled--
+		m.state, m.sess = msgClaimed, nil
+		if m.back || !c.usable(l) {
+			c.giveBack(m)
+		} else {
+			l.ready[m.class()].pushFront(m)
+			c.queueLine(l)
+		}
+		c.dirtyGroups.push(l.group)
+	}
+	if s := c.sessions[id]; s != nil {
+		c.free(s, usable)
+	}
+	c.flush()
+}
+
+// SessionClosed reports that a session ended, asked for or not: QUIT's reply,
+// the peer's FIN or our reset.
+func (c *Core) SessionClosed(now time.Time, id SessionID) {
+	c.begin(now)
+	if s := c.sessions[id]; s != nil {
+		asked := s.leaving
+		c.end(s)
+		c.barren(s, asked)
+	}
+	c.flush()
+}
+
+// SessionFailed reports that a session could not be opened, or ended with
+// evidence about its host or path.
+func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
+	c.begin(now)
+	if s := c.sessions[id]; s != nil {
+		c.end(s)
+		switch l := s.line; {
+		case e.HostFault && s.replied == 0:
+			c.hostFault(l, s.host, e.Text)
+		case e.Effect != mxrules.EffectNone:
+			l.failed = clip(e.Text)
+			c.observe(l.path, e.Evidence)
+			c.refused(s)
+		default:
+			c.barren(s, false)
+		}
+	}
+	c.flush()
+}
+
+// refused backs a line off that was throttled before it could say MAIL and has
+// no other session, unless the path rests anyway.
+func (c *Core) refused(s *session) {
+	l := s.line
+	if s.replied > 0 || l.open > 0 || c.resting(l.path) {
+		return
+	}
+	c.backOff(l)
+}
+
+// maxBarren is how many sessions in a row may end without a reply to a MAIL
+// before their host counts as failing. Otherwise a host that greets and hangs
+// up would be dialled without end.
+const maxBarren = 3
+
+func (c *Core) barren(s *session, asked bool) {
+	l := s.line
+	if s.replied > 0 || asked && s.sent == 0 {
+		return
+	}
+	l.barren++
+	if l.barren >= maxBarren {
+		l.barren = 0
+		text := "sessions to " + l.group.hosts[s.host].Name + " end before a message can be sent"
+		c.hostFault(l, s.host, text)
+	}
+}
+
+// end takes a session out of everything. A message it carried is reported on
+// its own.
+func (c *Core) end(s *session) {
+	l := s.line
+	p, d := l.path, l.group.dest
+	c.setLeaving(s)
+	if !s.open {
+		l.opening--
+	}
+	c.unidle(s)
+	if s.msg != nil {
+		s.msg.sess = nil
+	}
+	l.sessions.remove(s)
+	delete(c.sessions, s.id)
+	c.held--
+	c.leaving--
+	p.leaving--
+	d.held--
+	d.leaving--
+	c.crowd.fix(d)
+	p.gov.ConnectionClosed(c.at)
+	c.queueLine(l)
+	c.dirtyPaths.push(p)
+	c.dirtyGroups.push(l.group)
+}
+
+// observe feeds a reply to the path's governor and reports what it changed.
+func (c *Core) observe(p *path, e mxrules.Evidence) {
+	if e.Effect == mxrules.EffectNone {
+		p.gov.Observe(c.at, e)
+		if p.suspended && p.restEnd <= c.now {
+			c.reportResumed(p)
+		}
+		return
+	}
+	before := p.gov.State(c.at)
+	p.gov.Observe(c.at, e)
+	after := p.gov.State(c.at)
+	switch {
+	case after.Hold == mxrules.HoldRest && after.Until != before.Until && !after.Until.IsZero():
+		p.restEnd = after.Until.UnixNano()
+		c.reportSuspended(p, e.Text, p.restEnd)
+	case before.MaxConnections != after.MaxConnections || before.MessageRate != after.MessageRate ||
+		before.MessagesPerConnection != after.MessagesPerConnection:
+		c.report(p, PathThrottled, e.Text, 0)
+	}
+	c.trim(p)
+	c.dirtyPaths.push(p)
+}
+
+// trim retires the sessions that are more than the path may have now.
+func (c *Core) trim(p *path) {
+	s := p.gov.State(c.at)
+	if s.MaxConnections == 0 {
+		return
+	}
+	for n := s.Open - p.leaving - s.MaxConnections; n > 0 && p.sessions.head != nil; n-- {
+		c.retire(p.sessions.head)
+	}
+}
+
+func (c *Core) report(p *path, change PathChange, text string, until int64) {
+	c.emit(Action{
+		Kind: PathChanged, Path: p.key, Source: p.source, Destination: p.dest.name,
+		Change: change, Text: clip(text), Until: moment(until),
+	})
+}
+
+func (c *Core) reportSuspended(p *path, text string, until int64) {
+	p.suspended = true
+	c.report(p, PathSuspended, text, until)
+}
+
+func (c *Core) reportResumed(p *path) {
+	if p.suspended && p.restEnd <= c.now {
+		p.suspended = false
+		c.report(p, PathResumed, "", 0)
+	}
+}
+
+// has reports whether a source belongs to the pool.
+func (p *pool) has(s *source) bool { return slices.Contains(p.sources, s) }
