@@ -73,7 +73,7 @@ func largeProviders() []Receiver {
 			Mailboxes: map[Fate]int{FateUnknown: 15, FateFull: 2, FateDisabled: 2},
 		},
 		{
-			Name: "icloud", Dialect: "apple",
+			Name: "apple", Dialect: "apple",
 			Domains: []Domain{{"icloud.example", 50}, {"icloud.com", 0}, {"me.com", 0}, {"mac.com", 0}},
 			Hosts:   []Host{{Name: "mx01.mail.icloud.com", Preference: 10}, {Name: "mx02.mail.icloud.com", Preference: 10}},
 			Stated:  Limits{Connections: 10, MessagesPerConnection: 5}, Mailboxes: mixed,
@@ -150,9 +150,14 @@ func troubledHosts() []Receiver {
 
 	broken := single("broken", "exim", "oddball.example", 10)
 	broken.Quirks = []Quirk{
-		{Kind: QuirkNoEnhanced}, {Kind: QuirkLowerCase},
-		{Kind: QuirkLFLineEnds, Every: 2}, {Kind: QuirkBareCode, Every: 3}, {Kind: QuirkDataWithoutRcpt},
-		{Kind: QuirkMixedMultiline, Every: 4}, {Kind: QuirkDropAtHello, Every: 5}, {Kind: QuirkEarlyReply, Every: 7},
+		{Kind: QuirkNoEnhanced},
+		{Kind: QuirkLowerCase},
+		{Kind: QuirkLFLineEnds, Every: 2},
+		{Kind: QuirkBareCode, Every: 3},
+		{Kind: QuirkDataWithoutRcpt},
+		{Kind: QuirkMixedMultiline, Every: 4},
+		{Kind: QuirkDropAtHello, Every: 5},
+		{Kind: QuirkEarlyReply, Every: 7},
 	}
 	return []Receiver{greylister, stale, blocker, tarpit, flapping, backup, dropper, broken}
 }

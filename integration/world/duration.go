@@ -2,6 +2,8 @@ package world
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -34,12 +36,81 @@ func (d Duration) divide(factor float64) Duration {
 }
 
 // Rate is Count per Per, with at most Burst at once after idleness. The zero
-// Rate is no limit.
+// Rate is no limit. As text it is "COUNT/UNIT" with an optional " burst N", the
+// unit being s, min, h, d or a duration: "100/s", "50/10s burst 5", "unlimited".
 type Rate struct {
-	Count int      `json:"count" yaml:"count"`
-	Per   Duration `json:"per" yaml:"per"`
+	Count int
+	Per   Duration
 	// Burst is how many may pass at once; 0 means 1.
-	Burst int `json:"burst,omitempty" yaml:"burst,omitempty"`
+	Burst int
+}
+
+// rateUnits are the units of rates by name, the ones written before the others.
+var rateUnits = [...]struct {
+	name string
+	per  Duration
+}{{"s", Duration(time.Second)}, {"min", Duration(time.Minute)}, {"h", Duration(time.Hour)}, {"d", Duration(24 * time.Hour)}}
+
+// String returns the rate's text.
+func (r Rate) String() string {
+	if !r.Limited() {
+		return "unlimited"
+	}
+	unit := r.Per.Std().String()
+	for _, u := range rateUnits {
+		if u.per == r.Per {
+			unit = u.name
+		}
+	}
+	text := strconv.Itoa(r.Count) + "/" + unit
+	if r.Burst > 0 {
+		text += " burst " + strconv.Itoa(r.Burst)
+	}
+	return text
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *Rate) UnmarshalText(text []byte) error {
+	parsed, ok := parseRate(string(text))
+	if !ok {
+		return fmt.Errorf(`rate %.40q: write it as "100/s", "6000/min burst 50", "50000/h" or "unlimited"`, text)
+	}
+	*r = parsed
+	return nil
+}
+
+func parseRate(text string) (r Rate, ok bool) {
+	if text == "unlimited" {
+		return Rate{}, true
+	}
+	amount, burst, hasBurst := strings.Cut(text, " burst ")
+	count, unit, _ := strings.Cut(amount, "/")
+	var err error
+	if r.Count, err = strconv.Atoi(count); err != nil || r.Count < 1 {
+		return Rate{}, false
+	}
+	if r.Per, ok = parseUnit(unit); !ok {
+		return Rate{}, false
+	}
+	if hasBurst {
+		if r.Burst, err = strconv.Atoi(burst); err != nil || r.Burst < 1 {
+			return Rate{}, false
+		}
+	}
+	return r, true
+}
+
+func parseUnit(unit string) (Duration, bool) {
+	for _, u := range rateUnits {
+		if u.name == unit {
+			return u.per, true
+		}
+	}
+	d, err := time.ParseDuration(unit)
+	return Duration(d), err == nil && d > 0
 }
 
 // Limited reports whether the rate limits anything.
@@ -57,10 +128,10 @@ func (r Rate) burst() float64 { return float64(max(r.Burst, 1)) }
 
 func (r Rate) validate(field string) error {
 	if r.Count < 0 || r.Per < 0 || r.Burst < 0 {
-		return fmt.Errorf("%s: count, per and burst must not be negative", field)
+		return fmt.Errorf("%s: count, period and burst must not be negative", field)
 	}
-	if r.Count > 0 && r.Per == 0 {
-		return fmt.Errorf("%s.per: missing; say the period in which count events may happen, such as 1s", field)
+	if (r.Count > 0) != (r.Per > 0) {
+		return fmt.Errorf("%s: %d per %v; give both a count and a period", field, r.Count, r.Per.Std())
 	}
 	return nil
 }

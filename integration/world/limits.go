@@ -18,11 +18,10 @@ type Limits struct {
 	MessagesPerConnection int `json:"messages_per_connection,omitempty" yaml:"messages_per_connection,omitempty"`
 	// MessageRate caps MAIL commands.
 	MessageRate Rate `json:"message_rate,omitzero" yaml:"message_rate,omitempty"`
-	// MessagesPerHour and MessagesPerDay are quotas, metered continuously.
+	// MessagesPerHour and MessagesPerDay are quotas, metered continuously: each is
+	// a rate with a burst of five seconds' worth, at least one message.
 	MessagesPerHour int `json:"messages_per_hour,omitempty" yaml:"messages_per_hour,omitempty"`
 	MessagesPerDay  int `json:"messages_per_day,omitempty" yaml:"messages_per_day,omitempty"`
-	// QuotaBurst is how many messages the quotas let pass at once; 0 means 1.
-	QuotaBurst int `json:"quota_burst,omitempty" yaml:"quota_burst,omitempty"`
 	// Shared counts all sources together; otherwise each source address has its
 	// own limits.
 	Shared bool `json:"shared,omitempty" yaml:"shared,omitempty"`
@@ -32,7 +31,7 @@ type Limits struct {
 func (l Limits) Validate() error { return l.validate("limits") }
 
 func (l Limits) validate(field string) error {
-	if min(l.Connections, l.MessagesPerConnection, l.MessagesPerHour, l.MessagesPerDay, l.QuotaBurst) < 0 {
+	if min(l.Connections, l.MessagesPerConnection, l.MessagesPerHour, l.MessagesPerDay) < 0 {
 		return fmt.Errorf("%s: counts must not be negative", field)
 	}
 	return errors.Join(l.ConnectionRate.validate(field+".connection_rate"), l.MessageRate.validate(field+".message_rate"))
@@ -75,8 +74,8 @@ type Audit struct {
 }
 
 type audited struct {
-	open                               int
-	connections, messages, hourly, day bucket
+	open                                 int
+	connections, messages, hourly, daily bucket
 }
 
 // maxSources bounds what is remembered about senders; idle ones go first.
@@ -129,10 +128,13 @@ func (a *Audit) Message(now time.Time, source netip.Addr, nth int) []Violation {
 		found = append(found, a.violation(now, source, LimitMessagesPerConnection, float64(limit), float64(nth)))
 	}
 	found = a.meter(found, now, source, &s.messages, LimitMessageRate, a.limits.MessageRate)
-	hour := Rate{Count: a.limits.MessagesPerHour, Per: Duration(time.Hour), Burst: a.limits.QuotaBurst}
-	found = a.meter(found, now, source, &s.hourly, LimitMessagesPerHour, hour)
-	day := Rate{Count: a.limits.MessagesPerDay, Per: Duration(24 * time.Hour), Burst: a.limits.QuotaBurst}
-	return a.meter(found, now, source, &s.day, LimitMessagesPerDay, day)
+	found = a.meter(found, now, source, &s.hourly, LimitMessagesPerHour, quota(a.limits.MessagesPerHour, time.Hour))
+	return a.meter(found, now, source, &s.daily, LimitMessagesPerDay, quota(a.limits.MessagesPerDay, 24*time.Hour))
+}
+
+// quota is a number of messages in a long period as the rate that meters it.
+func quota(n int, per time.Duration) Rate {
+	return Rate{Count: n, Per: Duration(per), Burst: int(int64(n) * int64(5*time.Second) / int64(per))}
 }
 
 // meter adds one event to a bucket. Beyond the depth it is a violation, and the

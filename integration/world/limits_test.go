@@ -57,15 +57,15 @@ func TestAuditQuotas(t *testing.T) {
 		t.Errorf("exactly the quota: %d violations", violations)
 	}
 	at := begin.Add(2 * time.Hour)
-	for range 4 {
+	for range 8 {
 		for _, v := range a.Message(at, alice, 1) {
 			if v.Limit == LimitMessagesPerHour {
 				violations++
 			}
 		}
 	}
-	if violations != 2 { // burst 1 + one second's worth 1 are free
-		t.Errorf("four at once: %d violations of the hourly quota, want 2", violations)
+	if violations != 2 { // five seconds' burst and one second's worth are free
+		t.Errorf("eight at once: %d violations of the hourly quota, want 2", violations)
 	}
 }
 
@@ -116,5 +116,22 @@ func TestAuditCountsEachExcessOnce(t *testing.T) {
 	}
 	if violations != 8 {
 		t.Errorf("ten connections at once where two may be: %d violations, want 8", violations)
+	}
+}
+
+func TestRateText(t *testing.T) {
+	for text, want := range map[string]Rate{
+		"100/s": {Count: 100, Per: second}, "6000/min burst 50": {6000, minute, 50}, "3/10s burst 2": {3, 10 * second, 2},
+		"50000/h": {Count: 50000, Per: 60 * minute}, "unlimited": {},
+	} {
+		var got Rate
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want || got.String() != text {
+			t.Errorf("%q: %+v (%s), %v, want %+v", text, got, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "5", "/s", "0/s", "-1/s", "5/x", "5/0s", "5/s burst", "5/s burst 0", "5/s burst x", "5/s fast"} {
+		if err := new(Rate).UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q was taken for a rate", text)
+		}
 	}
 }

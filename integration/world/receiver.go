@@ -231,16 +231,6 @@ var quirkKinds = map[QuirkKind]bool{
 	QuirkEarlyReply: true, QuirkDataWithoutRcpt: true, QuirkDropAtHello: true, QuirkNoEHLO: true,
 }
 
-// serves reports whether domain is one of the receiver's.
-func (r *Receiver) serves(domain string) bool {
-	for _, d := range r.Domains {
-		if canonicalName(d.Name) == domain {
-			return true
-		}
-	}
-	return false
-}
-
 func (r Receiver) compress(factor float64) Receiver {
 	r.Greylist.Delay = r.Greylist.Delay.divide(factor)
 	r.Greylist.Expire = r.Greylist.Expire.divide(factor)

@@ -58,7 +58,7 @@ func TestValidateNamesTheMistake(t *testing.T) {
 		{"dialect", func(w *World) { w.Receivers[0].Dialect = "klingon" }, `dialect: there is no "klingon"`},
 		{"reply", func(w *World) { w.Receivers[0].Replies = map[Situation]string{SayFull: "nope"} }, `replies.full: reply "nope": begin with a three-digit`},
 		{"situation", func(w *World) { w.Receivers[0].Replies = map[Situation]string{"lunch": "250 Ok"} }, `there is no situation "lunch"`},
-		{"rate", func(w *World) { w.Receivers[0].Stated.MessageRate = Rate{Count: 3} }, "stated.message_rate.per: missing"},
+		{"rate", func(w *World) { w.Receivers[0].Stated.MessageRate = Rate{Count: 3} }, "stated.message_rate: 3 per 0s; give both"},
 		{"shares", func(w *World) { w.Receivers[0].Mailboxes = map[Fate]int{FateFull: 700, FateSpam: 301} }, "add up to 1001"},
 		{"fate", func(w *World) { w.Receivers[0].Mailboxes = map[Fate]int{"glory": 1} }, `there is no fate "glory"; use one of ok, unknown,`},
 		{"mode", func(w *World) { w.Receivers[0].TLS = "maybe" }, `tls: "maybe"; use offered`},

@@ -103,7 +103,7 @@ func fromDomain(content []byte) (string, error) {
 	}
 	addr, err := mail.ParseAddress(value)
 	if err != nil {
-		return "", fmt.Errorf("From field %q: %w", value, err)
+		return "", fmt.Errorf("the From field %q: %w", value, err)
 	}
 	return strings.ToLower(addr.Address[strings.LastIndexByte(addr.Address, '@')+1:]), nil
 }

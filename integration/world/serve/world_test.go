@@ -159,6 +159,7 @@ func TestDNSAnswers(t *testing.T) {
 		{"nobody.invalid", dns.TypeMX, "NXDOMAIN "},
 		{"_dmarc.gmail.example", dns.TypeTXT, "NXDOMAIN "},
 		{"_domainkey.sender.example", dns.TypeTXT, "NOERROR "},
+		{"a.root-servers.net", dns.TypeA, "NOERROR "},
 		{".", dns.TypeNS, "NOERROR "},
 	} {
 		if got := text(query(t, w, tc.name, tc.kind)); got != tc.want {
@@ -248,7 +249,7 @@ func TestControlEndpoint(t *testing.T) {
 	post("/txt", `{"name":"a.example","value":"v=spf1 -all"}`, http.StatusNoContent)
 	post("/txt", `{"name":"","value":"x"}`, http.StatusBadRequest)
 	post("/txt", `{"nome":"x"}`, http.StatusBadRequest)
-	post("/limits", `{"x":{"connections":1,"message_rate":{"count":5,"per":"1s"}}}`, http.StatusNoContent)
+	post("/limits", `{"x":{"connections":1,"message_rate":"5/s burst 2"}}`, http.StatusNoContent)
 	post("/limits", `{"y":{}}`, http.StatusBadRequest)
 	if m := query(t, w, "a.example", dns.TypeTXT); len(m.Answer) != 1 {
 		t.Errorf("posted TXT: %v", m)
@@ -301,6 +302,7 @@ func TestLoadIsStrict(t *testing.T) {
 	for _, tc := range []struct{ yaml, want string }{
 		{"name: x\nreceiver: []\n", "line 2: field receiver not found"},
 		{"name: x\n", "receivers: the list is empty"},
+		{"receivers:\n  - name: a\n    stated: {message_rate: 5}\n", `write it as "100/s"`},
 		{"receivers:\n  - name: a\n    latency: {command: soon}\n", "write it as a number with a unit"},
 		{"", "EOF"},
 		{"receivers: [{name: a, dns: null_mx}]\n---\nname: y\n", "more than one document"},

@@ -136,10 +136,14 @@ func (z *zone) mailDomain(name string) bool {
 	return !isHost && name != "" && !strings.HasSuffix(name, ".arpa") && !strings.Contains("."+name, "._")
 }
 
-// inner reports whether name is the root, a top-level domain of the world or a
-// parent of published names, which exist without records (RFC 8020).
+// liveName always exists, also in a world without a catch-all receiver: senders
+// that doubt a denial ask for a root server to see whether the resolver lives.
+const liveName = "a.root-servers.net"
+
+// inner reports whether name exists without records: the root and the parents of
+// published names (RFC 8020), and liveName.
 func (z *zone) inner(name string) bool {
-	if name == "" || name == "arpa" || name == "in-addr.arpa" {
+	if name == "" || name == "arpa" || name == "in-addr.arpa" || name == liveName {
 		return true
 	}
 	z.mu.RLock()
