@@ -3,7 +3,9 @@ package serve
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -171,7 +173,6 @@ func (c *conn) run() {
 		}
 		if c.idle++; c.errors > maxErrors || c.idle > maxIdleCmds {
 			_ = c.reply(world.Decision{Code: 421, Enhanced: "4.7.0", Text: c.host + " Error: too many errors", Drop: world.DropAfterReply})
-			_ = c.flush()
 			return
 		}
 	}
@@ -309,10 +310,31 @@ func (c *conn) reply(d world.Decision) error {
 		return err
 	}
 	if d.Drop == world.DropAfterReply {
-		_ = c.flush()
+		c.linger()
 		return errHangUp
 	}
 	return nil
+}
+
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 1 << 20
+)
+
+// linger ends our half of the connection and reads the rest of the peer's. To
+// close with input unread would reset the connection, and the peer's kernel
+// would then throw the reply away with which we said why.
+func (c *conn) linger() {
+	if c.flush() != nil {
+		return
+	}
+	if t, ok := c.stream.(*tls.Conn); ok {
+		_ = t.CloseWrite()
+	}
+	if c.tcp.CloseWrite() != nil || c.tcp.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c.tcp, lingerBytes)
 }
 
 // replyHello is reply for EHLO, where a quirk may mix the codes.

@@ -347,6 +347,20 @@ func TestHiddenLimitsAreAnsweredAndNotCounted(t *testing.T) {
 	}
 }
 
+// TestLastReplyArrives sends on while the server says why it closes.
+func TestLastReplyArrives(t *testing.T) {
+	w := start(t, alone(world.Receiver{Hidden: world.Hidden{MessagesPerConnection: 1}}))
+	addr := addressOf(t, w, "x.example")
+	for range 20 {
+		c := greet(t, addr)
+		c.mail(250, "ann@x.example", "l1")
+		c.send("MAIL FROM:<b@sender.example>", strings.Repeat(strings.Repeat("RCPT TO:<ann@x.example>\r\n", 100), 20), "DATA")
+		c.want(421)
+		c.wantEnd()
+		_ = c.conn.Close()
+	}
+}
+
 func TestProtocolQuirks(t *testing.T) {
 	quirk := func(kinds ...world.QuirkKind) *client {
 		var r world.Receiver
