@@ -9,8 +9,7 @@ import (
 
 // facts is what can be known about an expression without evaluating it.
 type facts struct {
-	paths    []string // variables read, with the properties that follow: user.name
-	roots    []string // the first names of paths
+	paths    []string // variables read, with the properties that follow: user.name; may repeat
 	filters  []string
 	hasGuard bool // a default filter supplies what is missing
 }
@@ -47,7 +46,7 @@ func (l *lexer) skip() {
 }
 
 func (l *lexer) endPath() {
-	if l.path != "" && !slices.Contains(l.paths, l.path) {
+	if l.path != "" {
 		l.paths = append(l.paths, l.path)
 	}
 	l.path = ""
@@ -136,9 +135,6 @@ func (l *lexer) word() error {
 		return fault("compare with '' or test x.size == 0", "%q is not known", name)
 	default:
 		l.path = name
-		if !slices.Contains(l.roots, name) {
-			l.roots = append(l.roots, name)
-		}
 	}
 	return nil
 }

@@ -65,10 +65,13 @@ func (r *run) filter(f filter) func(in any, args ...any) (any, error) {
 }
 
 func arguments(f filter) string {
-	if f.min == f.max {
-		return fmt.Sprintf("%d arguments", f.min)
+	switch {
+	case f.min < f.max:
+		return fmt.Sprintf("%d to %d arguments", f.min, f.max)
+	case f.min == 1:
+		return "1 argument"
 	}
-	return fmt.Sprintf("%d to %d arguments", f.min, f.max)
+	return fmt.Sprintf("%d arguments", f.min)
 }
 
 // text is how a value is written: lists as their entries one after the other,
@@ -143,9 +146,12 @@ func property(v any, key string) any {
 
 // integer reads an argument that must be a whole number.
 func integer(v any) (int, error) {
-	switch n := toNumber(v).(type) {
+	n, known := parseNumber(v)
+	switch n := n.(type) {
 	case int:
-		return n, nil
+		if known {
+			return n, nil
+		}
 	case float64:
 		if n == float64(int(n)) {
 			return int(n), nil

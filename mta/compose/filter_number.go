@@ -28,20 +28,26 @@ func numberFilters() []filter {
 
 // toNumber reads a value as Liquid does: text by its number, anything else as 0.
 func toNumber(v any) any {
+	n, _ := parseNumber(v)
+	return n
+}
+
+// parseNumber returns an int or float64 and whether v says one.
+func parseNumber(v any) (n any, known bool) {
 	switch v := v.(type) {
 	case int, float64:
-		return v
+		return v, true
 	case safe:
-		return toNumber(string(v))
+		return parseNumber(string(v))
 	case string:
 		if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil {
-			return n
+			return n, true
 		}
 		if f, err := strconv.ParseFloat(strings.TrimSpace(v), 64); err == nil && !math.IsNaN(f) && !math.IsInf(f, 0) {
-			return f
+			return f, true
 		}
 	}
-	return 0
+	return 0, false
 }
 
 func toFloat(v any) float64 {

@@ -209,7 +209,7 @@ func appendMailbox(dst []byte, name string, display string, a address.Address) [
 func isPhrase(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		if c == ' ' && s[i-1] != ' ' { // clean left no space in front
+		if c == ' ' && i > 0 && s[i-1] != ' ' {
 			continue
 		}
 		if !plainInWord(c) && strings.IndexByte("#$%&'=?^_`{|}~", c) < 0 {

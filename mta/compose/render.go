@@ -84,7 +84,7 @@ func (m *message) prepare() error {
 	}
 	m.vars = map[string]any{"recipient": m.run.builtin("recipient", map[string]any{"address": m.to.String()})}
 	for name, v := range m.job.Builtin {
-		if m.vars[name], err = m.run.convert(v, nil, name, 1); err != nil {
+		if m.vars[name], err = m.run.convert(clone(v, 1), nil, name, 1); err != nil {
 			return &RenderError{Field: "builtin", Err: err}
 		}
 	}
@@ -150,7 +150,7 @@ func (m *message) compose() error {
 	if err != nil {
 		return err
 	}
-	m.out = appendVerbatim(m.out, "Date", m.job.Date.Format(time.RFC1123Z))
+	m.out = appendVerbatim(m.out, "Date", m.job.Date.UTC().Format(time.RFC1123Z))
 	m.out = appendVerbatim(m.out, "Message-ID", "<"+m.job.MessageID+">")
 	m.list(unsubscribe)
 	for _, h := range m.t.headers {

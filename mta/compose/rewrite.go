@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -44,11 +45,12 @@ type rewriter struct {
 	pieces []string
 	stack  []block
 	tags   int
-	locals map[string]bool
+	locals map[string]bool // names the template defines
+	seen   map[string]bool // paths already entered
 }
 
 func rewrite(f *fragment, tokens []token) (string, error) {
-	w := &rewriter{f: f, locals: map[string]bool{"forloop": true}}
+	w := &rewriter{f: f, locals: map[string]bool{"forloop": true}, seen: map[string]bool{}}
 	for _, t := range tokens {
 		if err := w.token(t); err != nil {
 			return "", err
@@ -58,11 +60,7 @@ func rewrite(f *fragment, tokens []token) (string, error) {
 		b := w.stack[n-1]
 		return "", &syntaxError{b.line, b.name + " is not closed", fmt.Sprintf("add {%% end%s %%}", b.name)}
 	}
-	f.roots = slices.DeleteFunc(f.roots, func(name string) bool { return w.locals[name] })
-	f.paths = slices.DeleteFunc(f.paths, func(path string) bool {
-		root, _, _ := strings.Cut(path, ".")
-		return w.locals[root]
-	})
+	w.names()
 	return strings.Join(w.pieces, ""), nil
 }
 
@@ -127,12 +125,22 @@ func (w *rewriter) output(source string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	expr, err := expressions.Parse(source)
+	expr, err := parse(source)
 	if err != nil {
 		return 0, fault("write a variable and filters, such as {{ name | upcase }}", "%q is not an expression", truncate(source, 60))
 	}
 	w.f.outputs = append(w.f.outputs, output{expr, known.hasGuard})
 	return len(w.f.outputs) - 1, nil
+}
+
+// parse is the library's, whose lexer panics on numbers and names it cannot read.
+func parse(source string) (expr expressions.Expression, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errors.New(panicText(p))
+		}
+	}()
+	return expressions.Parse(source)
 }
 
 func (w *rewriter) examine(source string, loop bool) (facts, error) {
@@ -148,17 +156,32 @@ func (w *rewriter) examine(source string, loop bool) (facts, error) {
 			w.f.filters = append(w.f.filters, name)
 		}
 	}
-	for _, root := range known.roots {
-		if !slices.Contains(w.f.roots, root) {
-			w.f.roots = append(w.f.roots, root)
-		}
-	}
 	for _, path := range known.paths {
-		if !slices.Contains(w.f.paths, path) {
+		if !w.seen[path] {
+			w.seen[path] = true
 			w.f.paths = append(w.f.paths, path)
 		}
 	}
+	if len(w.f.paths) > MaxNames {
+		return known, fault("gather them in lists or maps", "the template reads more than %d variables", MaxNames)
+	}
 	return known, nil
+}
+
+// names sets the roots of the paths read, without what the template defines.
+func (w *rewriter) names() {
+	f := w.f
+	f.paths = slices.DeleteFunc(f.paths, func(path string) bool { return w.locals[root(path)] })
+	for _, path := range f.paths {
+		f.roots = append(f.roots, root(path))
+	}
+	slices.Sort(f.roots)
+	f.roots = slices.Compact(f.roots)
+}
+
+func root(path string) string {
+	name, _, _ := strings.Cut(path, ".")
+	return name
 }
 
 func (w *rewriter) tag(t token) error {

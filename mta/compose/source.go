@@ -34,10 +34,11 @@ const (
 	MaxOutput      = 1 << 20  // octets that all templates of a message write together, before MIME encoding
 	MaxSteps       = 100_000  // iterations of all loops of a message together
 	MaxValue       = 1 << 20  // octets of one value that a variable, capture or filter holds
-	MaxWork        = 64 << 20 // units of work of one message: octets through filters and captures, 8 per tag or output in a loop
+	MaxWork        = 32 << 20 // units of work of one message: octets through filters and captures, 8 per tag or output in a loop
 	MaxTemplate    = 1 << 20  // octets of one template's source
 	MaxNesting     = 50       // blocks inside one another
 	MaxTags        = 20_000   // tags and outputs in one template
+	MaxNames       = 1_000    // different variables that one template reads
 	MaxExpression  = 4 << 10  // octets inside one {{ }} or {% %}
 	MaxRaw         = 10 << 20 // octets of a complete message given as Raw
 	MaxVariables   = 1 << 20  // octets of Job.Variables
@@ -50,6 +51,7 @@ const (
 	maxHeaderName  = 76       // octets of an extra header's name
 	maxFeedbackID  = 512      // octets
 	bulkString     = 4 << 10  // octets from which merely reading a value counts as work
+	readCost       = 8        // octets read or copied per unit of work
 	itemSize       = 16       // octets a list entry counts beside its text
 )
 

@@ -56,7 +56,7 @@ type bulk struct {
 
 // ToLiquid is the library's call for the value itself.
 func (b bulk) ToLiquid() any {
-	b.run.spend(b.octet / itemSize)
+	b.run.spend(b.octet / readCost)
 	return b.value
 }
 
@@ -320,6 +320,28 @@ func (r *run) convert(v any, up *fields, key string, depth int) (any, error) {
 		return v, nil
 	}
 	return nil, fmt.Errorf("a variable is of type %T; use text, numbers, booleans, lists and maps", v)
+}
+
+// clone copies what convert would change.
+func clone(v any, depth int) any {
+	if depth > MaxDepth+1 {
+		return v
+	}
+	switch v := v.(type) {
+	case []any:
+		all := make([]any, len(v))
+		for i := range v {
+			all[i] = clone(v[i], depth+1)
+		}
+		return all
+	case map[string]any:
+		all := make(map[string]any, len(v))
+		for key, entry := range v {
+			all[key] = clone(entry, depth+1)
+		}
+		return all
+	}
+	return v
 }
 
 // number turns a JSON number into an int, a float64 or, where both lose it, text.
