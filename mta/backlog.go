@@ -1,0 +1,369 @@
+package mta
+
+import (
+	"time"
+
+	"github.com/veredus/veredus/mta/bounce"
+	"github.com/veredus/veredus/mta/dispatch"
+)
+
+// runPage is how many runs are read from the directory at a time.
+const runPage = 500
+
+// handover is a hand-over as the owner holds it.
+type handover struct {
+	Handover
+	runs map[uint32]*run
+	gone bool // cancelled, finished or expired: nothing is loaded any more
+}
+
+// run is the owner's part of a run: where loading goes on, and what is in memory.
+type run struct {
+	id      dispatch.RunID
+	ho      *handover
+	number  uint32
+	domain  string
+	next    Position // where the next load of fresh mail begins
+	rewind  Position // lowest fresh message given back while a load is under way
+	mark    Position // settled-below mark last written
+	more    bool     // fresh mail may be left in the store
+	nextDue time.Time
+	loading bool
+	dropped bool
+	held    []*held
+}
+
+// held is a message in memory.
+type held struct {
+	id      dispatch.MsgID
+	msg     *Message
+	run     *run // nil for a message that only expires
+	inCore  bool // the core knows it
+	claimed bool
+	sending bool
+	mailID  string // Message-ID header, from the claim on
+}
+
+// HandOver gives the relay a hand-over, running or paused. It returns at once; the
+// runs are read from the directory in the background. Giving one that it has
+// already reads the directory again.
+func (r *Relay) HandOver(h *Handover) {
+	r.post(func(now time.Time) {
+		ho := r.adopt(h)
+		if ho.Paused {
+			r.core.Pause(now, dispatch.DeliveryID(ho.Delivery))
+		}
+		r.expiry.watch(r, ho)
+		r.work(func() { r.readDirectory(ho.ID) })
+	})
+}
+
+// adopt makes the hand-over known to the owner.
+func (r *Relay) adopt(h *Handover) *handover {
+	ho := r.handovers[h.ID]
+	if ho == nil {
+		ho = &handover{Handover: *h, runs: map[uint32]*run{}}
+		r.handovers[h.ID] = ho
+	}
+	return ho
+}
+
+// work runs f in a goroutine that Stop waits for.
+func (r *Relay) work(f func()) {
+	r.workers.Add(1)
+	go func() {
+		defer r.workers.Done()
+		f()
+	}()
+}
+
+// readDirectory announces a hand-over's runs page by page.
+func (r *Relay) readDirectory(id uint64) {
+	after := uint32(0)
+	for {
+		page, err := r.cfg.Store.Runs(r.ctx, id, after, runPage)
+		if err != nil {
+			r.broken("reading the directory of a hand-over", err)
+			return
+		}
+		if len(page) == 0 || r.call(r.ctx, func(now time.Time) { r.addRuns(now, id, page) }) != nil {
+			return
+		}
+		after = page[len(page)-1].Domain
+	}
+}
+
+// broken reports a failed read. Reads fail only with the store; nothing can go on.
+func (r *Relay) broken(doing string, err error) {
+	if r.ctx.Err() == nil {
+		r.cfg.Fatal(&StoreError{Doing: doing, Err: err})
+	}
+}
+
+// StoreError is a failure of the store, which the relay cannot survive.
+type StoreError struct {
+	Doing string
+	Err   error
+}
+
+// Error says what failed.
+func (e *StoreError) Error() string { return "mta: " + e.Doing + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StoreError) Unwrap() error { return e.Err }
+
+func (r *Relay) addRuns(now time.Time, id uint64, page []RunState) {
+	ho := r.handovers[id]
+	if ho == nil || ho.gone {
+		return
+	}
+	for _, s := range page {
+		ru := ho.runs[s.Domain]
+		if ru == nil {
+			r.addRun(now, ho, s)
+			continue
+		}
+		ru.more = ru.more || s.Fresh > 0
+		ru.rewindTo(s.Mark)
+		r.core.Grew(now, ru.id, int(s.Fresh))
+	}
+}
+
+func (r *Relay) addRun(now time.Time, ho *handover, s RunState) *run {
+	r.lastRun++
+	ru := &run{
+		id: r.lastRun, ho: ho, number: s.Domain, domain: s.DomainName,
+		next: s.Mark, rewind: noRewind, mark: s.Mark, more: s.Fresh > 0, nextDue: s.NextDue,
+	}
+	ho.runs[s.Domain] = ru
+	r.runs[ru.id] = ru
+	r.core.AddRun(now, dispatch.Run{
+		ID: ru.id, Delivery: dispatch.DeliveryID(ho.Delivery), Tenant: ho.Tenant, SenderDomain: ho.SenderDomain,
+		Class: ho.Class, Priority: ho.Priority, Pool: ho.Pool, Domain: s.DomainName,
+		Fresh: s.Fresh, Deferred: s.Deferred, NextDue: s.NextDue,
+	})
+	return ru
+}
+
+// Arrived tells of one new transactional message of a standing hand-over. It returns at once.
+func (r *Relay) Arrived(h *Handover, id MessageID, domain string, expires time.Time) {
+	r.post(func(now time.Time) {
+		ho := r.adopt(h)
+		r.expiry.at(r, expires)
+		ru := ho.runs[id.Domain]
+		if ru == nil {
+			r.addRun(now, ho, RunState{Domain: id.Domain, DomainName: domain, Mark: id.position(), Fresh: 1})
+			return
+		}
+		ru.more = true
+		ru.rewindTo(id.position())
+		r.core.Grew(now, ru.id, 1)
+	})
+}
+
+// noRewind is behind every message.
+var noRewind = Position{Lane: 255, Order: 1<<64 - 1}
+
+// rewindTo makes the next load begin at p at the latest.
+func (ru *run) rewindTo(p Position) {
+	if p.Less(ru.next) {
+		ru.next = p
+	}
+	if p.Less(ru.rewind) {
+		ru.rewind = p
+	}
+}
+
+// load reads messages of a run and reports them to the core.
+func (r *Relay) load(id dispatch.RunID, fresh, due int) {
+	ru := r.runs[id]
+	if ru == nil || ru.ho.gone {
+		r.core.Loaded(r.cfg.Now(), dispatch.Loaded{Run: id})
+		return
+	}
+	ru.loading, ru.rewind = true, noRewind
+	inMemory := make(map[MessageID]struct{}, len(ru.held))
+	for _, h := range ru.held {
+		inMemory[h.msg.ID] = struct{}{}
+	}
+	req := LoadRequest{
+		Handover: ru.ho.ID, Domain: ru.number, From: ru.next, Fresh: fresh, Due: due, Now: r.cfg.Now(),
+		Skip: func(id MessageID) bool { _, ok := inMemory[id]; return ok },
+	}
+	r.work(func() {
+		res, err := r.cfg.Store.Load(r.ctx, req)
+		if err != nil {
+			r.broken("loading messages", err)
+			return
+		}
+		r.post(func(now time.Time) { r.loaded(now, ru, res) })
+	})
+}
+
+func (r *Relay) loaded(now time.Time, ru *run, res LoadResult) {
+	ru.loading = false
+	if ru.dropped {
+		return
+	}
+	ru.next, ru.more = res.Next, res.More
+	if ru.rewind != noRewind {
+		ru.more = true
+		ru.rewindTo(ru.rewind)
+	}
+	ru.nextDue = res.NextDue
+	answer := dispatch.Loaded{Run: ru.id, MoreFresh: ru.more, NextDue: ru.nextDue}
+	for _, batch := range [2][]*Message{res.Due, res.Fresh} {
+		for _, m := range batch {
+			if h := r.hold(now, ru, m); h != nil {
+				answer.Msgs = append(answer.Msgs, dispatch.Msg{ID: h.id, Retry: m.Retry, Source: m.State.Source})
+			}
+		}
+	}
+	r.core.Loaded(now, answer)
+	r.forgetIfEmpty(now, ru)
+}
+
+// hold takes a loaded message into memory. It answers nil for one that the core
+// shall not see: it is here already, has expired, or lost too many claims.
+func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
+	if other := r.byID[m.ID]; other != nil {
+		if other.run == nil { // expiring: the mark must not pass it
+			other.run = ru
+			ru.held = append(ru.held, other)
+		}
+		return nil
+	}
+	r.lastMsg++
+	h := &held{id: r.lastMsg, msg: m, run: ru}
+	r.byID[m.ID] = h
+	ru.held = append(ru.held, h)
+	switch {
+	case !m.Expires.After(now):
+		r.expire(now, h, r.core.Waiting(now, ru.id).Text)
+	case m.State.LostClaims >= maxLostClaims:
+		r.writer.settle(h, Settlement{
+			Message: m, Outcome: Bounced, Time: now, Verdict: bounce.CrashLoop(), Destination: ru.domain,
+			Text: "three attempts were lost to crashes of the relay",
+		})
+	default:
+		h.inCore = true
+		r.held[h.id] = h
+		return h
+	}
+	return nil
+}
+
+// release forgets a message in memory.
+func (r *Relay) release(now time.Time, h *held) {
+	delete(r.byID, h.msg.ID)
+	delete(r.held, h.id)
+	ru := h.run
+	if ru == nil {
+		return
+	}
+	for i, other := range ru.held {
+		if other == h {
+			last := len(ru.held) - 1
+			ru.held[i] = ru.held[last]
+			ru.held[last] = nil
+			ru.held = ru.held[:last]
+			break
+		}
+	}
+}
+
+// forgetIfEmpty drops a run with nothing left in store or memory.
+func (r *Relay) forgetIfEmpty(now time.Time, ru *run) {
+	if ru.dropped || ru.loading || ru.more || !ru.nextDue.IsZero() || len(ru.held) > 0 {
+		return
+	}
+	r.advanceMark(ru, true)
+	r.core.DropRun(now, ru.id)
+	r.forget(ru)
+}
+
+func (r *Relay) forget(ru *run) {
+	ru.dropped = true
+	delete(ru.ho.runs, ru.number)
+	delete(r.runs, ru.id)
+}
+
+// markStep is how far a mark advances before it is written again.
+const markStep = 256
+
+// advanceMark writes the settled-below mark when it moved far enough, or at the end.
+// A standing hand-over's marks are the store's own: a message of lower order may be
+// durable there and its arrival not yet be known here.
+func (r *Relay) advanceMark(ru *run, end bool) {
+	if ru.ho.Arrival.IsZero() {
+		return
+	}
+	low := ru.next
+	for _, h := range ru.held {
+		if p := h.msg.ID.position(); !h.msg.Retry && p.Less(low) {
+			low = p
+		}
+	}
+	if !ru.mark.Less(low) || !end && low.Lane == ru.mark.Lane && low.Order-ru.mark.Order < markStep {
+		return
+	}
+	ru.mark = low
+	r.writer.mark(Mark{Handover: ru.ho.ID, Domain: ru.number, Mark: low})
+}
+
+// giveBack returns a message to its run.
+func (r *Relay) giveBack(id dispatch.MsgID, claimed bool) {
+	h := r.held[id]
+	if h == nil {
+		return
+	}
+	if claimed {
+		r.writer.release(h)
+		return
+	}
+	r.returned(r.cfg.Now(), h)
+}
+
+// returned makes a message loadable again.
+func (r *Relay) returned(now time.Time, h *held) {
+	r.release(now, h)
+	ru := h.run
+	if h.msg.Retry {
+		if due := h.msg.State.Due; ru.nextDue.IsZero() || due.Before(ru.nextDue) {
+			ru.nextDue = due
+		}
+	} else {
+		ru.more = true
+		ru.rewindTo(h.msg.ID.position())
+	}
+	r.core.Returned(now, h.id)
+}
+
+// settled forgets a message whose outcome is durable.
+func (r *Relay) settled(now time.Time, h *held, s *Settlement) {
+	r.release(now, h)
+	final := s.Outcome != Deferred
+	if ru := h.run; ru != nil {
+		if !final && (ru.nextDue.IsZero() || s.Next.Before(ru.nextDue)) {
+			ru.nextDue = s.Next
+		}
+		if h.inCore {
+			r.core.Settled(now, h.id, s.Next, final)
+		}
+		r.advanceMark(ru, false)
+		r.forgetIfEmpty(now, ru)
+	}
+}
+
+// closeHandover ends all loading of a hand-over. Messages being sent go on.
+func (r *Relay) closeHandover(now time.Time, ho *handover) {
+	if ho.gone {
+		return
+	}
+	ho.gone = true
+	r.core.DropDelivery(now, dispatch.DeliveryID(ho.Delivery))
+	for _, ru := range ho.runs {
+		r.forget(ru)
+	}
+	delete(r.handovers, ho.ID)
+}

@@ -1,0 +1,92 @@
+package mta
+
+import (
+	"context"
+	"sync"
+
+	"github.com/veredus/veredus/mta/compose"
+)
+
+// maxContents is how many compiled contents are kept.
+const maxContents = 256
+
+// contents keeps compiled contents, the least recently used leaving first.
+type contents struct {
+	store Store
+	mu    sync.Mutex
+	clock uint64
+	by    map[uint64]*content
+}
+
+// content is compiled once; ready is closed when tmpl or err is set.
+type content struct {
+	used  uint64
+	ready chan struct{}
+	tmpl  *compose.Template
+	err   error
+}
+
+func newContents(store Store) *contents {
+	return &contents{store: store, by: map[uint64]*content{}}
+}
+
+// get answers a compiled content. A content that does not compile is a
+// *compose.RenderError of each of its messages.
+func (c *contents) get(ctx context.Context, id uint64) (*compose.Template, error) {
+	entry, mine := c.entry(id)
+	if mine {
+		c.compile(ctx, id, entry)
+	}
+	select {
+	case <-entry.ready:
+		return entry.tmpl, entry.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// entry finds or makes the entry; mine says that the caller shall compile.
+func (c *contents) entry(id uint64) (e *content, mine bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clock++
+	if e = c.by[id]; e != nil {
+		e.used = c.clock
+		return e, false
+	}
+	if len(c.by) >= maxContents {
+		c.evict()
+	}
+	e = &content{used: c.clock, ready: make(chan struct{})}
+	c.by[id] = e
+	return e, true
+}
+
+func (c *contents) evict() {
+	var oldest uint64
+	least := c.clock + 1
+	for id, e := range c.by {
+		if e.used < least {
+			oldest, least = id, e.used
+		}
+	}
+	delete(c.by, oldest)
+}
+
+func (c *contents) compile(ctx context.Context, id uint64, e *content) {
+	defer close(e.ready)
+	src, err := c.store.Content(ctx, id)
+	if err == nil {
+		e.tmpl, err = compose.Compile(*src)
+		if err != nil {
+			err = &compose.RenderError{Err: err}
+		}
+	}
+	if err == nil {
+		return
+	}
+	e.err = err
+	c.mu.Lock()
+	delete(c.by, id) // the next message asks again
+	c.mu.Unlock()
+}

@@ -1,0 +1,229 @@
+package mta
+
+import (
+	"time"
+
+	"github.com/veredus/veredus/mta/bounce"
+)
+
+const (
+	// sweepPage is how many messages expire in one write, so that the end of a
+	// large run delays nobody.
+	sweepPage = 256
+	// sweepAgain is the wait for messages that were in memory when a sweep passed.
+	sweepAgain = time.Second
+	// expiryLook is the longest the relay goes without looking at the clock, which
+	// may be set.
+	expiryLook = time.Minute
+)
+
+// expiry watches the ends of validity. It belongs to the owner.
+type expiry struct {
+	own      time.Time // earliest expiry of a message with its own validity; zero: none known
+	sweeping bool      // own validities are being swept
+	sweeps   map[uint64]bool
+	armed    *time.Timer
+}
+
+// watch looks after a hand-over's common expiry, or after its messages' own.
+func (e *expiry) watch(r *Relay, ho *handover) {
+	if ho.Expires.IsZero() {
+		e.at(r, r.cfg.Now()) // what expired while the relay was down
+		return
+	}
+	e.arm(r)
+}
+
+// at notes that a message with its own validity expires at t.
+func (e *expiry) at(r *Relay, t time.Time) {
+	if e.own.IsZero() || t.Before(e.own) {
+		e.own = t
+		e.arm(r)
+	}
+}
+
+// arm sets the timer to the next expiry.
+func (e *expiry) arm(r *Relay) {
+	if r.stopping {
+		return
+	}
+	next := e.own
+	if e.sweeping {
+		next = time.Time{}
+	}
+	for _, ho := range r.handovers {
+		if !ho.Expires.IsZero() && !e.sweeps[ho.ID] && (next.IsZero() || ho.Expires.Before(next)) {
+			next = ho.Expires
+		}
+	}
+	if e.armed != nil {
+		e.armed.Stop()
+	}
+	if next.IsZero() {
+		return
+	}
+	wait := min(max(next.Sub(r.cfg.Now()), 0), expiryLook)
+	e.armed = time.AfterFunc(wait, func() { r.post(func(now time.Time) { e.look(r, now) }) })
+}
+
+// look starts the sweeps that are due.
+func (e *expiry) look(r *Relay, now time.Time) {
+	for _, ho := range r.handovers {
+		if ho.Expires.IsZero() || ho.Expires.After(now) || e.sweeps[ho.ID] || r.stopping {
+			continue
+		}
+		if e.sweeps == nil {
+			e.sweeps = map[uint64]bool{}
+		}
+		e.sweeps[ho.ID] = true
+		waits := r.waitsOf(now, ho)
+		r.closeHandover(now, ho)
+		id, by := ho.ID, ho.Expires
+		r.work(func() { r.sweep(id, by, waits) })
+	}
+	if !e.own.IsZero() && !e.own.After(now) && !e.sweeping && !r.stopping {
+		e.own, e.sweeping = time.Time{}, true
+		r.work(func() { r.sweepOwn(now) })
+	}
+	e.arm(r)
+}
+
+// sweep expires everything unfinished of a hand-over.
+func (r *Relay) sweep(handover uint64, by time.Time, waits map[uint32]string) {
+	for r.sweepOnce(handover, by, waits) {
+		if !r.pause(sweepAgain) {
+			return
+		}
+	}
+	_ = r.call(r.ctx, func(time.Time) { delete(r.expiry.sweeps, handover) })
+}
+
+// sweepOwn expires the messages whose own validity ended, and finds the next end.
+func (r *Relay) sweepOwn(by time.Time) {
+	again := r.sweepOnce(0, by, nil)
+	next, _, err := r.cfg.Store.Unfinished(r.ctx, 0, by.Add(2*MaxValidity), MessageID{}, 1)
+	if err != nil {
+		r.broken("looking for the next expiry", err)
+		return
+	}
+	_ = r.call(r.ctx, func(now time.Time) {
+		r.expiry.sweeping = false
+		if again {
+			r.expiry.at(r, now.Add(sweepAgain))
+		} else if len(next) > 0 {
+			r.expiry.at(r, maxTime(next[0].Expires, now.Add(sweepAgain)))
+		}
+		r.expiry.arm(r)
+	})
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// pause waits on the relay's time; false when it stops.
+func (r *Relay) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
+}
+
+// sweepOnce goes over the unfinished messages once, page by page, each page made
+// durable before the next is read. It answers whether some were in memory, and so
+// have to be looked for again.
+func (r *Relay) sweepOnce(handover uint64, by time.Time, waits map[uint32]string) (again bool) {
+	after := MessageID{}
+	for {
+		page, done, err := r.cfg.Store.Unfinished(r.ctx, handover, by, after, sweepPage)
+		if err != nil {
+			r.broken("reading unfinished messages", err)
+			return false
+		}
+		if len(page) > 0 {
+			skipped, ok := r.expirePage(page, waits)
+			if !ok {
+				return false
+			}
+			again = again || skipped
+			after = page[len(page)-1].ID
+		}
+		if done || len(page) == 0 {
+			return again
+		}
+	}
+}
+
+// expirePage expires those messages of a page that are not in memory, and waits
+// until that is durable. Those in memory are given back unless being sent.
+func (r *Relay) expirePage(page []*Message, waits map[uint32]string) (skipped, ok bool) {
+	durable := make(chan struct{})
+	if r.call(r.ctx, func(now time.Time) {
+		for _, m := range page {
+			if h := r.byID[m.ID]; h != nil {
+				skipped = true
+				if h.inCore && !h.sending {
+					r.core.Recall(now, h.id)
+				}
+				continue
+			}
+			h := &held{msg: m}
+			r.byID[m.ID] = h
+			text := waits[m.ID.Domain]
+			if ho := r.handovers[m.ID.Handover]; ho != nil && ho.runs[m.ID.Domain] != nil {
+				text = r.core.Waiting(now, ho.runs[m.ID.Domain].id).Text
+			}
+			r.expire(now, h, text)
+		}
+		r.writer.then(func(time.Time) { close(durable) })
+	}) != nil {
+		return skipped, false
+	}
+	select {
+	case <-durable:
+		return skipped, true
+	case <-r.ctx.Done():
+		return skipped, false
+	}
+}
+
+// waitsOf says what holds the mail of each run of a hand-over.
+func (r *Relay) waitsOf(now time.Time, ho *handover) map[uint32]string {
+	waits := map[uint32]string{}
+	for number, ru := range ho.runs {
+		if text := r.core.Waiting(now, ru.id).Text; text != "" {
+			waits[number] = text
+		}
+	}
+	return waits
+}
+
+// expire settles a message in memory as expired; held says what held it.
+func (r *Relay) expire(now time.Time, h *held, heldBy string) {
+	r.writer.settle(h, expired(h, heldBy, now))
+	r.observe("", Expired, bounce.CodeTimeout, nil)
+}
+
+// expired is the end of a message's validity. The last reply's code, tag and text
+// are kept; a message that was never attempted tells what held it.
+func expired(h *held, heldBy string, now time.Time) Settlement {
+	m := h.msg
+	text := m.State.LastReply.String()
+	if text == "" {
+		text = "the validity period ended before an attempt could be made"
+		if heldBy != "" {
+			text += ": " + heldBy
+		}
+	}
+	return Settlement{
+		Message: m, Outcome: Expired, Time: now, Verdict: bounce.Expired(m.State.Last),
+		Text: text, Destination: m.Domain, MessageID: h.mailID,
+	}
+}

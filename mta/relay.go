@@ -1,0 +1,326 @@
+// Package mta is the relay: it takes hand-overs, and sends, retries and settles
+// their messages.
+//
+// New makes a Relay over a Store; Start recovers what the last process left and
+// begins to send; HandOver, Arrived, Pause, Unpause, Cancel and Suspend steer it; Stop ends it
+// gracefully. One owner goroutine holds all state and runs the pure core
+// (mta/dispatch); it does no I/O. Workers report to it: one goroutine for each
+// session, look-up and load, and one writer that makes claims and settlements
+// durable.
+package mta
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/veredus/veredus/mta/dispatch"
+	"github.com/veredus/veredus/mta/returnpath"
+	"github.com/veredus/veredus/mta/route"
+)
+
+// ErrStopped is returned by calls to a relay that has stopped.
+var ErrStopped = errors.New("mta: the relay has stopped")
+
+// Resolver finds a domain's route. Errors are *route.Error.
+type Resolver interface {
+	Route(ctx context.Context, domain string) (*route.Route, error)
+}
+
+// Target is one address to be dialled.
+type Target struct {
+	Source dispatch.Source
+	Host   string // MX host name
+	Addr   netip.Addr
+}
+
+// Config is what a relay is made of. Store, Resolver, Dial, Tokens and Settings are required.
+type Config struct {
+	Store    Store
+	Resolver Resolver
+	// Dial opens a connection to the target from its source. It refuses what the
+	// relay's mode forbids, and returns when ctx ends.
+	Dial func(ctx context.Context, t Target) (net.Conn, error)
+	// Tokens sign return paths and Message-IDs.
+	Tokens *returnpath.Keys
+	// Settings are the reloadable part.
+	Settings Settings
+	// Dispatch bounds the core.
+	Dispatch dispatch.Config
+	// Schedule is the retry schedule.
+	Schedule Schedule
+	// TLS is the base of every session's TLS configuration; may be nil.
+	TLS *tls.Config
+	// Grace is how long running transactions get at Stop (default 30 s).
+	Grace time.Duration
+	// Now stamps everything; nil is time.Now.
+	Now func() time.Time
+	// Log takes what operators should see; nil discards.
+	Log *slog.Logger
+	// Observe is told of every settled attempt and failure, for metrics; may be
+	// nil. It must be quick and safe for concurrent use.
+	Observe func(Observation)
+	// Fatal is told when the store failed: nothing can be settled any more. The
+	// process should log it and exit. nil panics.
+	Fatal func(error)
+}
+
+// Observation is one settled message, for metrics.
+type Observation struct {
+	Provider string // empty when not known to the rules
+	Outcome  Outcome
+	Code     int // bounce code
+	Attempt  bool
+	Duration time.Duration // of the transaction
+}
+
+// Relay is the embedded MTA. Its methods are safe for concurrent use.
+type Relay struct {
+	cfg      Config
+	log      *slog.Logger
+	settings atomic.Pointer[Settings]
+	contents *contents
+	writer   *writer
+	epoch    uint64
+	inbox    chan func(now time.Time)
+	done     chan struct{} // closed when the owner has ended
+	stop     chan struct{} // closed to end the owner
+	ctx      context.Context
+	cancel   context.CancelFunc
+	workers  sync.WaitGroup
+
+	// What follows belongs to the owner goroutine.
+	core      *dispatch.Core
+	handovers map[uint64]*handover
+	runs      map[dispatch.RunID]*run
+	held      map[dispatch.MsgID]*held
+	byID      map[MessageID]*held
+	sessions  map[dispatch.SessionID]*session
+	dead      map[string]*route.Error // domains that failed for good
+	lastRun   dispatch.RunID
+	lastMsg   dispatch.MsgID
+	stopping  bool
+	expiry    expiry
+}
+
+// New makes a relay. It does nothing until Start.
+func New(cfg Config) *Relay {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Grace <= 0 {
+		cfg.Grace = 30 * time.Second
+	}
+	if cfg.Fatal == nil {
+		cfg.Fatal = func(err error) { panic(err) }
+	}
+	r := &Relay{
+		cfg:       cfg,
+		log:       cfg.Log,
+		inbox:     make(chan func(time.Time), 1024),
+		done:      make(chan struct{}),
+		stop:      make(chan struct{}),
+		handovers: map[uint64]*handover{},
+		runs:      map[dispatch.RunID]*run{},
+		held:      map[dispatch.MsgID]*held{},
+		byID:      map[MessageID]*held{},
+		sessions:  map[dispatch.SessionID]*session{},
+		dead:      map[string]*route.Error{},
+	}
+	r.settings.Store(&cfg.Settings)
+	r.contents = newContents(cfg.Store)
+	r.writer = newWriter(r)
+	r.core = dispatch.New(cfg.Dispatch, cfg.Settings.Pools, cfg.Settings.Rules)
+	return r
+}
+
+// Start recovers the store and begins to send. It returns the messages that were
+// claimed and not settled when the last process ended: the upper bound of possible
+// repeats. ctx bounds only the recovery; the relay runs until Stop.
+func (r *Relay) Start(ctx context.Context) ([]LostClaim, error) {
+	rec, err := r.cfg.Store.Recover(ctx, r.cfg.Now())
+	if err != nil {
+		return nil, err
+	}
+	r.epoch = rec.Epoch
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	now := r.cfg.Now()
+	for key, usage := range rec.Usage {
+		r.core.RestoreUsage(now, key, usage)
+	}
+	for _, lost := range rec.Lost {
+		r.log.Warn("claimed and not settled when the last process ended; may be repeated",
+			"message", lost.Name, "message_id", lost.MessageID, "claims_lost", lost.Claims)
+	}
+	go r.own()
+	go r.writer.run()
+	for _, h := range rec.Handovers {
+		r.HandOver(h)
+	}
+	r.log.Info("relay started", "handovers", len(rec.Handovers), "claimed_unsettled", len(rec.Lost), "epoch", rec.Epoch)
+	return rec.Lost, nil
+}
+
+// own is the owner goroutine.
+func (r *Relay) own() {
+	defer close(r.done)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case event := <-r.inbox:
+			event(r.cfg.Now())
+			r.drain()
+		case <-timer.C:
+			r.core.Tick(r.cfg.Now())
+		case <-r.stop:
+			return
+		}
+		r.act()
+		r.arm(timer)
+	}
+}
+
+// drain handles what else waits, so that one pass of actions serves many events.
+func (r *Relay) drain() {
+	for range 256 {
+		select {
+		case event := <-r.inbox:
+			event(r.cfg.Now())
+		default:
+			return
+		}
+	}
+}
+
+// arm sets the timer to the core's next wish. A wish in the past still gives other
+// events their turn.
+func (r *Relay) arm(timer *time.Timer) {
+	wait := time.Hour
+	if at := r.core.Wake(); !at.IsZero() {
+		wait = min(max(at.Sub(r.cfg.Now()), 0), wait)
+	}
+	timer.Reset(wait)
+}
+
+// post hands an event to the owner; false when the relay has stopped. It may block
+// while the owner is busy, never on I/O. The owner itself must not call it.
+func (r *Relay) post(event func(now time.Time)) bool {
+	select {
+	case r.inbox <- event:
+		return true
+	case <-r.done:
+		return false
+	}
+}
+
+// call runs event on the owner and waits until it was handled.
+func (r *Relay) call(ctx context.Context, event func(now time.Time)) error {
+	handled := make(chan struct{})
+	if !r.post(func(now time.Time) { defer close(handled); event(now) }) {
+		return ErrStopped
+	}
+	select {
+	case <-handled:
+		return nil
+	case <-r.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// act carries out what the core asks for until it asks for nothing.
+func (r *Relay) act() {
+	for {
+		actions := r.core.Take()
+		if len(actions) == 0 {
+			return
+		}
+		for i := range actions {
+			r.carryOut(&actions[i])
+		}
+	}
+}
+
+func (r *Relay) carryOut(a *dispatch.Action) {
+	switch a.Kind {
+	case dispatch.Resolve:
+		r.resolve(a.Domain)
+	case dispatch.Open:
+		r.open(*a)
+	case dispatch.Load:
+		r.load(a.Run, a.Fresh, a.Due)
+	case dispatch.Claim:
+		r.claim(a)
+	case dispatch.Send:
+		r.send(a.Session, a.Msg)
+	case dispatch.Close:
+		r.sessions[a.Session].close()
+	case dispatch.Return:
+		r.giveBack(a.Msg, a.Claimed)
+	case dispatch.Fail:
+		r.failDead(a.Msg)
+	case dispatch.PathChanged:
+		r.reportPath(a)
+	}
+}
+
+// Stop ends the relay: no new work, running transactions get the grace period,
+// everything settles. It returns nil when all of that was done, and ctx's error when
+// it was cut short; nothing is lost then either, but a restart finds claims unsettled.
+func (r *Relay) Stop(ctx context.Context) error {
+	if r.ctx == nil {
+		return nil
+	}
+	err := r.call(ctx, r.quiesce)
+	if err == nil {
+		err = r.drainWorkers(ctx)
+	}
+	r.cancel()
+	r.workers.Wait()
+	if err == nil {
+		err = r.writer.finish(ctx)
+	} else {
+		r.writer.abandon()
+	}
+	close(r.stop)
+	<-r.done
+	return err
+}
+
+// quiesce gives back what is not being sent and lets sessions end.
+func (r *Relay) quiesce(now time.Time) {
+	r.stopping = true
+	r.core.Suspend(now, "stopping", dispatch.Selector{Kind: dispatch.Everything})
+	r.act()
+	for _, s := range r.sessions {
+		s.close()
+	}
+}
+
+// drainWorkers waits for running transactions, at most the grace period.
+func (r *Relay) drainWorkers(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() { r.workers.Wait(); close(ended) }()
+	grace := time.NewTimer(r.cfg.Grace)
+	defer grace.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-grace.C:
+		r.log.Warn("transactions still running at the end of the grace period are cut off", "grace", r.cfg.Grace)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,162 @@
+package mta
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/veredus/veredus/mta/bounce"
+	"github.com/veredus/veredus/mta/compose"
+	"github.com/veredus/veredus/mta/dispatch"
+	"github.com/veredus/veredus/mta/returnpath"
+	"github.com/veredus/veredus/mta/smtpc"
+)
+
+// mail is a message ready for the wire.
+type mail struct {
+	envelope smtpc.Envelope
+	bytes    []byte
+}
+
+// errNoKey is why a message without a DKIM key waits.
+var errNoKey = errors.New("no DKIM key is loaded for the From domain")
+
+// keyWait is how long a message waits for a key that an operator took away.
+const keyWait = 20 * time.Minute
+
+// transact renders, signs and sends one message, and reports what became of it. It
+// answers whether the session can take another.
+func (r *Relay) transact(s *session, sess *smtpc.Session, h *held) bool {
+	now := r.cfg.Now()
+	if !h.msg.Expires.After(now) {
+		return r.untold(s, h, expired(h, "", now))
+	}
+	m, err := r.prepare(h, now)
+	if err != nil {
+		return r.untold(s, h, r.unprepared(h, err, now))
+	}
+	began := r.cfg.Now()
+	res := sess.Send(r.ctx, m.envelope, m.bytes)
+	if !res.Began && !res.Local {
+		r.post(func(now time.Time) {
+			h.sending = false
+			r.core.Untried(now, s.id, h.id, res.Usable)
+		})
+		return res.Usable
+	}
+	r.report(s, sess, h, res, began)
+	return res.Usable
+}
+
+// untold ends a message without a word to the server.
+func (r *Relay) untold(s *session, h *held, end Settlement) bool {
+	told := r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, dispatch.Evidence{}, true) })
+	r.writer.settle(h, end)
+	r.observe(r.settings.Load().Rules.ProviderOf(s.open.Host), end.Outcome, end.Verdict.Code, nil)
+	return told
+}
+
+// report settles an attempt and tells the core what the reply says about the path.
+func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Result, began time.Time) {
+	now := r.cfg.Now()
+	v := bounce.Verdict{Disposition: bounce.Delivered}
+	if !res.Delivered {
+		v = r.qualify(s, res.Reply, h.run.domain)
+	}
+	ev := evidence(v, res.Reply)
+	if !res.Delivered && res.Reply.Code == 0 {
+		ev.Effect = 0 // a line that drops says nothing about pacing until rules learn
+	}
+	d := r.cfg.Schedule.Decide(h.msg, h.run.ho.Class, v, res.Reply, s.open.Source.Name, now)
+	end := Settlement{
+		Message: h.msg, Outcome: d.Outcome, Time: now, Verdict: v, Next: d.Next, Destination: s.open.Destination, MessageID: h.mailID,
+	}
+	if !res.Delivered {
+		end.Text = res.Reply.String()
+	}
+	if res.Local {
+		d.State.Attempts = h.msg.State.Attempts
+	} else {
+		end.Attempt = attempt(s, sess, res, d.State.Attempts, began, now)
+	}
+	h.msg.State = d.State
+	if d.Outcome == Expired {
+		end.Verdict = bounce.Expired(v)
+	}
+	r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, ev, res.Usable) })
+	r.writer.settle(h, end)
+	r.observe(r.settings.Load().Rules.ProviderOf(s.open.Host), d.Outcome, end.Verdict.Code, end.Attempt)
+}
+
+func attempt(s *session, sess *smtpc.Session, res smtpc.Result, number int, began, now time.Time) *Attempt {
+	info := sess.Info()
+	a := &Attempt{
+		Number: number, Time: began, Duration: now.Sub(began), Source: s.open.Source.Name, RemoteHost: s.open.Host,
+		Reply: res.Reply, TLSVersion: info.TLSVersion, Uncertain: res.Uncertain,
+	}
+	if info.RemoteAddr != nil {
+		a.RemoteAddress = info.RemoteAddr.String()
+	}
+	return a
+}
+
+// prepare renders and signs. What it makes is the same in every attempt but for
+// the signature's time.
+func (r *Relay) prepare(h *held, now time.Time) (mail, error) {
+	set := r.settings.Load()
+	content := h.msg.Content
+	if content == 0 {
+		content = h.run.ho.Content
+	}
+	tmpl, err := r.contents.get(r.ctx, content)
+	if err != nil {
+		return mail{}, err
+	}
+	rendered, err := tmpl.Render(r.ctx, compose.Job{
+		To: h.msg.Recipient, Variables: h.msg.Variables, MessageID: h.mailID, Date: h.msg.State.FirstClaim,
+	})
+	if err != nil {
+		return mail{}, err
+	}
+	from := h.run.ho.SenderDomain
+	if len(set.Keys.Find(from)) == 0 {
+		return mail{}, fmt.Errorf("%w %s: load one and reload the configuration", errNoKey, from)
+	}
+	signed, err := set.Keys.Sign(rendered.Bytes, from)
+	if err != nil {
+		return mail{}, err
+	}
+	return mail{
+		envelope: smtpc.Envelope{From: h.mailID, To: h.msg.Recipient, EightBit: rendered.EightBit, UTF8: rendered.UTF8 || h.msg.UTF8},
+		bytes:    signed,
+	}, nil
+}
+
+// messageID is `<token>@<bounce domain>`: the return path and the Message-ID at once.
+func (r *Relay) messageID(h *held) string {
+	id, ho := h.msg.ID, h.run.ho
+	token := r.cfg.Tokens.Token(returnpath.Ref{
+		Handover: id.Handover, Domain: id.Domain, Lane: id.Lane, Order: id.Order, Delivery: ho.Delivery,
+	})
+	return token + "@" + r.settings.Load().BounceDomain(ho.SenderDomain)
+}
+
+// unprepared ends or defers a message that could not be made ready.
+func (r *Relay) unprepared(h *held, err error, now time.Time) Settlement {
+	end := Settlement{Message: h.msg, Time: now, Text: err.Error(), Destination: h.run.domain, MessageID: h.mailID}
+	var render *compose.RenderError
+	if errors.As(err, &render) {
+		end.Outcome, end.Verdict = Bounced, bounce.RenderFailed()
+		h.msg.State.Last = end.Verdict
+		return end
+	}
+	next := now.Add(r.cfg.Schedule.Scaled(keyWait))
+	if next.After(h.msg.Expires) {
+		next = h.msg.Expires
+	}
+	end.Outcome, end.Next = Deferred, next
+	end.Verdict = bounce.OwnPolicy("not_prepared", bounce.ReasonUnreachable)
+	end.Verdict.Disposition = bounce.Retry
+	h.msg.State.Last, h.msg.State.LastReply, h.msg.State.Due = end.Verdict, smtpc.Reply{Text: err.Error()}, next
+	return end
+}
