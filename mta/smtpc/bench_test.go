@@ -9,6 +9,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/veredus/veredus/integration/memnet"
 )
 
 // yes is a server that agrees to everything and hardly allocates.
@@ -67,7 +69,7 @@ func BenchmarkSend(b *testing.B) {
 
 func benchmarkSend(b *testing.B, extensions string, size int) {
 	dial := func(context.Context) (net.Conn, error) {
-		client, end := memPipe(256 << 10)
+		client, end := memnet.Pipe(256 << 10)
 		go yes(end, extensions)
 		return client, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/veredus/veredus/integration/memnet"
 	"github.com/veredus/veredus/mxrules"
 )
 
@@ -79,14 +80,14 @@ type fuzzServer struct {
 }
 
 func (sv *fuzzServer) dial(context.Context) (net.Conn, error) {
-	client, end := memPipe(1 << 20)
+	client, end := memnet.Pipe(1 << 20)
 	heard := make(chan []byte, 1)
 	sv.ends = append(sv.ends, heard)
 	go func() { heard <- sv.play(end) }()
 	return client, nil
 }
 
-func (sv *fuzzServer) play(conn *memConn) (heard []byte) {
+func (sv *fuzzServer) play(conn *memnet.Conn) (heard []byte) {
 	buf := make([]byte, 64<<10)
 	for len(sv.parts) > 0 {
 		part := sv.parts[0]

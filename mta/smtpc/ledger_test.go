@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 
 	"pgregory.net/rapid"
+
+	"github.com/veredus/veredus/integration/memnet"
 )
 
 // act is how a server answers one step.
@@ -46,7 +48,7 @@ type ledger struct {
 // ledgerConn keeps RFC 5321's state for one connection.
 type ledgerConn struct {
 	*ledger
-	conn       *memConn
+	conn       *memnet.Conn
 	r          *bufio.Reader
 	plan       plan
 	mail, rcpt bool
@@ -69,7 +71,7 @@ func TestLedger(t *testing.T) {
 func runLedger(t *testing.T, plans []plan, pipelining bool) string {
 	l := &ledger{t: t, plans: plans, taken: map[string]bool{}, confirmed: map[string]bool{}, refused: map[string]bool{}}
 	dial := func(context.Context) (net.Conn, error) {
-		client, end := memPipe(testWindow)
+		client, end := memnet.Pipe(testWindow)
 		go l.serve(end, pipelining)
 		return client, nil
 	}
@@ -123,7 +125,7 @@ func (l *ledger) compare(body string, got Result) string {
 	return ""
 }
 
-func (l *ledger) serve(conn *memConn, pipelining bool) {
+func (l *ledger) serve(conn *memnet.Conn, pipelining bool) {
 	defer conn.Close()
 	c := &ledgerConn{ledger: l, conn: conn, r: bufio.NewReader(conn)}
 	c.say("220 mx")

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/veredus/veredus/integration/memnet"
 	"github.com/veredus/veredus/mxrules"
 )
 
@@ -75,7 +76,7 @@ func (sv *server) dial(context.Context) (net.Conn, error) {
 	if sv.dials == len(sv.scripts) {
 		return nil, errors.New("connection refused: the script has no further connection")
 	}
-	client, end := memPipe(sv.window)
+	client, end := memnet.Pipe(sv.window)
 	steps := sv.scripts[sv.dials]
 	sv.dials++
 	sv.running.Go(func() { sv.play(end, steps) })
@@ -93,13 +94,13 @@ func (sv *server) wait() []string {
 
 type player struct {
 	*server
-	raw  *memConn
+	raw  *memnet.Conn
 	conn net.Conn
 	r    *bufio.Reader
 	say  []byte
 }
 
-func (sv *server) play(raw *memConn, steps []string) {
+func (sv *server) play(raw *memnet.Conn, steps []string) {
 	p := &player{server: sv, raw: raw, conn: raw, r: bufio.NewReader(raw)}
 	defer raw.Close()
 	for i, step := range steps {
@@ -185,12 +186,7 @@ func (p *player) hostile(verb, arg string) error {
 		_, err := io.CopyN(io.Discard, p.r, n)
 		return err
 	case "STALL":
-		f := p.raw.in
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for !f.finished {
-			f.cond.Wait()
-		}
+		p.raw.AwaitPeerEnd()
 		p.r.Reset(strings.NewReader(""))
 	case "EOF":
 		return p.expectEOF()

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/veredus/veredus/integration/memnet"
 )
 
 func TestDotStuff(t *testing.T) {
@@ -66,7 +68,7 @@ func FuzzDotStuff(f *testing.F) {
 // The receiver may come to break content off after the session has taken the 354
 // and begun: there is nothing to break off for then.
 func TestEarlyNeedsAReply(t *testing.T) {
-	client, _ := memPipe(testWindow)
+	client, _ := memnet.Pipe(testWindow)
 	replies := make(chan incoming, 1)
 	out := &sender{raw: client, w: client}
 	out.setContent(true)
@@ -89,7 +91,7 @@ func TestEarlyNeedsAReply(t *testing.T) {
 // A break is felt by the write under way, whichever of the two comes first.
 func TestCancelBreaksWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, _ := memPipe(4)
+		client, _ := memnet.Pipe(4)
 		out := &sender{raw: client, w: client}
 		time.AfterFunc(time.Second, out.cancel)
 		start := time.Now()
@@ -107,7 +109,7 @@ func TestCancelBreaksWrites(t *testing.T) {
 // late it looks.
 func TestReceiverPausesAtACount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, end := memPipe(testWindow)
+		client, end := memnet.Pipe(testWindow)
 		rx := newReceiver(newReplyParser(client, 128, 128))
 		rx.pauseAt.Store(2) // as if the session had taken the first before the receiver looked
 		gone := make(chan struct{})

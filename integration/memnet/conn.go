@@ -1,4 +1,7 @@
-package smtpc
+// Package memnet is a network in memory for tests: connections that behave like
+// TCP, with buffers, deadlines, half-close and reset, and that may live in a
+// testing/synctest bubble, where real sockets cannot.
+package memnet
 
 import (
 	"io"
@@ -9,12 +12,12 @@ import (
 	"time"
 )
 
-// memPipe returns the two ends of a buffered in-memory connection that behaves like
+// Pipe returns the two ends of a buffered in-memory connection that behaves like
 // TCP: deadlines, half-close, reset, and writes that block once window octets are
 // unread. It can live in a synctest bubble.
-func memPipe(window int) (client, server *memConn) {
+func Pipe(window int) (client, server *Conn) {
 	up, down := newFlow(window), newFlow(window)
-	return &memConn{in: down, out: up, name: "192.0.2.1:4025"}, &memConn{in: up, out: down, name: "192.0.2.2:25"}
+	return &Conn{in: down, out: up, local: "192.0.2.1:4025", remote: "192.0.2.2:25"}, &Conn{in: up, out: down, local: "192.0.2.2:25", remote: "192.0.2.1:4025"}
 }
 
 // flow is one direction. The reader's and the writer's deadlines live with it.
@@ -70,16 +73,19 @@ func (f *flow) change(with func()) {
 
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
-type memConn struct {
+// Conn is one end of a Pipe.
+type Conn struct {
 	in, out *flow
-	name    string
+	local   addr
+	remote  addr
 	linger  bool // SetLinger(0) was called
 
 	mu     sync.Mutex
 	closed bool
 }
 
-func (c *memConn) Read(p []byte) (int, error) {
+// Read takes what the peer wrote; it blocks until there is something, the end, or the deadline.
+func (c *Conn) Read(p []byte) (int, error) {
 	f := c.in
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,7 +109,8 @@ func (c *memConn) Read(p []byte) (int, error) {
 	}
 }
 
-func (c *memConn) Write(p []byte) (n int, err error) {
+// Write blocks while the peer's window is full.
+func (c *Conn) Write(p []byte) (n int, err error) {
 	f := c.out
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -132,7 +139,7 @@ func (c *memConn) Write(p []byte) (n int, err error) {
 }
 
 // Close closes both directions, with a reset after SetLinger(0).
-func (c *memConn) Close() error {
+func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -147,29 +154,52 @@ func (c *memConn) Close() error {
 }
 
 // CloseWrite ends this direction only.
-func (c *memConn) CloseWrite() error {
+func (c *Conn) CloseWrite() error {
 	c.out.change(func() { c.out.finished = true })
 	return nil
 }
 
-func (c *memConn) SetLinger(sec int) error {
+// AwaitPeerEnd blocks until the peer writes no more, without reading anything.
+func (c *Conn) AwaitPeerEnd() {
+	f := c.in
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !f.finished {
+		f.cond.Wait()
+	}
+}
+
+// SetLinger(0) makes Close a reset.
+func (c *Conn) SetLinger(sec int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.linger = sec == 0
 	return nil
 }
 
-func (c *memConn) SetDeadline(t time.Time) error {
+// SetDeadline sets both deadlines.
+func (c *Conn) SetDeadline(t time.Time) error {
 	c.in.set(&c.in.read, t)
 	c.out.set(&c.out.write, t)
 	return nil
 }
-func (c *memConn) SetReadDeadline(t time.Time) error  { c.in.set(&c.in.read, t); return nil }
-func (c *memConn) SetWriteDeadline(t time.Time) error { c.out.set(&c.out.write, t); return nil }
-func (c *memConn) LocalAddr() net.Addr                { return memAddr(c.name) }
-func (c *memConn) RemoteAddr() net.Addr               { return memAddr("192.0.2.2:25") }
 
-type memAddr string
+// SetReadDeadline bounds Read.
+func (c *Conn) SetReadDeadline(t time.Time) error { c.in.set(&c.in.read, t); return nil }
 
-func (memAddr) Network() string  { return "mem" }
-func (a memAddr) String() string { return string(a) }
+// SetWriteDeadline bounds Write.
+func (c *Conn) SetWriteDeadline(t time.Time) error { c.out.set(&c.out.write, t); return nil }
+
+// LocalAddr is this end's made-up address.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr is the peer's.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+type addr string
+
+// Network is "mem".
+func (addr) Network() string { return "mem" }
+
+// String is the address.
+func (a addr) String() string { return string(a) }
