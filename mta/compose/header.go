@@ -100,7 +100,7 @@ func appendFolded(dst []byte, col int, s string) ([]byte, int) {
 // Characters are never split between words.
 func appendEncoded(dst []byte, col int, s string) ([]byte, int) {
 	open, limit := "=?utf-8?q?", quotedWidth
-	if quotedLength(s) > (len(s)+2)/3*4 {
+	if quotedLength(s) > (len(s)+2)/3*6 { // Q stays legible, so it may be half as long again
 		open, limit = "=?utf-8?b?", base64Width
 	}
 	if col > lineWidth/2 {
@@ -164,7 +164,6 @@ func quotedLength(s string) int {
 }
 
 func appendQuoted(dst []byte, s string) []byte {
-	const hex = "0123456789ABCDEF"
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == ' ':
@@ -172,7 +171,7 @@ func appendQuoted(dst []byte, s string) []byte {
 		case plainInWord(c):
 			dst = append(dst, c)
 		default:
-			dst = append(dst, '=', hex[c>>4], hex[c&15])
+			dst = append(dst, '=', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
 	return dst

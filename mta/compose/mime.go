@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"mime/quotedprintable"
 	"strings"
 	"unicode/utf8"
 )
@@ -50,23 +49,63 @@ func (m *message) part(f *fragment, mediaType string) error {
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
 		text = []byte(strings.ReplaceAll(strings.ToValidUTF8(string(text), string(utf8.RuneError)), "\x00", string(utf8.RuneError)))
 	}
-	w := quotedprintable.NewWriter((*sink)(&m.out))
-	if _, err := w.Write(text); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	if !bytes.HasSuffix(m.out, []byte("\r\n")) {
-		m.out = append(m.out, "\r\n"...)
-	}
+	m.out = appendQuotedPrintable(m.out, text)
 	return nil
 }
 
-// sink appends what is written to it.
-type sink []byte
+// appendQuotedPrintable appends text as RFC 2045 section 6.7 says, in lines of at
+// most 76 characters, ending in CRLF. CR, LF and CRLF all end a line. (The
+// standard library's writer loses a line end after a lone CR.) As RFC 2049
+// section 3 advises, no line begins with a dot or with "From ", which careless
+// hosts change.
+func appendQuotedPrintable(dst, text []byte) []byte {
+	col := 0
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		if c == '\r' || c == '\n' {
+			if c == '\r' && i+1 < len(text) && text[i+1] == '\n' {
+				i++
+			}
+			dst, col = append(dst, "\r\n"...), 0
+			continue
+		}
+		room := lineWidth - 1 // for a soft line break
+		last := i+1 == len(text) || text[i+1] == '\r' || text[i+1] == '\n'
+		if last {
+			room = lineWidth
+		}
+		plain := isPlain(text[i:], col, last)
+		if col >= room || !plain && col+3 > room {
+			dst, col = append(dst, "=\r\n"...), 0
+			plain = isPlain(text[i:], col, last)
+		}
+		if plain {
+			dst, col = append(dst, c), col+1
+		} else {
+			dst, col = append(dst, '=', hexDigits[c>>4], hexDigits[c&15]), col+3
+		}
+	}
+	if col > 0 {
+		dst = append(dst, "\r\n"...)
+	}
+	return dst
+}
 
-func (s *sink) Write(p []byte) (int, error) {
-	*s = append(*s, p...)
-	return len(p), nil
+const hexDigits = "0123456789ABCDEF"
+
+// isPlain reports whether the first octet of text stands for itself at column
+// col; last tells that its line ends behind it.
+func isPlain(text []byte, col int, last bool) bool {
+	switch c := text[0]; {
+	case c == ' ' || c == '\t':
+		return !last
+	case c == '=' || c < ' ' || c >= 0x7f:
+		return false
+	case col > 0:
+		return true
+	case c == 'F':
+		return !bytes.HasPrefix(text, []byte("From "))
+	default:
+		return c != '.'
+	}
 }

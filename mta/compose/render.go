@@ -298,14 +298,13 @@ func mailtoURL(s string) (string, error) {
 // that is not printable ASCII as percent escapes. A comma would part the list of
 // RFC 2369 for careless readers.
 func escapeURL(s string) string {
-	const hex = "0123456789ABCDEF"
 	if strings.IndexFunc(s, urlUnsafe) < 0 {
 		return s
 	}
 	b := make([]byte, 0, len(s)+16)
 	for i := range len(s) {
 		if c := s[i]; urlUnsafe(rune(c)) {
-			b = append(b, '%', hex[c>>4], hex[c&15])
+			b = append(b, '%', hexDigits[c>>4], hexDigits[c&15])
 		} else {
 			b = append(b, c)
 		}
