@@ -1,0 +1,253 @@
+// Package config reads the configuration: one strict YAML file.
+//
+//	data_dir: data                  # the store; relative paths begin at this file
+//	grpc:
+//	  listen: 127.0.0.1:8025        # beyond loopback only with tls, or insecure: true
+//	  tls: {cert: server.crt, key: server.key}
+//	  insecure: false
+//	http:
+//	  listen: 127.0.0.1:8026        # /metrics, /healthz, /readyz; "" for none
+//	dns:
+//	  server: ""                    # host:port; "" is the system's (sandbox: the built-in receivers')
+//	relay:
+//	  hostname: mail.brand.example  # EHLO name of sources without one of their own
+//	  mode: sandbox                 # sandbox, redirect or live
+//	  redirect: 127.0.0.1:2525      # where everything goes in mode redirect
+//	  smtp_port: 25
+//	  allow_private_addresses: false
+//	  max_sessions: 1000
+//	  pools:                        # a pool is its list of sources
+//	    default:
+//	      sources:
+//	        - {name: a, address: 198.51.100.7, hostname: a.brand.example, weight: 1}
+//	dkim:
+//	  domains:                      # a domain may have several, for example RSA and Ed25519
+//	    - {domain: brand.example, selector: s1, key_file: s1.pem, bounce_domain: bounce.brand.example}
+//	mx_rules: mx.yaml               # "" is the built-in table
+//	bounce_rules: bounces.yaml      # in front of the embedded rules; "" is these alone
+//	sandbox:
+//	  time_scale: 1                 # divides retry, validity and greylist periods
+//	log:
+//	  level: info                   # debug, info, warn or error
+//	  format: text                  # text or json
+//	  addresses: redact             # redact or plain
+//
+// Every key may be left out. Load and Parse report everything that is wrong with
+// a file at once, each with its line.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+)
+
+// Defaults of keys that other programs share.
+const (
+	// DefaultGRPCListen is where the gRPC services listen, and where clients look for them.
+	DefaultGRPCListen = "127.0.0.1:8025"
+	// DefaultHTTPListen is where metrics and health are.
+	DefaultHTTPListen = "127.0.0.1:8026"
+	// DefaultPool is the pool of deliveries that name none.
+	DefaultPool = "default"
+)
+
+// MaxSize is the largest file read, in bytes.
+const MaxSize = 1 << 20
+
+// Config is a checked configuration. Paths in it are ready to be opened.
+type Config struct {
+	// File is where it was read from; empty without a file.
+	File        string
+	DataDir     string
+	GRPC        GRPC
+	HTTP        HTTP
+	DNS         DNS
+	Relay       Relay
+	DKIM        DKIM
+	MXRules     string // file; empty: the built-in table
+	BounceRules string // file; empty: the embedded rules alone
+	Sandbox     Sandbox
+	Log         Log
+	// Warnings are things that work and should be mended.
+	Warnings []string
+}
+
+// GRPC is the port of the services.
+type GRPC struct {
+	Listen   string // host:port; port 0 takes a free one
+	TLS      TLSFiles
+	Insecure bool // plaintext beyond loopback is wanted
+}
+
+// TLSFiles name a certificate and its key, in PEM; both empty for plaintext.
+type TLSFiles struct{ Cert, Key string }
+
+// HTTP is the port of metrics and health.
+type HTTP struct {
+	Listen string // host:port; empty: none
+}
+
+// DNS is who answers the relay's questions.
+type DNS struct {
+	Server string // host:port; empty: the system's
+}
+
+// Mode is where mail may go.
+type Mode string
+
+// The modes.
+const (
+	// Sandboxed: built-in receivers on loopback only.
+	Sandboxed Mode = "sandbox"
+	// Redirect: everything goes to one host and port.
+	Redirect Mode = "redirect"
+	// Live: the public internet.
+	Live Mode = "live"
+)
+
+// Relay is the embedded MTA.
+type Relay struct {
+	Hostname              string // EHLO name; empty: chosen by Hello
+	SMTPPort              int    // 1 to 65535
+	Mode                  Mode
+	Redirect              string // host:port
+	AllowPrivateAddresses bool
+	MaxSessions           int    // 1 to 100000
+	Pools                 []Pool // by name; in sandbox and redirect there is always a default pool
+}
+
+// Pool is a named set of sources.
+type Pool struct {
+	Name    string
+	Sources []Source
+}
+
+// Source is a sending identity.
+type Source struct {
+	Name     string
+	Address  netip.Addr // the zero Addr leaves the choice to the system; never in live mode
+	Hostname string     // EHLO name
+	Weight   int        // 1 to 1000
+}
+
+// DKIM holds what signs.
+type DKIM struct{ Domains []Domain }
+
+// Domain is a signing key and the return path of what it signs.
+type Domain struct {
+	Domain       string // A-label
+	Selector     string
+	KeyFile      string
+	BounceDomain string // A-label; empty: the From domain itself
+}
+
+// Sandbox changes how fast time passes for mail.
+type Sandbox struct {
+	TimeScale float64 // at least 1
+}
+
+// Log is what operators read.
+type Log struct {
+	Level  slog.Level
+	Format string // text or json
+	Plain  bool   // mail addresses are written out
+}
+
+// Default is the configuration without a file: a sandbox on loopback. DNS.Server
+// and Relay.SMTPPort must be set to receivers on loopback before it is of use.
+func Default() *Config {
+	c := blank()
+	c.fill()
+	return c
+}
+
+// blank has the values of keys that are left out.
+func blank() *Config {
+	return &Config{
+		DataDir: "data",
+		GRPC:    GRPC{Listen: DefaultGRPCListen},
+		HTTP:    HTTP{Listen: DefaultHTTPListen},
+		Relay:   Relay{Mode: Sandboxed, SMTPPort: 25, MaxSessions: 1000},
+		Sandbox: Sandbox{TimeScale: 1},
+		Log:     Log{Format: "text"},
+	}
+}
+
+// Load reads a file. What is wrong with its content is an *Errors.
+func Load(path string) (*Config, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	if info.IsDir() || info.Size() > MaxSize {
+		return nil, fmt.Errorf("configuration file %s: give a file of at most %d bytes", path, MaxSize)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse reads a configuration. name is the file's path: it stands in errors, and
+// relative paths begin at its directory. Errors are an *Errors.
+func Parse(name string, data []byte) (*Config, error) {
+	c := blank()
+	c.File = name
+	p := &parser{file: name, lines: map[string]int{}}
+	p.read(c, data)
+	if p.errs.count() == 0 {
+		p.check(c)
+	}
+	if p.errs.count() > 0 {
+		return nil, p.errs.sorted()
+	}
+	c.resolvePaths(filepath.Dir(name))
+	c.fill()
+	return c, nil
+}
+
+// resolvePaths makes relative paths begin at the file's directory.
+func (c *Config) resolvePaths(dir string) {
+	paths := []*string{&c.DataDir, &c.GRPC.TLS.Cert, &c.GRPC.TLS.Key, &c.MXRules, &c.BounceRules}
+	for i := range c.DKIM.Domains {
+		paths = append(paths, &c.DKIM.Domains[i].KeyFile)
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+// fill completes what follows from other keys.
+func (c *Config) fill() {
+	if c.Relay.Hostname == "" {
+		c.Relay.Hostname = "sandbox.veredus.example"
+		if host, err := os.Hostname(); c.Relay.Mode != Sandboxed && err == nil && hostname(host) == nil {
+			c.Relay.Hostname = host
+		}
+	}
+	if c.Relay.Mode != Live && !c.hasPool(DefaultPool) {
+		c.Relay.Pools = append(c.Relay.Pools, Pool{Name: DefaultPool, Sources: []Source{{Name: "local", Weight: 1}}})
+	}
+	for _, pool := range c.Relay.Pools {
+		for i := range pool.Sources {
+			if pool.Sources[i].Hostname == "" {
+				pool.Sources[i].Hostname = c.Relay.Hostname
+			}
+		}
+	}
+}
+
+func (c *Config) hasPool(name string) bool {
+	for _, p := range c.Relay.Pools {
+		if p.Name == name {
+			return true
+		}
+	}
+	return false
+}

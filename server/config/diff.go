@@ -1,0 +1,52 @@
+package config
+
+import "fmt"
+
+// NeedsRestart lists what differs between two configurations and cannot change
+// while the server runs, one line for each key: "KEY: OLD -> NEW".
+func NeedsRestart(was, is *Config) []string {
+	var lines []string
+	before, after := was.fixed(), is.fixed()
+	for i, key := range after {
+		if old := before[i].value; old != key.value {
+			lines = append(lines, fmt.Sprintf("%s: %s -> %s needs a restart", key.name, old, key.value))
+		}
+	}
+	return lines
+}
+
+type key struct{ name, value string }
+
+// fixed are the keys that hold until the process ends.
+func (c *Config) fixed() []key {
+	addresses := "redact"
+	if c.Log.Plain {
+		addresses = "plain"
+	}
+	return []key{
+		{"data_dir", c.DataDir},
+		{"grpc.listen", c.GRPC.Listen},
+		{"grpc.insecure", fmt.Sprint(c.GRPC.Insecure)},
+		{"grpc.tls.cert", quoted(c.GRPC.TLS.Cert)},
+		{"grpc.tls.key", quoted(c.GRPC.TLS.Key)},
+		{"http.listen", quoted(c.HTTP.Listen)},
+		{"dns.server", quoted(c.DNS.Server)},
+		{"relay.smtp_port", fmt.Sprint(c.Relay.SMTPPort)},
+		{"relay.mode", string(c.Relay.Mode)},
+		{"relay.redirect", quoted(c.Relay.Redirect)},
+		{"relay.allow_private_addresses", fmt.Sprint(c.Relay.AllowPrivateAddresses)},
+		{"relay.max_sessions", fmt.Sprint(c.Relay.MaxSessions)},
+		{"sandbox.time_scale", fmt.Sprint(c.Sandbox.TimeScale)},
+		{"log.level", c.Log.Level.String()},
+		{"log.format", c.Log.Format},
+		{"log.addresses", addresses},
+	}
+}
+
+// quoted shows an empty value.
+func quoted(s string) string {
+	if s == "" {
+		return `""`
+	}
+	return s
+}
