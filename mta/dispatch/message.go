@@ -215,19 +215,18 @@ func (c *Core) unload(m *msg) {
 	m.run.flow.place()
 }
 
-// giveBack asks for a message to be returned to its run.
+// giveBack asks for a message to be returned to its run. Its claim counts until
+// it is durably released.
 func (c *Core) giveBack(m *msg) {
-	claimed := m.asked
-	c.unhold(m)
 	leave(&m.inQueue, m)
-	a := Action{Kind: Return, Msg: m.id, Claimed: claimed}
+	a := Action{Kind: Return, Msg: m.id, Claimed: m.asked}
 	if m.run != nil {
 		a.Run = m.run.id
 	}
-	if claimed {
+	if m.asked {
 		a.Path = m.line.path.key
 	}
-	m.state, m.line = msgReturning, nil
+	m.state = msgReturning
 	c.emit(a)
 }
 

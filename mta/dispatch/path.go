@@ -94,9 +94,9 @@ func (c *Core) forgetPath(p *path) {
 	if s.Open > 0 {
 		return
 	}
-	asNew := s.Hold == mxrules.HoldNone && s.Rests == 0 && s.Failures == 0 && !s.Probing &&
-		s.MaxConnections == p.limits.Connections && s.MessagesPerConnection == p.limits.MessagesPerConnection &&
-		s.MessageRate == p.limits.MessageRate
+	// A probe after a rest that nobody needed any more ends with the rest's memory.
+	asNew := s.Rests == 0 && s.MessageRate == p.limits.MessageRate && (s.Probing || s.Hold == mxrules.HoldNone &&
+		s.MaxConnections == p.limits.Connections && s.MessagesPerConnection == p.limits.MessagesPerConnection)
 	if last := max(u.Hour, u.HourBulk, u.Day); !asNew || last > c.now {
 		c.pathTimers.arm(p, max(last, c.now+int64(linger)))
 		return

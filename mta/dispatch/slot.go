@@ -43,10 +43,10 @@ func (c *Core) leaveSlots(l *line) {
 	}
 }
 
-// pumpSlots gives free slots to waiting destinations in turn, and asks for more
-// when there are none. It answers whether there is more to decide.
+// pumpSlots gives a free slot to the next waiting destination, or asks for
+// slots when there are none. It answers whether there is more to decide: one
+// slot is dealt at a time, so that each is dealt with all claims to it known.
 func (c *Core) pumpSlots() bool {
-	progress := false
 	for n := c.slotQueue.n; n > 0 && c.held < c.cfg.MaxSessions; n-- {
 		d := c.slotQueue.pop()
 		if d.held >= c.half() && c.slotQueue.n > 0 {
@@ -58,12 +58,12 @@ func (c *Core) pumpSlots() bool {
 			c.slotQueue.push(d)
 		}
 		c.takeSlot(l)
-		progress = true
+		return true
 	}
 	if c.slotQueue.n > 0 && c.held >= c.cfg.MaxSessions {
 		c.reclaimSlots()
 	}
-	return progress || c.dirtyGroups.n > 0 || c.dirtyPaths.n > 0
+	return c.dirtyGroups.n > 0 || c.dirtyPaths.n > 0
 }
 
 // takeSlot opens the session that a line waited for, if it still wants one.
