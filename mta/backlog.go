@@ -239,7 +239,7 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 	ru.held = append(ru.held, h)
 	switch {
 	case !m.Expires.After(now):
-		r.expire(now, h, r.core.Waiting(now, ru.id).Text)
+		r.expire(now, h, heldBy(r.core.Waiting(now, ru.id)))
 	case m.State.LostClaims >= maxLostClaims:
 		r.writer.settle(h, Settlement{
 			Message: m, Outcome: Bounced, Time: now, Verdict: bounce.CrashLoop(), Destination: ru.domain,

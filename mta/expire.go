@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
+	"github.com/veredus/veredus/mta/dispatch"
 )
 
 const (
@@ -178,7 +179,7 @@ func (r *Relay) expirePage(page []*Message, waits map[uint32]string) (skipped, o
 			r.byID[m.ID] = h
 			text := waits[m.ID.Domain]
 			if ho := r.handovers[m.ID.Handover]; ho != nil && ho.runs[m.ID.Domain] != nil {
-				text = r.core.Waiting(now, ho.runs[m.ID.Domain].id).Text
+				text = heldBy(r.core.Waiting(now, ho.runs[m.ID.Domain].id))
 			}
 			r.expire(now, h, text)
 		}
@@ -198,32 +199,54 @@ func (r *Relay) expirePage(page []*Message, waits map[uint32]string) (skipped, o
 func (r *Relay) waitsOf(now time.Time, ho *handover) map[uint32]string {
 	waits := map[uint32]string{}
 	for number, ru := range ho.runs {
-		if text := r.core.Waiting(now, ru.id).Text; text != "" {
+		if text := heldBy(r.core.Waiting(now, ru.id)); text != "" {
 			waits[number] = text
 		}
 	}
 	return waits
 }
 
-// expire settles a message in memory as expired; held says what held it.
-func (r *Relay) expire(now time.Time, h *held, heldBy string) {
-	r.writer.settle(h, expired(h, heldBy, now))
+// expire settles a message in memory as expired; why says what held it.
+func (r *Relay) expire(now time.Time, h *held, why string) {
+	r.writer.settle(h, expired(h, why, now))
 	r.observe("", Expired, bounce.CodeTimeout, nil)
 }
 
 // expired is the end of a message's validity. The last reply's code, tag and text
 // are kept; a message that was never attempted tells what held it.
-func expired(h *held, heldBy string, now time.Time) Settlement {
+func expired(h *held, why string, now time.Time) Settlement {
 	m := h.msg
 	text := m.State.LastReply.String()
 	if text == "" {
 		text = "the validity period ended before an attempt could be made"
-		if heldBy != "" {
-			text += ": " + heldBy
+		if why != "" {
+			text += ": " + why
 		}
 	}
 	return Settlement{
 		Message: m, Outcome: Expired, Time: now, Verdict: bounce.Expired(m.State.Last),
 		Text: text, Destination: m.Domain, MessageID: h.mailID,
+	}
+}
+
+var causeTexts = map[dispatch.Cause]string{
+	dispatch.CauseRest:      "the path rests",
+	dispatch.CauseBackoff:   "the path backs off",
+	dispatch.CauseRate:      "limited by rate",
+	dispatch.CauseSuspended: "suspended",
+	dispatch.CausePaused:    "the delivery is paused",
+	dispatch.CauseDNS:       "no route to the domain",
+	dispatch.CauseSlot:      "no session slot",
+	dispatch.CauseSource:    "no source",
+}
+
+// heldBy says in words what holds mail; empty when nothing but its turn does.
+func heldBy(w dispatch.Wait) string {
+	cause := causeTexts[w.Cause]
+	switch {
+	case cause == "" || w.Text == "":
+		return cause + w.Text
+	default:
+		return cause + ": " + w.Text
 	}
 }

@@ -60,8 +60,8 @@ func TestEveryAttemptIsTheSameMail(t *testing.T) {
 			t.Fatalf("%d contents", len(bodies))
 		}
 		for i := range bodies {
-			_, unsigned, _ := strings.Cut(bodies[i], "From:")
-			_, first, _ := strings.Cut(bodies[0], "From:")
+			_, unsigned, _ := strings.Cut(bodies[i], "\r\nFrom:")
+			_, first, _ := strings.Cut(bodies[0], "\r\nFrom:")
 			if unsigned != first {
 				t.Errorf("attempt %d differs:\n%s\n--- from\n%s", i+1, bodies[i], bodies[0])
 			}
