@@ -25,6 +25,7 @@ type Template struct {
 	unsubscribe *fragment
 	mailto      *fragment
 	feedbackID  string
+	size        int // octets to make room for, a guess
 }
 
 type header struct {
@@ -60,6 +61,7 @@ func Compile(src Source) (*Template, error) {
 	}
 	t.listID = c.listID(src.ListID, t.from.Domain)
 	c.unsubscribe(t, src)
+	t.size = 2048 + (len(src.Text)+len(src.HTML))*9/8 + len(src.Raw)
 	if len(c.problems) > 0 {
 		return nil, errors.Join(c.problems...)
 	}

@@ -14,8 +14,8 @@ func listFilters() []filter {
 	return []filter{
 		{"compact", 0, 1, compact},
 		{"concat", 1, 1, concat},
-		{"first", 0, 0, func(r *run, in any, _ []any) (any, error) { return at0(r.entries(in), false), nil }},
-		{"last", 0, 0, func(r *run, in any, _ []any) (any, error) { return at0(r.entries(in), true), nil }},
+		{"first", 0, 0, func(r *run, in any, _ []any) (any, error) { return edge(r.entries(in), false), nil }},
+		{"last", 0, 0, func(r *run, in any, _ []any) (any, error) { return edge(r.entries(in), true), nil }},
 		{"join", 0, 1, join},
 		{"map", 1, 1, mapProperty},
 		{"reverse", 0, 0, reverse},
@@ -28,7 +28,7 @@ func listFilters() []filter {
 	}
 }
 
-func at0(all []any, last bool) any {
+func edge(all []any, last bool) any {
 	switch {
 	case len(all) == 0:
 		return nil

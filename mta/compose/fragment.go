@@ -95,10 +95,10 @@ func (f *fragment) literalTag(args string) (renderTag, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := f.literals[n]
+	text := []byte(f.literals[n])
 	return func(w io.Writer, ctx render.Context) error {
 		runOf(ctx).spend(len(text) / readCost) // trim marks may keep it from ever reaching a writer of ours
-		_, err := io.WriteString(w, text)
+		_, err := w.Write(text)
 		return err
 	}, nil
 }

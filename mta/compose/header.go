@@ -40,7 +40,7 @@ func breaks(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
 }
 
-// appendText appends an unstructured header field, value encoded as it needs.
+// appendField appends an unstructured header field, value encoded as it needs.
 func appendField(dst []byte, name, value string) []byte {
 	dst = append(dst, name...)
 	dst = append(dst, ": "...)

@@ -84,6 +84,7 @@ func TestHostileTemplatesEndAtALimit(t *testing.T) {
 }
 
 func TestWhatLimitsAllow(t *testing.T) {
+	const anyLength = -1
 	mib := strings.Repeat("x", 1<<20)
 	for name, tc := range map[string]struct {
 		template string
@@ -96,11 +97,11 @@ func TestWhatLimitsAllow(t *testing.T) {
 		"1 MiB of output":                 {mib, 1 << 20},
 		"1 MiB of output from a loop":     {"{% for i in (1..1024) %}" + mib[:1024] + "{% endfor %}", 1 << 20},
 		"a loop that breaks early":        {"{% for i in (1..30000000) %}{% if i == 5 %}{% break %}{% endif %}{% endfor %}ok", 2},
-		"a table of a thousand rich rows": {"{% for i in (1..1000) %}" + strings.Repeat("{% if i > 3 %}{{ i | times: 3 | plus: 1 }}{% endif %}", 30) + "{% endfor %}", 30 * 3546},
+		"a table of a thousand rich rows": {"{% for i in (1..1000) %}" + strings.Repeat("{% if i > 3 %}{{ i | times: 3 | plus: 1 }}{% endif %}", 30) + "{% endfor %}", anyLength},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := renderText(t, tc.template, "{}")
-			if err != nil || tc.length != 30*3546 && len(out) != tc.length {
+			if err != nil || tc.length != anyLength && len(out) != tc.length {
 				t.Errorf("%d octets, want %d: %v", len(out), tc.length, err)
 			}
 		})

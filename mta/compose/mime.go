@@ -41,6 +41,7 @@ func boundaryOf(messageID string) string {
 // part writes one part with its header, ending in CRLF.
 func (m *message) part(f *fragment, mediaType string) error {
 	m.scratch.Reset()
+	m.scratch.Grow(m.t.size / 2)
 	if err := f.render(m.run, m.vars, &m.scratch); err != nil {
 		return err
 	}
@@ -61,6 +62,9 @@ func (m *message) part(f *fragment, mediaType string) error {
 func appendQuotedPrintable(dst, text []byte) []byte {
 	col := 0
 	for i := 0; i < len(text); i++ {
+		if n := plainRun(text[i:], col); n > 0 {
+			dst, col, i = append(dst, text[i:i+n]...), col+n, i+n
+		}
 		c := text[i]
 		if c == '\r' || c == '\n' {
 			if c == '\r' && i+1 < len(text) && text[i+1] == '\n' {
@@ -91,6 +95,20 @@ func appendQuotedPrintable(dst, text []byte) []byte {
 	return dst
 }
 
+// plainRun returns how many octets at the start of text, in the middle of a line,
+// can be copied: those before one that can be copied too.
+func plainRun(text []byte, col int) (n int) {
+	if col == 0 {
+		return 0
+	}
+	for n+1 < len(text) && col+n < lineWidth-1 && (isGraphic(text[n]) || text[n] == ' ') && isGraphic(text[n+1]) {
+		n++
+	}
+	return n
+}
+
+func isGraphic(c byte) bool { return c > ' ' && c < 0x7f && c != '=' }
+
 const hexDigits = "0123456789ABCDEF"
 
 // isPlain reports whether the first octet of text stands for itself at column
@@ -99,7 +117,7 @@ func isPlain(text []byte, col int, last bool) bool {
 	switch c := text[0]; {
 	case c == ' ' || c == '\t':
 		return !last
-	case c == '=' || c < ' ' || c >= 0x7f:
+	case !isGraphic(c):
 		return false
 	case col > 0:
 		return true

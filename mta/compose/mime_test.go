@@ -289,7 +289,13 @@ func TestUnsubscribeURLsAreCheckedWhenTheyAreKnown(t *testing.T) {
 	for _, tc := range []struct{ url, want string }{
 		{"https://example.com/a b<c>,\u00e9", "https://example.com/a%20b%3Cc%3E%2C%C3%A9"},
 		{"HTTPS://example.com", "HTTPS://example.com"},
-		{"http://example.com", ""}, {"", ""}, {"https://", ""}, {"https:///x", ""}, {"javascript:alert(1)", ""}, {"/u", ""}, {"https://user:pw@example.com/", ""},
+		{"http://example.com", ""},
+		{"", ""},
+		{"https://", ""},
+		{"https:///x", ""},
+		{"javascript:alert(1)", ""},
+		{"/u", ""},
+		{"https://user:pw@example.com/", ""},
 		{"https://example.com/" + strings.Repeat("x", 900), ""},
 	} {
 		r, err := tmpl.Render(t.Context(), job(`{"url":"`+tc.url+`"}`))

@@ -82,11 +82,8 @@ func (m *message) prepare() error {
 	if err != nil {
 		return &RenderError{Field: "variables", Err: err}
 	}
-	m.vars = map[string]any{"recipient": m.run.builtin("recipient", map[string]any{"address": m.to.String()})}
-	for name, v := range m.job.Builtin {
-		if m.vars[name], err = m.run.convert(clone(v, 1), nil, name, 1); err != nil {
-			return &RenderError{Field: "builtin", Err: err}
-		}
+	if err := m.builtins(); err != nil {
+		return &RenderError{Field: "builtin", Err: err}
 	}
 	maps.Copy(m.vars, given)
 	for name, v := range m.vars {
@@ -95,12 +92,22 @@ func (m *message) prepare() error {
 	return nil
 }
 
-func (r *run) builtin(name string, all map[string]any) any {
-	f := &fields{run: r, key: name, all: all}
-	for key, v := range all {
-		f.octet += itemSize + len(key) + sizeOf(v)
+// builtins sets the variables that are there without being given. What the
+// caller shares between renderings is copied.
+func (m *message) builtins() (err error) {
+	recipient := map[string]any{"address": m.to.String()}
+	m.vars = make(map[string]any, len(m.job.Builtin)+2)
+	for name, v := range m.job.Builtin {
+		if more, ok := v.(map[string]any); ok && name == "recipient" {
+			maps.Copy(recipient, clone(more, 1).(map[string]any))
+			continue
+		}
+		if m.vars[name], err = m.run.convert(clone(v, 1), nil, name, 1); err != nil {
+			return err
+		}
 	}
-	return object{f}
+	m.vars["recipient"], err = m.run.convert(recipient, nil, "recipient", 1)
+	return err
 }
 
 // isMessageID accepts the identifiers we make: a dot-atom, an @, a domain.
@@ -141,7 +148,7 @@ func (m *message) compose() error {
 	if err != nil {
 		return err
 	}
-	m.out = make([]byte, 0, 4096)
+	m.out = make([]byte, 0, m.t.size)
 	if m.t.raw != nil {
 		err = m.rawHeader()
 	} else {

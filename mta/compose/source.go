@@ -85,7 +85,8 @@ type Mailbox struct {
 	Address string
 }
 
-// Header is an extra header; Value is Liquid.
+// Header is an extra header; Value is Liquid. A header whose value renders to
+// nothing is left out.
 type Header struct {
 	Name  string
 	Value string

@@ -28,8 +28,6 @@ type list struct{ *items }
 
 type items struct {
 	run   *run
-	up    *fields // what it belongs to, for naming what is missing
-	key   string
 	all   []any
 	octet int // its size
 }
@@ -39,8 +37,8 @@ type object struct{ *fields }
 
 type fields struct {
 	run   *run
-	up    *fields
-	key   string
+	up    *fields // what it belongs to, for naming what is missing
+	key   string  // its name there
 	all   map[string]any
 	keys  []string // sorted, once asked for
 	octet int
