@@ -5,12 +5,17 @@ import (
 	"slices"
 )
 
+// maxSparse is the number of transitions above which a state gets a full row.
+const maxSparse = 6
+
 // automaton finds all occurrences of a set of literals in one pass over a text
-// (Aho and Corasick, 1975). Transitions are stored sparsely: a trie of phrases
-// has few children per state, and the whole table stays small.
+// (Aho and Corasick, 1975). A trie of phrases has few children per state, so
+// transitions are stored sparsely, except for the few states with many, such as
+// the one behind the space before a word.
 type automaton struct {
-	root   [256]int32 // transitions of the start state, 0 when there is none
-	first  []int32    // state -> index of its first edge; first[s+1] ends them
+	dense  [][256]int32 // transitions of the wide states, 0 when there is none; the start state is the first
+	wide   []int32      // state -> index in dense, -1
+	first  []int32      // state -> index of its first edge; first[s+1] ends them
 	labels []byte
 	next   []int32
 	fail   []int32 // the state of the longest proper suffix
@@ -40,6 +45,7 @@ func newAutomaton(literals []string) *automaton {
 		nodes[s].out = int32(i)
 	}
 	a := &automaton{
+		wide:  make([]int32, len(nodes)),
 		first: make([]int32, len(nodes)+1),
 		fail:  make([]int32, len(nodes)),
 		out:   make([]int32, len(nodes)),
@@ -57,10 +63,15 @@ func newAutomaton(literals []string) *automaton {
 			edges = append(edges, edge{c, t})
 		}
 		slices.SortFunc(edges, func(x, y edge) int { return cmp.Compare(x.c, y.c) })
+		a.wide[s] = -1
+		if s == 0 || len(edges) > maxSparse {
+			a.wide[s] = int32(len(a.dense))
+			a.dense = append(a.dense, [256]int32{})
+		}
 		for _, e := range edges {
 			a.labels, a.next = append(a.labels, e.c), append(a.next, e.t)
-			if s == 0 {
-				a.root[e.c] = e.t
+			if a.wide[s] >= 0 {
+				a.dense[a.wide[s]][e.c] = e.t
 			}
 		}
 	}
@@ -93,12 +104,23 @@ func (a *automaton) link() {
 // step returns the state after reading c in state s.
 func (a *automaton) step(s int32, c byte) int32 {
 	for s != 0 {
-		for e, end := a.first[s], a.first[s+1]; e < end; e++ {
-			if a.labels[e] == c {
-				return a.next[e]
-			}
+		if t := a.child(s, c); t != 0 {
+			return t
 		}
 		s = a.fail[s]
 	}
-	return a.root[c]
+	return a.dense[0][c]
+}
+
+// child returns the state that c leads to from s, 0 for none.
+func (a *automaton) child(s int32, c byte) int32 {
+	if w := a.wide[s]; w >= 0 {
+		return a.dense[w][c]
+	}
+	for e, end := a.first[s], a.first[s+1]; e < end; e++ {
+		if a.labels[e] == c {
+			return a.next[e]
+		}
+	}
+	return 0
 }

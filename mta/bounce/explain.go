@@ -68,8 +68,10 @@ func (t *Table) Explain(in Input) Explanation {
 // those without phrases whose conditions hold, in order.
 func (t *Table) considered(s *scan) []int32 {
 	var rules []int32
-	for _, c := range s.cands {
-		rules = append(rules, t.variants[c].rule)
+	for _, g := range s.groups {
+		for _, c := range t.groups[g].tries {
+			rules = append(rules, t.variants[c].rule)
+		}
 	}
 	for _, r := range t.bare {
 		if t.holds(s, r) {
@@ -96,10 +98,12 @@ func (t *Table) explainRule(s *scan, r int32) Step {
 		step.Matched, step.Why = true, "its conditions hold"
 		return step
 	}
-	for _, c := range s.cands {
-		if v := &t.variants[c]; v.rule == r && t.occurs(s, v) {
-			step.Matched, step.Why = true, "phrase \""+t.phraseText(s, v)+"\" occurs"
-			return step
+	for _, g := range s.groups {
+		for _, c := range t.groups[g].tries {
+			if v := &t.variants[c]; v.rule == r && t.occurs(s, v) {
+				step.Matched, step.Why = true, "phrase \""+t.phraseText(s, v)+"\" occurs"
+				return step
+			}
 		}
 	}
 	step.Why = "only a part of its phrase occurs"
@@ -109,16 +113,16 @@ func (t *Table) explainRule(s *scan, r int32) Step {
 // phraseText renders a variant with the text found.
 func (t *Table) phraseText(s *scan, v *variant) string {
 	var text []byte
-	for i, id := range v.groups {
-		g := &t.groups[id]
+	for i, st := range t.steps[v.from:v.upto] {
+		g := &t.groups[st.group]
 		for _, h := range s.hits {
 			if !g.has(h.lit) {
 				continue
 			}
 			switch {
-			case i > 0 && v.gaps[i] >= anyGap:
+			case i > 0 && st.gap >= anyGap:
 				text = append(text, " ... "...)
-			case i > 0 && v.gaps[i] > 1:
+			case i > 0 && st.gap > 1:
 				text = append(text, " * "...)
 			case i > 0:
 				text = append(text, ' ')

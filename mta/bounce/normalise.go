@@ -133,7 +133,7 @@ func runEnd(text string, i int) int {
 // appendRun appends one run of word bytes and joiners, masked as a whole when
 // it is an address, a URL, a time or a host, and word by word otherwise.
 func appendRun(dst []byte, start int, run string) []byte {
-	run = strings.Trim(run, ".-_:/=#+%&?'")
+	run = trimJoiners(run)
 	if run == "" {
 		return dst
 	}
@@ -178,6 +178,17 @@ func appendRun(dst []byte, start int, run string) []byte {
 		}
 	}
 	return appendAtoms(dst, start, run)
+}
+
+// trimJoiners cuts joiners from both ends.
+func trimJoiners(run string) string {
+	for run != "" && byteClass[run[0]] == classJoiner {
+		run = run[1:]
+	}
+	for run != "" && byteClass[run[len(run)-1]] == classJoiner {
+		run = run[:len(run)-1]
+	}
+	return run
 }
 
 // appendAddress masks the address in run and keeps what stands before a colon ("to:user@...").
@@ -263,7 +274,7 @@ func appendAtoms(dst []byte, start int, run string) []byte {
 		for j < len(run) && !isSplit(run[j]) {
 			j++
 		}
-		atom := strings.Trim(run[i:j], ".")
+		atom := trimDots(run[i:j])
 		switch {
 		case prev != "" && isDigits(atom) && len(atom) <= 4:
 			dst = append(dst, run[i-1])
@@ -279,6 +290,16 @@ func appendAtoms(dst []byte, start int, run string) []byte {
 		i = j
 	}
 	return dst
+}
+
+func trimDots(s string) string {
+	for s != "" && s[0] == '.' {
+		s = s[1:]
+	}
+	for s != "" && s[len(s)-1] == '.' {
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 // isSplit reports a joiner that separates words; a dot and an apostrophe are

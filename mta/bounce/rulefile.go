@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -379,20 +380,20 @@ func (c *compiler) addPhrase(phrase string, r int32) ([]int32, error) {
 	}
 	var ids []int32
 	for _, pieces := range parsed {
-		v := variant{rule: r}
+		v := variant{rule: r, from: int32(len(c.t.steps))}
 		rarest := 0
 		for i, p := range pieces {
-			v.groups = append(v.groups, c.group(p))
-			v.gaps = append(v.gaps, int32(p.gap))
+			c.t.steps = append(c.t.steps, step{c.group(p), int32(p.gap)})
 			if shortest(p) > shortest(pieces[rarest]) {
 				rarest = i
 			}
 		}
+		v.upto = int32(len(c.t.steps))
 		id := int32(len(c.t.variants))
 		c.t.variants = append(c.t.variants, v)
 		ids = append(ids, id)
 		if r >= 0 {
-			g := &c.t.groups[v.groups[rarest]]
+			g := &c.t.groups[c.t.steps[int(v.from)+rarest].group]
 			g.tries = append(g.tries, id)
 		}
 	}
@@ -422,21 +423,28 @@ func (c *compiler) group(p piece) int32 {
 	}
 	id := int32(len(c.t.groups))
 	c.groups[key] = id
-	g := group{members: make([]uint64, lits[len(lits)-1]/64+1)}
+	g := group{first: lits[0] &^ 63}
+	g.members = make([]uint64, (lits[len(lits)-1]-g.first)/64+1)
 	for _, lit := range lits {
-		g.members[lit/64] |= 1 << (lit % 64)
+		g.members[(lit-g.first)/64] |= 1 << (lit % 64)
 		c.t.lits[lit].groups = append(c.t.lits[lit].groups, id)
 	}
 	c.t.groups = append(c.t.groups, g)
 	return id
 }
 
-// literal returns the id of a literal, making it when it is new.
+// literal returns the id of a literal, making it when it is new. What must
+// begin a word is searched with the space before it, so that the automaton
+// wastes no step inside words; scripts without spaces have no such start.
 func (c *compiler) literal(p edged) int32 {
-	first, known := c.byText[p.text]
+	key := p.text
+	if !p.openLeft && p.text[0] < utf8.RuneSelf && p.text != textStart {
+		key = " " + p.text
+	}
+	first, known := c.byText[key]
 	if known {
 		for id := first; id >= 0; id = c.t.lits[id].next {
-			if l := c.t.lits[id]; l.openLeft == p.openLeft && l.openRight == p.openRight {
+			if c.t.lits[id].openRight == p.openRight {
 				return id
 			}
 		}
@@ -444,10 +452,10 @@ func (c *compiler) literal(p edged) int32 {
 		first = -1
 	}
 	id := int32(len(c.t.lits))
-	c.t.lits = append(c.t.lits, literal{size: int32(len(p.text)), openLeft: p.openLeft, openRight: p.openRight, next: first})
-	c.byText[p.text] = id
+	c.t.lits = append(c.t.lits, literal{size: int32(len(p.text)), openRight: p.openRight, next: first})
+	c.byText[key] = id
 	if !known {
-		c.strings = append(c.strings, p.text)
+		c.strings = append(c.strings, key)
 	}
 	return id
 }

@@ -16,6 +16,7 @@ type Table struct {
 	lits      []literal
 	groups    []group
 	variants  []variant
+	steps     []step
 	bare      []int32 // rules without phrases of their own
 	auto      *automaton
 	providers map[string]provider
@@ -23,10 +24,9 @@ type Table struct {
 	fallback  [3]Verdict
 }
 
-// literal is one entry of the automaton: a string with its edges.
+// literal is one entry of the automaton. Its left edge is part of the string searched.
 type literal struct {
 	size      int32
-	openLeft  bool
 	openRight bool
 	next      int32   // another literal of the same string with other edges, -1
 	groups    []int32 // the groups it belongs to
@@ -34,21 +34,24 @@ type literal struct {
 
 // group is a set of literals, any of which serves at one step of a phrase.
 type group struct {
-	members []uint64 // bit set of literals
+	first   int32    // the lowest literal, rounded down to 64
+	members []uint64 // bit set of literals from first on
 	tries   []int32  // the variants that are tried when the group occurs
 }
 
 func (g *group) has(lit int32) bool {
-	word := int(lit >> 6)
-	return word < len(g.members) && g.members[word]&(1<<(lit&63)) != 0
+	word := uint32(lit-g.first) >> 6
+	return lit >= g.first && word < uint32(len(g.members)) && g.members[word]&(1<<(lit&63)) != 0
 }
 
-// variant is a phrase as a sequence of groups; gaps[i] is the reach from step i-1.
+// variant is a phrase without alternatives beyond those of its groups.
 type variant struct {
-	rule   int32
-	groups []int32
-	gaps   []int32
+	rule       int32
+	from, upto int32 // its steps in Table.steps
 }
+
+// step is one group of a phrase, and how far behind the step before it may start.
+type step struct{ group, gap int32 }
 
 // rule is a compiled rule.
 type rule struct {
@@ -106,7 +109,7 @@ type scan struct {
 	status status
 	text   []byte
 	hits   []hit
-	cands  []int32
+	groups []int32 // groups that occurred and trigger variants
 	endsA  []int32
 	endsB  []int32
 	seen   []uint32 // group -> turn in which it last occurred
@@ -155,7 +158,7 @@ func (t *Table) read(s *scan, in Input) {
 	s.text = append(s.text[:0], textStart...)
 	s.text = appendNormal(append(s.text, ' '), in.Reply.Text)
 	s.text = append(append(s.text, ' '), textEnd...)
-	s.hits, s.cands = s.hits[:0], s.cands[:0]
+	s.hits, s.groups = s.hits[:0], s.groups[:0]
 	s.status = statusOf(in.Reply.Enhanced, s.text)
 	s.nextTurn(len(t.groups))
 	state := int32(0)
@@ -178,18 +181,19 @@ func (s *scan) nextTurn(n int) {
 	}
 }
 
-// found records an occurrence whose edges are right, with the variants to try.
+// found records an occurrence that ends where it may, with the variants to try.
 func (t *Table) found(s *scan, lit int32, end int) {
 	l := &t.lits[lit]
-	start := end - int(l.size)
-	if len(s.hits) >= maxHits || !l.openLeft && inWord(s.text, start) || !l.openRight && inWord(s.text, end) {
+	if len(s.hits) >= maxHits || !l.openRight && inWord(s.text, end) {
 		return
 	}
-	s.hits = append(s.hits, hit{lit, int32(start), int32(end)})
+	s.hits = append(s.hits, hit{lit, int32(end) - l.size, int32(end)})
 	for _, g := range l.groups {
 		if s.seen[g] != s.turn {
 			s.seen[g] = s.turn
-			s.cands = append(s.cands, t.groups[g].tries...)
+			if len(t.groups[g].tries) > 0 {
+				s.groups = append(s.groups, g)
+			}
 		}
 	}
 }
@@ -226,10 +230,12 @@ func statusOf(enhanced string, text []byte) status {
 // match returns the first rule in the table's order that matches, -1 for none.
 func (t *Table) match(s *scan) int32 {
 	best := int32(len(t.rules))
-	for _, c := range s.cands {
-		v := &t.variants[c]
-		if v.rule < best && t.occurs(s, v) && t.holds(s, v.rule) {
-			best = v.rule
+	for _, g := range s.groups {
+		for _, c := range t.groups[g].tries {
+			v := &t.variants[c]
+			if v.rule < best && t.occurs(s, v) && t.holds(s, v.rule) {
+				best = v.rule
+			}
 		}
 	}
 	for _, r := range t.bare {
@@ -302,40 +308,41 @@ func (t *Table) occursAny(s *scan, variants []int32) bool {
 // occurs reports whether the phrase's steps occur in order with gaps no longer
 // than allowed. Each step costs one pass over the hits.
 func (t *Table) occurs(s *scan, v *variant) bool {
-	for _, g := range v.groups {
-		if s.seen[g] != s.turn {
+	steps := t.steps[v.from:v.upto]
+	for i := range steps {
+		if s.seen[steps[i].group] != s.turn {
 			return false
 		}
 	}
-	if len(v.groups) == 1 {
+	if len(steps) == 1 {
 		return true
 	}
-	ends := s.endsA[:0]
-	first := &t.groups[v.groups[0]]
-	for _, h := range s.hits {
-		if first.has(h.lit) {
-			ends = append(ends, h.end)
+	ends, g := s.endsA[:0], &t.groups[steps[0].group]
+	for i := range s.hits {
+		if g.has(s.hits[i].lit) {
+			ends = append(ends, s.hits[i].end)
 		}
 	}
 	s.endsA = ends
-	for i := 1; i < len(v.groups) && len(ends) > 0; i++ {
-		after := t.follow(s.endsB[:0], s.hits, &t.groups[v.groups[i]], ends, v.gaps[i])
+	for _, st := range steps[1:] {
+		after := follow(s.endsB[:0], s.hits, &t.groups[st.group], ends, st.gap)
 		s.endsA, s.endsB = after, ends
-		ends = after
+		if ends = after; len(ends) == 0 {
+			return false
+		}
 	}
-	return len(ends) > 0
+	return true
 }
 
 // follow appends to dst the ends of the group's hits that start within gap
 // behind one of ends. Ends are ascending, as hits are found.
-func (t *Table) follow(dst []int32, hits []hit, g *group, ends []int32, gap int32) []int32 {
-	for _, h := range hits {
-		if !g.has(h.lit) {
-			continue
-		}
-		k, exact := slices.BinarySearch(ends, h.start)
-		if exact || k > 0 && h.start-ends[k-1] <= gap {
-			dst = append(dst, h.end)
+func follow(dst []int32, hits []hit, g *group, ends []int32, gap int32) []int32 {
+	for i := range hits {
+		if h := &hits[i]; g.has(h.lit) {
+			k, exact := slices.BinarySearch(ends, h.start)
+			if exact || k > 0 && h.start-ends[k-1] <= gap {
+				dst = append(dst, h.end)
+			}
 		}
 	}
 	return dst

@@ -49,7 +49,8 @@ var presets = []preset{
 	{tag: "rfc", code: 50, hold: HoldContent, final5xx: true},
 	{tag: "too_large", code: 23},
 	{tag: "relay_denied", code: 54},
-	{tag: "login_required", code: 54},
+	{tag: "login_required", code: 50, final5xx: true},
+	{tag: "suppressed", code: 25},
 
 	{tag: "rate_limit", code: 70, path: PathSlow},
 	{tag: "connection_limit", code: 70, path: PathFewerConnections},
