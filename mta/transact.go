@@ -32,20 +32,29 @@ func (r *Relay) transact(s *session, sess *smtpc.Session, h *held) bool {
 		return r.untold(s, h, expired(h, "", now))
 	}
 	m, err := r.prepare(h, now)
+	if r.ctx.Err() != nil {
+		r.untried(s, h, true)
+		return false
+	}
 	if err != nil {
 		return r.untold(s, h, r.unprepared(h, err, now))
 	}
 	began := r.cfg.Now()
 	res := sess.Send(r.ctx, m.envelope, m.bytes)
 	if !res.Began && !res.Local {
-		r.post(func(now time.Time) {
-			h.sending = false
-			r.core.Untried(now, s.id, h.id, res.Usable)
-		})
+		r.untried(s, h, res.Usable)
 		return res.Usable
 	}
 	r.report(s, sess, h, res, began)
 	return res.Usable
+}
+
+// untried gives a message back of which MAIL was never written.
+func (r *Relay) untried(s *session, h *held, usable bool) {
+	r.post(func(now time.Time) {
+		h.sending = false
+		r.core.Untried(now, s.id, h.id, usable)
+	})
 }
 
 // untold ends a message without a word to the server.
