@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/veredus/veredus/mta"
+	"github.com/veredus/veredus/server/campaign"
 )
 
 // How writes go.
@@ -257,8 +258,9 @@ type txn struct {
 	names      map[runName]runKey
 	gone       map[uint64]bool // hand-overs deleted
 	contents   []contentSeen
-	kick       bool   // wake the sweeper
-	key        []byte // scratch
+	addresses  map[uint64]map[[hashSize]byte]bool // stored, by delivery
+	kick       bool                               // wake the sweeper
+	key        []byte                             // scratch
 
 	err error // first failure of the batch
 }
@@ -269,7 +271,7 @@ func (s *Store) begin() *txn {
 		seq: s.seq, epoch: s.epoch, nextEvent: s.events.applied,
 		deliveries: map[uint64]*work{}, runs: map[runKey]*runWork{},
 		claims: map[mta.MessageID]*claim{}, logs: map[mta.MessageID]*logRow{},
-		names: map[runName]runKey{}, gone: map[uint64]bool{},
+		names: map[runName]runKey{}, addresses: map[uint64]map[[hashSize]byte]bool{}, gone: map[uint64]bool{},
 	}
 }
 
@@ -297,6 +299,14 @@ func (t *txn) install() {
 	s.seq, s.epoch, s.events.applied = t.seq, t.epoch, t.nextEvent
 	t.installRuns()
 	t.installContents()
+	for no, hashes := range t.addresses {
+		s.filters.note(no, hashes)
+	}
+	for _, w := range t.order {
+		if w.state.State > campaign.Prepared {
+			s.filters.drop(w.state.No)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writer.applied = t.number

@@ -93,7 +93,7 @@ func (t *txn) add(w *work, list []prepared) (added campaign.Added, err error) {
 		return added, &campaign.StateError{Delivery: w.state.ID, State: w.state.State, Call: "add recipients"}
 	}
 	last := w.state.Counters.LastIndex
-	chunk := chunk{t: t, w: w, seen: map[[hashSize]byte]bool{}}
+	chunk := chunk{t: t, w: w, seen: make(map[[hashSize]byte]bool, len(list)), known: t.s.filter(w)}
 	for i := range list {
 		p := &list[i]
 		if p.item.Index <= last {
@@ -112,6 +112,7 @@ func (t *txn) add(w *work, list []prepared) (added campaign.Added, err error) {
 		return added, nil
 	}
 	t.counters(w).LastIndex = last
+	t.addresses[w.state.No] = chunk.seen
 	if w.state.State == campaign.Prepared {
 		w.state.State, w.state.Updated, w.record = campaign.Draft, t.now, true
 	}
@@ -122,7 +123,8 @@ func (t *txn) add(w *work, list []prepared) (added campaign.Added, err error) {
 type chunk struct {
 	t                 *txn
 	w                 *work
-	seen              map[[hashSize]byte]bool
+	seen              map[[hashSize]byte]bool // addresses that the operation stores
+	known             *addressFilter
 	accepted, ignored int64
 }
 
@@ -161,7 +163,7 @@ func (c *chunk) double(p *prepared) (bool, error) {
 	if c.seen[p.hash] {
 		return true, nil
 	}
-	if c.w.state.Counters.Pending == 0 {
+	if !c.known.mayHave(p.hash) {
 		return false, nil
 	}
 	return c.t.s.has(addressKey(p.hash, c.w.state.No, 0))

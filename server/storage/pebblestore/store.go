@@ -106,9 +106,10 @@ type Store struct {
 	watchers map[string]chan struct{} // by delivery id, see Changed
 
 	// Of the applier alone.
-	epoch uint64
-	seq   sequences
-	runs  *runCache
+	epoch   uint64
+	seq     sequences
+	runs    *runCache
+	filters filters
 	// oldestRequest is where the rows of requests by age begin; below lie tombstones.
 	oldestRequest []byte
 	contents      map[contentKey]uint64
@@ -139,6 +140,7 @@ func Open(o Options) (*Store, error) {
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("pebblestore: opening %s: %w", o.Dir, err), db.Close())
 	}
+	s.filters.start()
 	s.writer.start(s)
 	s.sweep.start(s)
 	return s, nil
@@ -150,6 +152,7 @@ func (s *Store) Close() error {
 	if !s.writer.stop() {
 		return ErrClosed
 	}
+	s.filters.stop()
 	return s.db.Close()
 }
 
