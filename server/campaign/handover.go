@@ -24,14 +24,8 @@ func (d *Delivery) HandOver() *mta.Handover {
 	h := &mta.Handover{
 		ID: d.Handover, Delivery: d.No, Name: "deliveries/" + d.ID, DeliveryID: d.ID,
 		Tenant: d.tenant(), SenderDomain: senderDomain(d.Spec.GetSender().GetFrom()),
-		Class: dispatch.Bulk, Priority: int(d.Spec.GetPriority()), Pool: d.Spec.GetPool(),
+		Class: dispatch.Bulk, Priority: d.priority(), Pool: d.pool(),
 		Content: d.Content, Paused: d.State == Paused, Arrival: d.Started, Expires: d.Expires,
-	}
-	if h.Priority == 0 {
-		h.Priority = DefaultPriority
-	}
-	if h.Pool == "" {
-		h.Pool = DefaultPool
 	}
 	if d.Transactional {
 		h.Class = dispatch.Transactional
@@ -94,6 +88,20 @@ func (d *Delivery) tenant() string {
 		return t
 	}
 	return DefaultTenant
+}
+
+func (d *Delivery) pool() string {
+	if p := d.Spec.GetPool(); p != "" {
+		return p
+	}
+	return DefaultPool
+}
+
+func (d *Delivery) priority() int {
+	if p := d.Spec.GetPriority(); p != 0 {
+		return int(p)
+	}
+	return DefaultPriority
 }
 
 // senderDomain is the domain of an address as an A-label; as it stands when it is none.

@@ -165,6 +165,9 @@ type Item struct {
 type Added struct {
 	DurableIndex      int64
 	Accepted, Ignored int64
+	// IgnoredIndexes are the indexes of those ignored, increasing, so that chunks
+	// stored together can be acknowledged one by one. A driver may leave it out.
+	IgnoredIndexes []int64
 }
 
 // Single is one transactional message.
