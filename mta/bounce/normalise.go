@@ -191,13 +191,18 @@ func trimJoiners(run string) string {
 	return run
 }
 
-// appendAddress masks the address in run and keeps what stands before a colon ("to:user@...").
+// appendAddress masks the address in run and keeps what colons part from it
+// ("to:user@...", "user@...:blocked").
 func appendAddress(dst []byte, start int, run string) []byte {
 	at := strings.IndexByte(run, '@')
 	if i := strings.LastIndexByte(run[:at], ':'); i > 0 {
 		dst = appendAtoms(dst, start, run[:i])
 	}
-	return appendWord(dst, start, "<addr>")
+	dst = appendWord(dst, start, "<addr>")
+	if i := strings.IndexByte(run[at:], ':'); i > 0 {
+		dst = appendAtoms(dst, start, run[at+i:])
+	}
+	return dst
 }
 
 // appendURL masks a URL. Of a well-known help page the site's name and the
