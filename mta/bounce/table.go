@@ -457,6 +457,9 @@ func statusVerdicts() map[[2]uint16][3]Verdict {
 		temporary, _ := lookupTag(row.temporary)
 		permanent, _ := lookupTag(row.permanent)
 		v := [3]Verdict{presetVerdict(temporary, classMissing), presetVerdict(temporary, classTemporary), presetVerdict(permanent, classPermanent)}
+		if row.weak && v[classPermanent].Address == AddressSuppress {
+			v[classPermanent].Address, v[classPermanent].Type = AddressCount, TypeSoft
+		}
 		for class := range v {
 			digit := "4."
 			if replyClass(class) == classPermanent {
