@@ -70,7 +70,7 @@ func (t *Table) considered(s *scan) []int32 {
 	var rules []int32
 	for _, g := range s.groups {
 		for _, c := range t.groups[g].tries {
-			rules = append(rules, t.variants[c].rule)
+			rules = append(rules, c.rule)
 		}
 	}
 	for _, r := range t.bare {
@@ -100,7 +100,7 @@ func (t *Table) explainRule(s *scan, r int32) Step {
 	}
 	for _, g := range s.groups {
 		for _, c := range t.groups[g].tries {
-			if v := &t.variants[c]; v.rule == r && t.occurs(s, v) {
+			if v := &t.variants[c.variant]; c.rule == r && t.occurs(s, v) {
 				step.Matched, step.Why = true, "phrase \""+t.phraseText(s, v)+"\" occurs"
 				return step
 			}

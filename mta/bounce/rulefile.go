@@ -214,11 +214,12 @@ func (t *Table) checkExamples(entries []ruleEntry) error {
 
 // compiler builds a Table.
 type compiler struct {
-	t       *Table
-	strings []string
-	byText  map[string]int32 // string -> first literal
-	groups  map[string]int32
-	ids     map[string]*ruleEntry
+	t        *Table
+	strings  []string
+	byText   map[string]int32 // string -> first literal
+	groups   map[string]int32
+	groupsOf [][]int32 // by literal
+	ids      map[string]*ruleEntry
 }
 
 // compile puts the operator's strong rules first, then the embedded ones, and
@@ -393,8 +394,9 @@ func (c *compiler) addPhrase(phrase string, r int32) ([]int32, error) {
 		c.t.variants = append(c.t.variants, v)
 		ids = append(ids, id)
 		if r >= 0 {
-			g := &c.t.groups[c.t.steps[int(v.from)+rarest].group]
-			g.tries = append(g.tries, id)
+			steps := c.t.steps[v.from:v.upto]
+			g := &c.t.groups[steps[rarest].group]
+			g.tries = append(g.tries, try{r, steps[(rarest+1)%len(steps)].group, id})
 		}
 	}
 	return ids, nil
@@ -427,7 +429,7 @@ func (c *compiler) group(p piece) int32 {
 	g.members = make([]uint64, (lits[len(lits)-1]-g.first)/64+1)
 	for _, lit := range lits {
 		g.members[(lit-g.first)/64] |= 1 << (lit % 64)
-		c.t.lits[lit].groups = append(c.t.lits[lit].groups, id)
+		c.groupsOf[lit] = append(c.groupsOf[lit], id)
 	}
 	c.t.groups = append(c.t.groups, g)
 	return id
@@ -453,6 +455,7 @@ func (c *compiler) literal(p edged) int32 {
 	}
 	id := int32(len(c.t.lits))
 	c.t.lits = append(c.t.lits, literal{size: int32(len(p.text)), openRight: p.openRight, next: first})
+	c.groupsOf = append(c.groupsOf, nil)
 	c.byText[key] = id
 	if !known {
 		c.strings = append(c.strings, key)
@@ -460,16 +463,33 @@ func (c *compiler) literal(p edged) int32 {
 	return id
 }
 
-// finish builds the automaton over the distinct strings and points each at the
-// newest of its literals, the head of their chain.
+// finish builds the automaton over the distinct strings, points each at the
+// newest of its literals, the head of their chain, and parts the groups that
+// trigger variants from the others.
 func (c *compiler) finish() {
 	a := newAutomaton(c.strings)
-	for s, out := range a.out {
-		if out >= 0 {
-			a.out[s] = c.byText[c.strings[out]]
+	for s := range a.states {
+		if out := a.states[s].out; out >= 0 {
+			a.states[s].out = c.byText[c.strings[out]]
 		}
 	}
 	c.t.auto = a
+	for i := range c.t.lits {
+		l := &c.t.lits[i]
+		l.from = int32(len(c.t.members))
+		for _, g := range c.groupsOf[i] {
+			if len(c.t.groups[g].tries) > 0 {
+				c.t.members = append(c.t.members, g)
+			}
+		}
+		l.other = int32(len(c.t.members))
+		for _, g := range c.groupsOf[i] {
+			if len(c.t.groups[g].tries) == 0 {
+				c.t.members = append(c.t.members, g)
+			}
+		}
+		l.upto = int32(len(c.t.members))
+	}
 }
 
 // parseCodePattern reads 550, 55x and 5xx.

@@ -15,6 +15,7 @@ type Table struct {
 	firstWeak int32 // rules from here on count only when the status code is silent, too
 	lits      []literal
 	groups    []group
+	members   []int32 // the groups of all literals
 	variants  []variant
 	steps     []step
 	bare      []int32 // rules without phrases of their own
@@ -27,22 +28,27 @@ type Table struct {
 // literal is one entry of the automaton. Its left edge is part of the string searched.
 type literal struct {
 	size      int32
+	next      int32 // another literal of the same string with other edges, -1
 	openRight bool
-	next      int32   // another literal of the same string with other edges, -1
-	groups    []int32 // the groups it belongs to
+	// Its groups in Table.members: from..other trigger variants, other..upto do not.
+	from, other, upto int32
 }
 
 // group is a set of literals, any of which serves at one step of a phrase.
 type group struct {
 	first   int32    // the lowest literal, rounded down to 64
 	members []uint64 // bit set of literals from first on
-	tries   []int32  // the variants that are tried when the group occurs
+	tries   []try    // the variants that are tried when the group occurs
 }
 
 func (g *group) has(lit int32) bool {
 	word := uint32(lit-g.first) >> 6
 	return lit >= g.first && word < uint32(len(g.members)) && g.members[word]&(1<<(lit&63)) != 0
 }
+
+// try is a variant worth a look when its group occurs, with what rules most of
+// them out at once: the rule's rank and another group that must occur, too.
+type try struct{ rule, also, variant int32 }
 
 // variant is a phrase without alternatives beyond those of its groups.
 type variant struct {
@@ -161,11 +167,11 @@ func (t *Table) read(s *scan, in Input) {
 	s.hits, s.groups = s.hits[:0], s.groups[:0]
 	s.status = statusOf(in.Reply.Enhanced, s.text)
 	s.nextTurn(len(t.groups))
-	state := int32(0)
+	at := int32(0)
 	for i, c := range s.text {
-		state = t.auto.step(state, c)
-		for o := state; o != 0; o = t.auto.skip[o] {
-			for lit := t.auto.out[o]; lit >= 0; lit = t.lits[lit].next {
+		at = t.auto.step(at, c)
+		for r := t.auto.states[at].report; r != 0; r = t.auto.states[r].skip {
+			for lit := t.auto.states[r].out; lit >= 0; lit = t.lits[lit].next {
 				t.found(s, lit, i+1)
 			}
 		}
@@ -188,13 +194,14 @@ func (t *Table) found(s *scan, lit int32, end int) {
 		return
 	}
 	s.hits = append(s.hits, hit{lit, int32(end) - l.size, int32(end)})
-	for _, g := range l.groups {
+	for _, g := range t.members[l.from:l.other] {
 		if s.seen[g] != s.turn {
 			s.seen[g] = s.turn
-			if len(t.groups[g].tries) > 0 {
-				s.groups = append(s.groups, g)
-			}
+			s.groups = append(s.groups, g)
 		}
+	}
+	for _, g := range t.members[l.other:l.upto] {
+		s.seen[g] = s.turn
 	}
 }
 
@@ -232,15 +239,17 @@ func (t *Table) match(s *scan) int32 {
 	best := int32(len(t.rules))
 	for _, g := range s.groups {
 		for _, c := range t.groups[g].tries {
-			v := &t.variants[c]
-			if v.rule < best && t.occurs(s, v) && t.holds(s, v.rule) {
-				best = v.rule
+			if c.rule < best && s.seen[c.also] == s.turn && t.occurs(s, &t.variants[c.variant]) && t.holds(s, c.rule) {
+				best = c.rule
 			}
 		}
 	}
 	for _, r := range t.bare {
 		if r >= best {
 			break
+		}
+		if len(t.rules[r].statuses) > 0 && s.status.class == 0 {
+			continue
 		}
 		if t.holds(s, r) {
 			best = r
