@@ -50,3 +50,15 @@ func quoted(s string) string {
 	}
 	return s
 }
+
+// WithFixed is a copy of c in which the keys that hold until the process ends are
+// those of boot: what is in force after a reload of c.
+func (c *Config) WithFixed(boot *Config) *Config {
+	n := *c
+	n.DataDir, n.GRPC, n.HTTP, n.DNS = boot.DataDir, boot.GRPC, boot.HTTP, boot.DNS
+	n.Sandbox, n.Log = boot.Sandbox, boot.Log
+	hostname, pools := n.Relay.Hostname, n.Relay.Pools
+	n.Relay = boot.Relay
+	n.Relay.Hostname, n.Relay.Pools = hostname, pools
+	return &n
+}

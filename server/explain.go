@@ -1,0 +1,224 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/veredus/veredus/mta/bounce"
+	"github.com/veredus/veredus/mta/dispatch"
+	"github.com/veredus/veredus/mta/route"
+	"github.com/veredus/veredus/mta/smtpc"
+	"github.com/veredus/veredus/mxrules"
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/config"
+)
+
+// lookUpTime bounds the look-up of an explanation.
+const lookUpTime = 10 * time.Second
+
+// ExplainDestination implements the call.
+func (s *relayService) ExplainDestination(ctx context.Context, req *veredusv1.ExplainDestinationRequest) (*veredusv1.ExplainDestinationResponse, error) {
+	domain, err := domainName("domain", req.GetDomain())
+	if err != nil {
+		return nil, err
+	}
+	resp := &veredusv1.ExplainDestinationResponse{Domain: domain}
+	set := s.settings()
+	lookUp, cancel := context.WithTimeout(ctx, lookUpTime)
+	defer cancel()
+	rt, err := s.resolver.Route(lookUp, domain)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		resp.MxError = routeFault(err)
+	} else {
+		explainRoute(resp, set, rt)
+	}
+	return resp, s.explainNow(ctx, resp, domain)
+}
+
+// routeFault is why there is no route. The text is made for the sending log.
+func routeFault(err error) string {
+	var failed *route.Error
+	if errors.As(err, &failed) {
+		return failed.Error()
+	}
+	return "the look-up failed"
+}
+
+// explainRoute says where mail goes, why, and under which rule.
+func explainRoute(resp *veredusv1.ExplainDestinationResponse, set *settings, rt *route.Route) {
+	for _, h := range rt.Hosts {
+		mx := &veredusv1.MxHost{Host: h.Name, Preference: int32(h.Preference)}
+		for _, a := range h.Addrs {
+			if !a.IsUnspecified() {
+				mx.Addresses = append(mx.Addresses, a.String())
+			}
+		}
+		resp.MxHosts = append(resp.MxHosts, mx)
+	}
+	best := rt.Hosts[0].Name
+	resp.Destination = rt.Destination
+	resp.DestinationBecause = because(set, rt)
+	e := set.rules.Match(mxrules.Query{Host: best, Provider: rt.Provider, Domain: rt.Domain, Source: set.firstSource().Addr})
+	resp.Rule, resp.RuleFile, resp.Limits = e.Rule, "builtin", limitsView(&e, nil)
+	for _, r := range set.rules.All() {
+		if r.ID == e.Rule {
+			resp.RuleFile, resp.RuleLine = ruleFile(r.At.File), int32(r.At.Line)
+		}
+	}
+}
+
+func because(set *settings, rt *route.Route) string {
+	best := rt.Hosts[0].Name
+	switch {
+	case set.cfg.Relay.Mode == config.Redirect:
+		return "relay.mode is redirect: everything goes to " + set.cfg.Relay.Redirect
+	case rt.Provider != "":
+		for _, h := range rt.Hosts {
+			if set.rules.ProviderOf(h.Name) == rt.Provider {
+				best = h.Name
+				break
+			}
+		}
+		return fmt.Sprintf("provider %s by the suffix of MX host %s", rt.Provider, best)
+	case rt.ImplicitMX:
+		return "the domain has no MX record: it is its own mail host"
+	case rt.Destination == rt.Domain && best == rt.Domain:
+		return "the domain is its own best MX host"
+	}
+	return fmt.Sprintf("registrable domain of the best MX host %s", best)
+}
+
+// explainNow says what holds the domain's mail at this moment.
+func (s *relayService) explainNow(ctx context.Context, resp *veredusv1.ExplainDestinationResponse, domain string) error {
+	now := s.now()
+	resp.LimitedBy = "nothing: no mail waits for this domain"
+	if dest, found, err := s.relay.Destination(ctx, resp.Destination); err != nil {
+		return err
+	} else if found {
+		resp.Backlog = dest.Ready + dest.Deferred
+		s.explainPaths(resp, dest.Paths, now)
+	}
+	view, found, err := s.relay.Explain(ctx, domain)
+	if err != nil || !found {
+		return err
+	}
+	if resp.Destination == "" {
+		resp.Backlog = view.Ready + view.Deferred
+	}
+	resp.LimitedBy = waitWords(view.Wait)
+	resp.NextAttemptTime = stamp(nextAttempt(&view, now))
+	if resp.LastError == "" && view.Wait.Cause == dispatch.CauseDNS {
+		resp.LastError = view.Wait.Text
+	}
+	return nil
+}
+
+func (s *relayService) explainPaths(resp *veredusv1.ExplainDestinationResponse, paths []dispatch.PathView, now time.Time) {
+	first := s.settings().firstSource().Name
+	var latest time.Time
+	for i := range paths {
+		p := &paths[i]
+		resp.Paths = append(resp.Paths, pathView(p, now))
+		if p.Source == first || p.Source == "" {
+			resp.Limits = limitsView(&p.Effective, &p.State)
+		}
+		if p.LastError != "" && (resp.LastError == "" || p.State.TroubleAt.After(latest)) {
+			resp.LastError, latest = p.LastError, p.State.TroubleAt
+		}
+	}
+}
+
+// causeWords say what holds mail.
+var causeWords = map[dispatch.Cause]string{
+	dispatch.CauseNone:      "nothing: no mail waits for this domain",
+	dispatch.CauseQueue:     "nothing but other mail before it",
+	dispatch.CauseRetry:     "the retry time of its messages",
+	dispatch.CauseRest:      "the path rests",
+	dispatch.CauseBackoff:   "the path waits after failures to connect",
+	dispatch.CauseRate:      "a limit of the MX rule",
+	dispatch.CauseSuspended: "a suspension",
+	dispatch.CausePaused:    "its delivery is paused",
+	dispatch.CauseDNS:       "the look-up of the domain",
+	dispatch.CauseSlot:      "all session slots are in use (relay.max_sessions)",
+	dispatch.CauseSource:    "no source can send it",
+}
+
+func waitWords(w dispatch.Wait) string {
+	words := causeWords[w.Cause]
+	if w.Text != "" {
+		words += ": " + w.Text
+	}
+	if !w.Until.IsZero() {
+		words += ", until " + w.Until.UTC().Format(time.RFC3339)
+	}
+	return words
+}
+
+// nextAttempt is when mail of the domain can go next; zero when that is not known.
+func nextAttempt(v *dispatch.DomainView, now time.Time) time.Time {
+	switch {
+	case !v.Wait.Until.IsZero():
+		return v.Wait.Until
+	case v.Wait.Cause == dispatch.CauseQueue:
+		return now
+	case v.Wait.Cause == dispatch.CauseRetry:
+		return v.NextDue
+	}
+	return time.Time{}
+}
+
+// maxReply bounds a reply to qualify, in bytes; the rules read the first 4096.
+const maxReply = 16 << 10
+
+// QualifyReply implements the call.
+func (s *relayService) QualifyReply(_ context.Context, req *veredusv1.QualifyReplyRequest) (*veredusv1.QualifyReplyResponse, error) {
+	text := strings.TrimSpace(req.GetReply())
+	if text == "" {
+		return nil, invalid("reply", "", "is empty", `give what the server said, for example "550 5.1.1 user unknown"`)
+	}
+	if len(text) > maxReply {
+		return nil, invalid("reply", text, fmt.Sprintf("has %d bytes", len(text)), "give at most 16384")
+	}
+	reply := bounce.ParseReply(text)
+	reply.Phase = smtpc.PhaseRCPT
+	if req.GetPhase() != "" {
+		phase, ok := smtpc.ParsePhase(req.GetPhase())
+		if !ok {
+			return nil, invalid("phase", req.GetPhase(), "is unknown", "use connect, greeting, ehlo, tls, mail, rcpt, data or end_of_data")
+		}
+		reply.Phase = phase
+	}
+	e := s.settings().bounces.Explain(bounce.Input{Reply: reply, Provider: req.GetProvider(), Domain: req.GetDomain()})
+	return qualification(&e), nil
+}
+
+// pathWords are the words of path_effect.
+var pathWords = map[bounce.PathEffect]string{
+	bounce.PathNone: "none", bounce.PathSlow: "slow", bounce.PathFewerConnections: "fewer connections",
+	bounce.PathFewerMessages: "fewer messages per connection", bounce.PathRest: "rest",
+}
+
+func qualification(e *bounce.Explanation) *veredusv1.QualifyReplyResponse {
+	v := e.Verdict
+	resp := &veredusv1.QualifyReplyResponse{
+		BounceCode: int32(v.Code), Name: v.Name, Category: v.Category, Tag: v.Tag,
+		Reason: veredusv1.FailureReason(v.Reason), FailureType: veredusv1.FailureType(v.Type),
+		Disposition:   veredusv1.Disposition(v.Disposition) + veredusv1.Disposition_DISPOSITION_DELIVERED,
+		AddressEffect: v.Address.String(), PathEffect: pathWords[v.Path], Hold: v.Hold.String(),
+		Rule: v.Rule, NormalisedText: e.Normalised, MaxAttempts: int32(v.MaxAttempts),
+	}
+	for _, step := range e.Steps {
+		verdict := "passed over"
+		if step.Matched {
+			verdict = "matched"
+		}
+		resp.Considered = append(resp.Considered, fmt.Sprintf("%s: %s, %s", step.Rule, verdict, step.Why))
+	}
+	return resp
+}

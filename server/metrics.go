@@ -1,0 +1,174 @@
+package server
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/veredus/veredus/mta"
+	"github.com/veredus/veredus/mta/dispatch"
+	"github.com/veredus/veredus/server/campaign"
+)
+
+// otherProvider is the label of receivers that no rule names: the label's values
+// stay few whatever domains mail goes to.
+const otherProvider = "other"
+
+// metrics are the counters of one server, in a registry of their own.
+type metrics struct {
+	registry *prometheus.Registry
+	messages *prometheus.CounterVec
+	attempts *prometheus.CounterVec
+	bounces  *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	ingested *prometheus.CounterVec
+	calls    *prometheus.CounterVec
+	streams  *prometheus.GaugeVec
+	commits  prometheus.Histogram
+	version  prometheus.Gauge
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "veredus_messages_total", Help: "Settled messages by outcome (delivered, deferred, bounced, expired, suppressed) and provider.",
+		}, []string{"outcome", "provider"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "veredus_attempts_total", Help: "SMTP transactions by provider.",
+		}, []string{"provider"}),
+		bounces: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "veredus_failures_total", Help: "Settlements that were no success, by bounce code and outcome.",
+		}, []string{"code", "outcome"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "veredus_attempt_duration_seconds", Help: "Time of a transaction, from MAIL to its last reply.",
+			Buckets: []float64{.01, .03, .1, .3, 1, 3, 10, 30, 100, 300},
+		}, []string{"provider"}),
+		ingested: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "veredus_recipients_total", Help: "Recipients made durable, by result (accepted, ignored, rejected); accepted includes ignored.",
+		}, []string{"result"}),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "veredus_grpc_calls_total", Help: "Calls ended, by method and code.",
+		}, []string{"method", "code"}),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "veredus_grpc_streams", Help: "Streams open now, by method.",
+		}, []string{"method"}),
+		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "veredus_store_write_seconds", Help: "Time of one durable write of the relay.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5},
+		}),
+		version: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "veredus_config_version", Help: "Version of the configuration in force, from 1 at start.",
+		}),
+	}
+	m.registry.MustRegister(m.messages, m.attempts, m.bounces, m.duration, m.ingested, m.calls, m.streams, m.commits, m.version,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+var outcomeNames = map[mta.Outcome]string{
+	mta.Delivered: "delivered", mta.Deferred: "deferred", mta.Bounced: "bounced", mta.Expired: "expired", mta.Suppressed: "suppressed",
+}
+
+// observe counts what the relay settled.
+func (m *metrics) observe(o mta.Observation) {
+	provider, outcome := o.Provider, outcomeNames[o.Outcome]
+	if provider == "" {
+		provider = otherProvider
+	}
+	m.messages.WithLabelValues(outcome, provider).Inc()
+	if o.Attempt {
+		m.attempts.WithLabelValues(provider).Inc()
+		m.duration.WithLabelValues(provider).Observe(o.Duration.Seconds())
+	}
+	if o.Outcome != mta.Delivered {
+		m.bounces.WithLabelValues(strconv.Itoa(o.Code), outcome).Inc()
+	}
+}
+
+// ingest counts a durable chunk.
+func (m *metrics) ingest(i campaign.Ingested) {
+	m.ingested.WithLabelValues("accepted").Add(float64(i.Accepted))
+	m.ingested.WithLabelValues("ignored").Add(float64(i.Ignored))
+	m.ingested.WithLabelValues("rejected").Add(float64(i.Rejected))
+}
+
+// queue is a collector of what the relay holds. Looking costs the relay a pass over
+// its destinations, so that a look serves all scrapes of the next seconds.
+type queue struct {
+	look func(ctx context.Context, each func(*dispatch.DestinationView)) error
+	now  func() time.Time
+
+	messages, sessions, destinations *prometheus.Desc
+
+	mu   sync.Mutex
+	at   time.Time
+	seen figures
+}
+
+// figures are a look's sums.
+type figures struct {
+	ready, deferred, inFlight, sessions, destinations int64
+}
+
+// lookEvery is the least time between two looks.
+const lookEvery = 10 * time.Second
+
+func newQueue(now func() time.Time, look func(context.Context, func(*dispatch.DestinationView)) error) *queue {
+	return &queue{
+		look: look, now: now,
+		messages:     prometheus.NewDesc("veredus_queue_messages", "Messages in the relay with a known destination, by state (ready, deferred, in_flight).", []string{"state"}, nil),
+		sessions:     prometheus.NewDesc("veredus_sessions", "SMTP sessions, dials included.", nil, nil),
+		destinations: prometheus.NewDesc("veredus_destinations", "Destinations with mail or a path.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (q *queue) Describe(to chan<- *prometheus.Desc) {
+	to <- q.messages
+	to <- q.sessions
+	to <- q.destinations
+}
+
+// Collect implements prometheus.Collector.
+func (q *queue) Collect(to chan<- prometheus.Metric) {
+	f, err := q.figures()
+	if err != nil {
+		return // the relay has stopped
+	}
+	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	gauge(q.messages, f.ready, "ready")
+	gauge(q.messages, f.deferred, "deferred")
+	gauge(q.messages, f.inFlight, "in_flight")
+	gauge(q.sessions, f.sessions)
+	gauge(q.destinations, f.destinations)
+}
+
+func (q *queue) figures() (figures, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now := q.now(); q.at.IsZero() || now.Sub(q.at) >= lookEvery || now.Before(q.at) {
+		ctx, cancel := context.WithTimeout(context.Background(), lookEvery)
+		defer cancel()
+		var f figures
+		if err := q.look(ctx, f.add); err != nil {
+			return figures{}, err
+		}
+		q.at, q.seen = now, f
+	}
+	return q.seen, nil
+}
+
+func (f *figures) add(v *dispatch.DestinationView) {
+	f.ready += v.Ready
+	f.deferred += v.Deferred
+	f.inFlight += v.InFlight
+	f.sessions += int64(v.Sessions)
+	f.destinations++
+}

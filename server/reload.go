@@ -1,0 +1,143 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/campaign"
+	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/suspend"
+)
+
+// Reload reads the configuration again and puts MX rules, bounce rules, signing
+// keys and pools into force as one change, without ending sessions. It answers the
+// version in force and what changed, one line each; also what changed and needs a
+// restart. When anything is wrong, all of it is in the error (a *config.Errors) and
+// what was in force stays.
+func (s *Server) Reload(ctx context.Context) (version int64, lines []string, err error) {
+	s.reloads.mu.Lock()
+	defer s.reloads.mu.Unlock()
+	return s.reload(ctx)
+}
+
+func (s *Server) reload(ctx context.Context) (version int64, lines []string, err error) {
+	cfg, err := s.readConfig()
+	if err != nil {
+		return 0, nil, err
+	}
+	was := s.settings.Load()
+	is, err := loadSettings(cfg.WithFixed(s.cfg))
+	if err != nil {
+		return 0, nil, err
+	}
+	effective, later := changes(was, is), config.NeedsRestart(s.cfg, cfg)
+	is.version = was.version
+	if len(effective) > 0 {
+		is.version++
+		if err := s.apply(ctx, is); err != nil {
+			return 0, nil, err
+		}
+	}
+	lines = slices.Concat(effective, later)
+	s.log.Info("configuration reloaded", "version", is.version, "changes", lines)
+	for _, w := range is.warnings {
+		s.log.Warn("configuration: " + w)
+	}
+	return is.version, lines, nil
+}
+
+// readConfig reads the configuration anew; without a file, what it names is read again.
+func (s *Server) readConfig() (*config.Config, error) {
+	if s.opts.Reload == nil {
+		return s.cfg, nil
+	}
+	cfg, err := s.opts.Reload()
+	var bad *config.Errors
+	if err != nil && !errors.As(err, &bad) {
+		bad = &config.Errors{}
+		bad.Add(config.Error{Text: err.Error()})
+		return nil, bad
+	}
+	return cfg, err
+}
+
+// apply puts settings into force. Once begun it is not broken off.
+func (s *Server) apply(ctx context.Context, is *settings) error {
+	if err := s.relay.Apply(context.WithoutCancel(ctx), is.relay()); err != nil {
+		return err
+	}
+	s.settings.Store(is)
+	if forgetful, ok := s.resolver.(interface{ ForgetRoutes() }); ok {
+		forgetful.ForgetRoutes() // providers may have changed
+	}
+	s.metrics.version.Set(float64(is.version))
+	return nil
+}
+
+// reloads remembers what reloads were answered with. The effect of one ends with
+// the process, which reads the configuration when it starts; so does the memory.
+type reloads struct {
+	mu sync.Mutex
+	by map[string]reloaded
+}
+
+type reloaded struct {
+	at   time.Time
+	resp *veredusv1.ReloadConfigResponse
+}
+
+// Bounds of what is remembered.
+const (
+	keepReloads = 7 * 24 * time.Hour
+	maxReloads  = 10_000
+)
+
+// reloadConfig is the call of RelayService.
+func (s *Server) reloadConfig(ctx context.Context, req *veredusv1.ReloadConfigRequest) (*veredusv1.ReloadConfigResponse, error) {
+	id, err := requestOf(veredusv1.RelayService_ReloadConfig_FullMethodName, req.GetRequestId(), req)
+	if err != nil {
+		return nil, err
+	}
+	s.reloads.mu.Lock()
+	defer s.reloads.mu.Unlock()
+	if err := s.unused(ctx, id); err != nil {
+		return nil, err
+	}
+	if before, ok := s.reloads.by[id.ID]; ok {
+		return proto.CloneOf(before.resp), nil
+	}
+	version, lines, err := s.reload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &veredusv1.ReloadConfigResponse{Version: version, Changes: lines}
+	s.reloads.remember(id.ID, resp, s.now())
+	return resp, nil
+}
+
+// unused checks that no other call has the request's id.
+func (s *Server) unused(ctx context.Context, id suspend.Request) error {
+	if id.ID == "" {
+		return nil
+	}
+	_, _, err := s.store.Replay(ctx, campaign.Request{ID: id.ID, Method: id.Method, Body: id.Body})
+	return err
+}
+
+func (r *reloads) remember(id string, resp *veredusv1.ReloadConfigResponse, now time.Time) {
+	if id == "" {
+		return
+	}
+	for old, a := range r.by {
+		if now.Sub(a.at) > keepReloads || len(r.by) >= maxReloads {
+			delete(r.by, old)
+		}
+	}
+	r.by[id] = reloaded{at: now, resp: proto.CloneOf(resp)}
+}
