@@ -10,6 +10,9 @@ import (
 // 4.5.3.1.5 allows 512 per line; the meaning stands in the first few lines.
 const maxText = 4096
 
+// maxWord is the length above which letters are no word but an id.
+const maxWord = 30
+
 // maxURLWords bounds the words kept of a known help page's address.
 const maxURLWords = 8
 
@@ -136,6 +139,9 @@ func appendRun(dst []byte, start int, run string) []byte {
 	run = trimJoiners(run)
 	if run == "" {
 		return dst
+	}
+	if len(run) <= maxWord && isLetters(run) {
+		return appendLower(dst, start, run)
 	}
 	var at, slash, colon, dot, digit bool
 	for i := 0; i < len(run); i++ {
@@ -351,7 +357,7 @@ func appendPlain(dst []byte, start int, word string) []byte {
 	switch {
 	case high > 0:
 		return appendFolded(dst, start, word)
-	case digits == 0 && letters > 30:
+	case digits == 0 && letters > maxWord:
 		return appendWord(dst, start, "<id>")
 	case digits == 0:
 		return appendQuoted(dst, start, word)
