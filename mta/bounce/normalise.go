@@ -143,47 +143,55 @@ func appendRun(dst []byte, start int, run string) []byte {
 	if len(run) <= maxWord && isLetters(run) {
 		return appendLower(dst, start, run)
 	}
-	var at, slash, colon, dot, digit bool
-	for i := 0; i < len(run); i++ {
-		switch c := run[i]; {
-		case c == '@':
-			at = true
-		case c == '/':
-			slash = true
-		case c == ':':
-			colon = true
-		case c == '.':
-			dot = true
-		case c >= '0' && c <= '9':
-			digit = true
-		}
-	}
-	if slash || dot {
+	has := marksOf(run)
+	if has.slash || has.dot {
 		if dst, ok := appendURL(dst, start, run); ok {
 			return dst
 		}
 	}
-	if at {
+	switch {
+	case has.at:
 		return appendAddress(dst, start, run)
-	}
-	if colon && digit && isIPv6(run) {
+	case has.colon && has.digit && isIPv6(run):
 		return appendWord(dst, start, "<ip>")
-	}
-	if digit && isTime(run) {
+	case has.digit && isTime(run):
 		return appendWord(dst, start, "<time>")
 	}
-	if dot && !slash {
-		if i := strings.IndexByte(run, ':'); i < 0 || isDigits(run[i+1:]) {
-			host := run
-			if i >= 0 {
-				host = run[:i]
-			}
-			if isHost(host) {
-				return appendHost(dst, start, host)
-			}
+	if has.dot && !has.slash {
+		if host := cutPort(run); isHost(host) {
+			return appendHost(dst, start, host)
 		}
 	}
 	return appendAtoms(dst, start, run)
+}
+
+// marks are the bytes that tell what a run may be.
+type marks struct{ at, slash, colon, dot, digit bool }
+
+func marksOf(run string) (m marks) {
+	for i := 0; i < len(run); i++ {
+		switch c := run[i]; {
+		case c == '@':
+			m.at = true
+		case c == '/':
+			m.slash = true
+		case c == ':':
+			m.colon = true
+		case c == '.':
+			m.dot = true
+		case isDigit(c):
+			m.digit = true
+		}
+	}
+	return m
+}
+
+// cutPort returns the host of "host:25".
+func cutPort(run string) string {
+	if i := strings.IndexByte(run, ':'); i > 0 && isDigits(run[i+1:]) {
+		return run[:i]
+	}
+	return run
 }
 
 // trimJoiners cuts joiners from both ends.

@@ -193,6 +193,18 @@ rules:
 	}
 }
 
+func TestDomainScope(t *testing.T) {
+	table, err := Load([]byte("rules: [{id: own.d, match: {code: [5xx], domain: [example.com, .example.org]}, tag: policy}]"), "own.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for domain, matches := range map[string]bool{"Example.com": true, "a.example.com": false, "a.example.org": true, "example.org": false, "": false} {
+		if got := table.Qualify(Input{Reply: ParseReply("550 kxqz"), Domain: domain}).Rule == "own.d"; got != matches {
+			t.Errorf("%q: matched %v", domain, got)
+		}
+	}
+}
+
 func TestParseReply(t *testing.T) {
 	for line, want := range map[string]smtpc.Reply{
 		"550 5.1.1 User unknown":                          {Code: 550, Enhanced: "5.1.1", Text: "User unknown"},

@@ -68,6 +68,7 @@ type matchEntry struct {
 	Enhanced []string `yaml:"enhanced"` // "5.7.1", "x.7.1", "5.7.*"
 	Phase    []string `yaml:"phase"`
 	Provider []string `yaml:"provider"`
+	Domain   []string `yaml:"domain"` // recipient domain, "example.com"; ".example.com" for those below it
 }
 
 // exampleDoc is a reply that a rule claims, written as one line or with its circumstances.
@@ -333,14 +334,20 @@ func (c *compiler) conditions(r *rule, e *ruleEntry) error {
 		}
 		r.providers = append(r.providers, s)
 	}
+	for _, s := range e.Match.Domain {
+		if s == "" || strings.ContainsAny(s, "*@ ") {
+			return e.errorf("match.domain %q: write a domain such as example.com, or .example.com for all below it", s)
+		}
+		r.domains = append(r.domains, s)
+	}
 	return nil
 }
 
 // phrases compiles a rule's text conditions.
 func (c *compiler) phrases(r *rule, e *ruleEntry, index int32) error {
 	m := e.Match
-	if len(m.Text)+len(m.All)+len(m.Code)+len(m.Enhanced)+len(m.Phase)+len(m.Provider) == 0 {
-		return e.errorf("match is empty; give text, all, code, enhanced, phase or provider")
+	if len(m.Text)+len(m.All)+len(m.Code)+len(m.Enhanced)+len(m.Phase)+len(m.Provider)+len(m.Domain) == 0 {
+		return e.errorf("match is empty; give text, all, code, enhanced, phase, provider or domain")
 	}
 	r.anchored = len(m.Text)+len(m.All) > 0
 	if !r.anchored {
@@ -557,6 +564,17 @@ func (e *ruleEntry) override(v *Verdict, class replyClass) error {
 		}
 		v.Reason = r
 	}
+	if err := e.overrideRetry(v); err != nil {
+		return err
+	}
+	if class != classPermanent && v.Address == AddressSuppress {
+		v.Address = AddressCount
+	}
+	return nil
+}
+
+// overrideRetry applies the rule's own attempts and delay.
+func (e *ruleEntry) overrideRetry(v *Verdict) error {
 	if e.MaxAttempts != nil {
 		if *e.MaxAttempts < 0 {
 			return e.errorf("max_attempts %d is negative; 0 means until the validity ends", *e.MaxAttempts)
@@ -569,9 +587,6 @@ func (e *ruleEntry) override(v *Verdict, class replyClass) error {
 			return e.errorf("retry_after %q: give a duration from 1m to 12h", e.RetryAfter)
 		}
 		v.RetryAfter = d
-	}
-	if class != classPermanent && v.Address == AddressSuppress {
-		v.Address = AddressCount
 	}
 	return nil
 }

@@ -78,6 +78,7 @@ func TestRuleFileErrors(t *testing.T) {
 		"bad reply code":      {rule("match: {code: [5yy]}\n    code: 50"), `match.code "5yy"`},
 		"bad status":          {rule("match: {enhanced: [7.1]}\n    code: 50"), `match.enhanced "7.1"`},
 		"bad phase":           {rule("match: {phase: [lunch]}\n    code: 50"), `match.phase "lunch"`},
+		"bad domain":          {rule("match: {domain: [\"*.com\"]}\n    code: 50"), `match.domain "*.com"`},
 		"bad disposition":     {rule("match: {text: [a b]}\n    code: 50\n    disposition: maybe"), `disposition "maybe" is unknown`},
 		"delivered":           {rule("match: {text: [a b]}\n    code: 50\n    disposition: delivered"), `disposition "delivered" is unknown`},
 		"bad reason":          {rule("match: {text: [a b]}\n    code: 50\n    reason: because"), `reason "because" is unknown`},

@@ -158,16 +158,6 @@ var statusTable = []statusMeaning{
 	{7, 30, "tls", "tls", false},
 }
 
-// lookupStatus returns the registry's row for a code.
-func lookupStatus(s status) (statusMeaning, bool) {
-	for _, m := range statusTable {
-		if m.subject == s.subject && m.detail == s.detail {
-			return m, s.class == 4 || s.class == 5
-		}
-	}
-	return statusMeaning{}, false
-}
-
 // ParseReply reads a reply as it stands in logs and on command lines,
 // "550 5.1.1 User unknown", also with several lines. What does not begin with a
 // reply code becomes a reply without one.

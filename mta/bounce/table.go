@@ -69,6 +69,7 @@ type rule struct {
 	statuses  []statusPattern
 	phases    []smtpc.Phase
 	providers []string
+	domains   []string
 	verdicts  [3]Verdict // by reply class
 }
 
@@ -278,6 +279,8 @@ func (t *Table) refusal(s *scan, r *rule) string {
 		return "phase"
 	case len(r.providers) > 0 && !slices.ContainsFunc(r.providers, func(id string) bool { return t.isProvider(s, id) }):
 		return "provider"
+	case len(r.domains) > 0 && !slices.ContainsFunc(r.domains, func(d string) bool { return inDomain(s.in.Domain, d) }):
+		return "recipient domain"
 	}
 	for _, group := range r.all {
 		if !t.occursAny(s, group) {
@@ -288,6 +291,14 @@ func (t *Table) refusal(s *scan, r *rule) string {
 		return "an excluding phrase"
 	}
 	return ""
+}
+
+// inDomain reports whether domain is want, or below it when want begins with a dot.
+func inDomain(domain, want string) bool {
+	if want[0] == '.' {
+		return len(domain) > len(want) && strings.EqualFold(domain[len(domain)-len(want):], want)
+	}
+	return strings.EqualFold(domain, want)
 }
 
 // isProvider reports whether the reply comes from the provider: as the caller

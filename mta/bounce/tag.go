@@ -8,7 +8,6 @@ type preset struct {
 	path    PathEffect
 	hold    Hold
 	reason  Reason
-	soft    bool // Adobe type soft although the code's is another
 	// final5xx ends the message at a 5xx although its code would be retried.
 	final5xx bool
 	// retry5xx keeps the message at a 5xx although its code would be final.

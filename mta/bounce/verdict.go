@@ -28,7 +28,7 @@ type Input struct {
 	Provider string
 	// Host is the MX host that answered, empty when unknown.
 	Host string
-	// Domain is the recipient domain, empty when unknown.
+	// Domain is the recipient domain, empty when unknown; rules may be scoped to it.
 	Domain string
 }
 
