@@ -226,11 +226,14 @@ func (c *Core) releaseUnserved(g *group) {
 	}
 	for _, l := range g.lines {
 		if l.sessions.n == 0 && !c.comingSoon(l) {
-			c.releaseLine(l)
+			c.releaseClaims(l)
+			if l.inWaiters.on == nil && l.inSlot.on == nil {
+				c.unpin(l)
+			}
 		}
 	}
 	for _, l := range g.lanes {
-		if l.queues[Bulk].loaded+l.queues[Transactional].loaded > 0 && !c.served(l) {
+		if !c.served(l) {
 			c.releaseLane(l)
 		}
 	}
@@ -249,7 +252,13 @@ func (c *Core) served(l *lane) bool {
 	return false
 }
 
+// releaseLane gives back what is loaded for a lane, pinned or not.
 func (c *Core) releaseLane(l *lane) {
+	for _, ln := range l.group.lines {
+		if ln.pinned.n > 0 && l.pool.has(ln.source) {
+			c.unpin(ln)
+		}
+	}
 	for class := range l.queues {
 		for q := &l.queues[class]; len(q.ready) > 0; {
 			r := q.ready[0].ready.head
@@ -262,11 +271,8 @@ func (c *Core) releaseLane(l *lane) {
 	}
 }
 
-// releaseLine gives back what is pinned to or claimed on a line.
-func (c *Core) releaseLine(l *line) {
-	for m := l.pinned.head; m != nil; m = l.pinned.head {
-		c.recall(m)
-	}
+// releaseClaims gives back what is claimed on a line and not sent.
+func (c *Core) releaseClaims(l *line) {
 	for class := range l.ready {
 		for m := l.ready[class].head; m != nil; m = l.ready[class].head {
 			c.recall(m)

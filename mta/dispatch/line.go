@@ -147,7 +147,7 @@ func (c *Core) pinLine(m *msg) *line {
 		return nil
 	}
 	l := c.lineOf(m.run.flow.lane.group, m.pin)
-	if !c.sendable(l) {
+	if !c.sendable(l) || l.pinned.n >= loadPerLine {
 		return nil
 	}
 	return l
@@ -165,7 +165,12 @@ func (c *Core) unpin(l *line) {
 
 // comingSoon reports whether a line without a session waits for a moment only.
 func (c *Core) comingSoon(l *line) bool {
-	return c.usable(l) && l.timer.armed() && l.timer.at <= c.now+int64(soon)
+	if !c.usable(l) {
+		return false
+	}
+	end := c.now + int64(soon)
+	return l.timer.armed() && l.timer.at <= end ||
+		l.path.waiters.head == l && c.now < l.path.openAt && l.path.openAt <= end
 }
 
 // free is how many sessions of the line have nothing to do, those being opened included.
@@ -195,7 +200,7 @@ func (l *line) wantsOwn() bool { return l.unsent()+l.pinned.n > 0 && l.opening+l
 
 // lineWants reports whether a line should get one more session.
 func (c *Core) lineWants(l *line) bool {
-	if !c.eligible(l, true) {
+	if !c.eligible(l) {
 		return false
 	}
 	if l.wantsOwn() {
@@ -211,14 +216,9 @@ func (c *Core) lineWants(l *line) bool {
 
 // openOwn opens a session for mail that only this line can send.
 func (c *Core) openOwn(l *line) {
-	if l.wantsOwn() && c.eligible(l, l.transactional()) {
+	if l.wantsOwn() && c.eligible(l) {
 		c.open(l)
 	}
-}
-
-func (l *line) transactional() bool {
-	return l.ready[Transactional].n+l.claiming[Transactional] > 0 ||
-		l.pinned.n > 0 && l.pinned.head.class() == Transactional
 }
 
 // openFor opens sessions for a lane until its mail has enough, or no source may.
@@ -243,7 +243,7 @@ func (c *Core) choose(l *lane) *line {
 			continue
 		}
 		ln := c.lineOf(l.group, src)
-		if !c.eligible(ln, l.queues[Transactional].any()) {
+		if !c.eligible(ln) {
 			continue
 		}
 		if best == nil || ln.load()*best.source.weight() < best.load()*ln.source.weight() {
@@ -256,14 +256,12 @@ func (c *Core) choose(l *lane) *line {
 	return best
 }
 
-func (q *queue) any() bool { return len(q.ready)+q.starving.n+q.hungry.n > 0 }
-
 // load is how many sessions the line would have with one more.
 func (l *line) load() int { return l.opening + l.open + 1 }
 
-// eligible reports whether a line may ask for a connection now. When only time
-// is missing, the line is looked at again then.
-func (c *Core) eligible(l *line, transactional bool) bool {
+// eligible reports whether the line itself may ask for a connection now. When
+// its back-off is what is missing, it is looked at again at its end.
+func (c *Core) eligible(l *line) bool {
 	if !c.usable(l) || l.timer.armed() || l.inWaiters.on != nil || l.inSlot.on != nil {
 		return false
 	}
@@ -274,7 +272,7 @@ func (c *Core) eligible(l *line, transactional bool) bool {
 		c.lineTimers.arm(l, l.until)
 		return false
 	}
-	return c.mailAllowed(l, transactional) && !c.draining(l)
+	return !c.draining(l)
 }
 
 // draining reports whether an older line of the same source still has sessions.
@@ -283,23 +281,6 @@ func (c *Core) draining(l *line) bool {
 		if o.obsolete && o.source == l.source && o.sessions.n > 0 {
 			return true
 		}
-	}
-	return false
-}
-
-// mailAllowed reports whether a new session would have something to send: none
-// is opened to wait for a rate, a quota or the end of a rest.
-func (c *Core) mailAllowed(l *line, transactional bool) bool {
-	gov := l.path.gov
-	hold, at := gov.AllowMessage(c.at, transactional)
-	if hold == mxrules.HoldNone && l.unsent() == 0 {
-		hold, at = gov.AllowClaim(c.at, transactional)
-	}
-	if hold == mxrules.HoldNone {
-		return true
-	}
-	if l.sessions.n == 0 && !at.IsZero() {
-		c.lineTimers.arm(l, max(at.UnixNano(), c.now+1))
 	}
 	return false
 }

@@ -21,9 +21,10 @@ type path struct {
 	leaving   int // sessions asked to close or retiring
 	claimTurn turn
 	sendTurn  turn
-	holding   bool  // the governor held the last message offered
-	sendAt    int64 // until then
-	connHold  mxrules.Hold
+	holding   bool         // the governor held the last message offered
+	sendAt    int64        // until then
+	openHold  mxrules.Hold // what held the last line that wanted a connection
+	openAt    int64        // until then; 0: not by time
 
 	claimers list[line]    // lines that want to claim
 	senders  [2]list[line] // lines with credit and claimed mail, by class
@@ -340,21 +341,55 @@ func (c *Core) allowed(p *path, class Class) bool {
 	return !p.holding
 }
 
+// holdOf says what keeps a line's path from one more session, and until when.
+// None is opened to wait long for a rate or a quota; one that has sessions gets
+// no other while a rate holds them, but one that has none gets its part of it.
+func (c *Core) holdOf(l *line) (mxrules.Hold, int64) {
+	gov := l.path.gov
+	transactional := l.transactional()
+	hold, at := gov.AllowMessage(c.at, transactional)
+	if hold == mxrules.HoldNone && l.unsent() == 0 {
+		hold, at = gov.AllowClaim(c.at, transactional)
+	}
+	if hold != mxrules.HoldNone {
+		until := nanos(at)
+		if l.sessions.n == 0 {
+			until -= int64(c.cfg.IdleTimeout / 2)
+		}
+		if until > c.now {
+			return hold, until
+		}
+	}
+	hold, at = gov.AllowConnection(c.at)
+	return hold, nanos(at)
+}
+
+// transactional reports whether the line would have transactional mail to send.
+func (l *line) transactional() bool {
+	if l.ready[Transactional].n+l.claiming[Transactional] > 0 || l.pinned.n > 0 && l.pinned.head.class() == Transactional {
+		return true
+	}
+	for _, ln := range l.group.lanes {
+		if ln.queues[Transactional].any() && ln.pool.has(l.source) {
+			return true
+		}
+	}
+	return false
+}
+
+// any reports whether the queue has mail in memory or in the store.
+func (q *queue) any() bool { return len(q.ready)+q.starving.n+q.hungry.n > 0 }
+
 // serveWaiters gives free connections to the lines that wait for one, in order.
+// A line that still wants more afterwards goes behind the others.
 func (c *Core) serveWaiters(p *path) {
 	for n := p.waiters.n; n > 0; n-- {
 		l := p.waiters.pop()
-		if !c.lineWants(l) {
-			c.dirtyGroups.push(l.group)
-			continue
-		}
-		switch c.dial(l) {
-		case dialHeld:
+		if c.lineWants(l) && c.dial(l) == dialHeld {
 			p.waiters.pushFront(l)
 			c.reclaimConnection(p, l)
 			return
-		case dialed:
-			c.dirtyGroups.push(l.group) // for more of them, behind the others
 		}
+		c.dirtyGroups.push(l.group)
 	}
 }

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -138,7 +139,9 @@ func (c *chaos) event(rt *rapid.T) {
 		c.unsuspend(fmt.Sprint(c.rng.IntN(3)))
 	case 9:
 		id := DeliveryID(1 + c.rng.IntN(3))
-		c.do(func(core *Core) { core.UpdateDelivery(c.now, id, []string{"main", "none"}[c.rng.IntN(2)], c.rng.IntN(120)) })
+		c.do(func(core *Core) {
+			core.UpdateDelivery(c.now, id, []string{"main", "none"}[c.rng.IntN(2)], c.rng.IntN(120))
+		})
 	case 10:
 		if l := c.msgs[1+MsgID(c.rng.IntN(int(c.lastMsg)+1))]; l != nil && (l.place == "loaded" || l.place == "claimed") {
 			c.do(func(core *Core) { core.Recall(c.now, l.id) })
@@ -254,6 +257,7 @@ func replay(t *rapid.T, seed uint64) uint64 {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	l := mxrules.Limits{Connections: 3, MessagesPerConnection: 4, MessageRate: mxrules.Rate{Count: 20, Per: time.Second}}
 	w := newWorld(t, Config{MaxSessions: 5, Seed: seed}, onePool("a", "b"), limited(t, l))
+	w.trace = fnv.New64a()
 	c := &chaos{world: w, rt: t, rng: rng, broken: map[string]bool{}}
 	w.jitter(rng)
 	for i := range 6 {

@@ -34,9 +34,8 @@ type dialResult uint8
 
 const (
 	dialed   dialResult = iota
-	dialHeld            // as many connections as may be
+	dialHeld            // by the path
 	dialSlot            // no session slot; the line waits for one
-	dialTime            // a rate or a rest; the line's timer is armed
 )
 
 // open opens a session on a line, behind the lines that wait already.
@@ -51,17 +50,10 @@ func (c *Core) open(l *line) {
 	}
 }
 
-// dial opens a session if the governor and the slots allow.
+// dial opens a session if the path and the slots allow.
 func (c *Core) dial(l *line) dialResult {
-	p := l.path
-	hold, at := p.gov.AllowConnection(c.at)
-	if hold != mxrules.HoldNone {
-		p.connHold = hold
-		if at.IsZero() {
-			return dialHeld
-		}
-		c.lineTimers.arm(l, max(at.UnixNano(), c.now+1))
-		return dialTime
+	if c.heldBack(l) {
+		return dialHeld
 	}
 	if !c.slotFree(l) {
 		c.queueSlot(l)
@@ -69,6 +61,20 @@ func (c *Core) dial(l *line) dialResult {
 	}
 	c.connect(l)
 	return dialed
+}
+
+// heldBack reports whether the line's path keeps it from a session; the path is
+// looked at again when that may end.
+func (c *Core) heldBack(l *line) bool {
+	p := l.path
+	p.openHold, p.openAt = c.holdOf(l)
+	if p.openHold == mxrules.HoldNone {
+		return false
+	}
+	if p.openAt != 0 {
+		c.pathTimers.armBy(p, max(p.openAt, c.now+1))
+	}
+	return true
 }
 
 func (c *Core) connect(l *line) {
@@ -123,7 +129,7 @@ func (c *Core) SessionOpened(now time.Time, id SessionID) {
 // credit makes a session ready for a message, or ends it.
 func (c *Core) credit(s *session) {
 	l := s.line
-	if s.leaving || !c.usable(l) && (l.source.removed || l.obsolete) {
+	if s.leaving || l.source.removed || l.obsolete {
 		c.close(s)
 		return
 	}

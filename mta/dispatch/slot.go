@@ -69,17 +69,12 @@ func (c *Core) pumpSlots() bool {
 // takeSlot opens the session that a line waited for, if it still wants one.
 func (c *Core) takeSlot(l *line) {
 	c.dirtyGroups.push(l.group)
-	if !c.lineWants(l) {
-		return
-	}
-	hold, at := l.path.gov.AllowConnection(c.at)
 	switch {
-	case hold == mxrules.HoldNone:
-		c.connect(l)
-	case at.IsZero():
+	case !c.lineWants(l):
+	case c.heldBack(l):
 		l.path.waiters.push(l)
 	default:
-		c.lineTimers.arm(l, max(at.UnixNano(), c.now+1))
+		c.connect(l)
 	}
 }
 
@@ -181,7 +176,7 @@ func (c *Core) turnOver(s *session) bool {
 // reclaimConnection makes a session of another line on the path end, when that
 // is the only way for line w to get its turn.
 func (c *Core) reclaimConnection(p *path, w *line) {
-	if p.leaving >= p.waiters.n || p.connHold != mxrules.HoldConnections {
+	if p.leaving >= p.waiters.n || p.openHold != mxrules.HoldConnections {
 		return
 	}
 	var largest *session

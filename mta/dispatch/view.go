@@ -229,7 +229,7 @@ func (c *Core) lineWait(l *line) Wait {
 		return Wait{Cause: CauseQueue}
 	case s.Hold != mxrules.HoldNone:
 		return Wait{Cause: CauseRate, Until: s.Until, Text: s.Hold.String()}
-	case l.inSlot.on != nil:
+	case l.inSlot.on != nil && l.open == 0:
 		return Wait{Cause: CauseSlot, Text: "all session slots are in use"}
 	}
 	return Wait{Cause: CauseQueue, Text: l.failed}

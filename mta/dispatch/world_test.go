@@ -3,7 +3,7 @@ package dispatch
 import (
 	"container/heap"
 	"fmt"
-	"hash/fnv"
+	"hash"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -60,7 +60,8 @@ type world struct {
 
 	sent    []sending
 	changes []Action
-	trace   interface{ Sum64() uint64 }
+	trace   hash.Hash64
+	recent  []string
 	actions int
 	note    func(Action)
 }
@@ -173,7 +174,6 @@ func newWorld(t tester, cfg Config, pools []Pool, rules *mxrules.Rules) *world {
 	}
 	w.dial = func(Action) *Evidence { return nil }
 	w.reply = func(Action, *letter) answer { return answer{after: 50 * time.Millisecond} }
-	w.trace = fnv.New64a()
 	w.c = New(cfg, pools, rules)
 	return w
 }
@@ -320,6 +320,11 @@ func (w *world) act() {
 	for _, name := range w.slotQueue() {
 		w.waited[name] = true
 	}
+	for key, p := range w.c.paths {
+		if claimed := w.ledger(key).claimed; p.claimed != claimed {
+			w.fail("the core counts %d claimed on %s, the world %d", p.claimed, key, claimed)
+		}
+	}
 	if w.c.unsettled != w.unsettled {
 		w.fail("the core counts %d unsettled, the world %d", w.c.unsettled, w.unsettled)
 	}
@@ -335,7 +340,13 @@ func (w *world) slotQueue() (names []string) {
 
 func (w *world) carryOut(a Action) {
 	w.actions++
-	fmt.Fprintf(w.trace.(interface{ Write([]byte) (int, error) }), "%d %+v\n", w.now.UnixNano(), a)
+	if w.actions > 100_000+500*len(w.msgs) {
+		w.fail("%d actions for %d messages: %v", w.actions, len(w.msgs), w.recent)
+	}
+	w.recent = append(w.recent[max(0, len(w.recent)-30):], fmt.Sprint(w.now.Sub(start), " ", a.Kind, " ", a.Path, " ", a.Session, " ", a.Msg, a.Msgs, "\n"))
+	if w.trace != nil {
+		fmt.Fprintf(w.trace, "%d %+v\n", w.now.UnixNano(), a)
+	}
 	if w.note != nil {
 		w.note(a)
 	}
@@ -769,7 +780,13 @@ func (w *world) finish(most time.Duration) {
 			n++
 		}
 	}
-	w.fail("%d messages are left; Wake %v", w.left(), w.c.Wake())
+	for _, p := range w.c.paths {
+		w.t.Errorf("path %s: claimed %d open %d leaving %d claimers %d waiters %d senders %d %d state %+v", p.key, p.claimed, p.open, p.leaving, p.claimers.n, p.waiters.n, p.senders[0].n, p.senders[1].n, p.gov.State(w.now))
+	}
+	w.c.eachLine(func(l *line) {
+		w.t.Errorf("line %s>%.10s: %d sessions, %d opening, %d open, %d idle, pinned %d, ready %d %d, claiming %v, claimed %d, timer %v, waits %v slots %v", l.source.Name, l.group.key, l.sessions.n, l.opening, l.open, l.idle.n, l.pinned.n, l.ready[0].n, l.ready[1].n, l.claiming, l.claimed, l.timer, l.inWaiters.on != nil, l.inSlot.on != nil)
+	})
+	w.fail("%d messages are left; Wake %v, last actions: %v", w.left(), w.c.Wake(), w.recent)
 }
 
 // checkDone judges that nothing was lost or doubled.
