@@ -56,7 +56,7 @@ func (t *txn) create(d *campaign.Delivery, tenant uint32) (*work, error) {
 		return nil, err
 	}
 	if taken {
-		return nil, fmt.Errorf("delivery %q: %w", d.ID, campaign.ErrExists)
+		return nil, &campaign.ExistsError{Resource: "deliveries/" + d.ID}
 	}
 	w := &work{by: map[string]*campaign.DestinationCounters{}, record: true, counted: true}
 	t.seq.delivery++

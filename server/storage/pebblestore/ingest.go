@@ -107,7 +107,7 @@ func (t *txn) add(w *work, list []prepared) (added campaign.Added, err error) {
 			return added, err
 		}
 	}
-	added = campaign.Added{DurableIndex: last, Accepted: chunk.accepted, Ignored: chunk.ignored}
+	added = campaign.Added{DurableIndex: last, Accepted: chunk.accepted, Ignored: int64(len(chunk.ignored)), IgnoredIndexes: chunk.ignored}
 	if last == w.state.Counters.LastIndex {
 		return added, nil
 	}
@@ -121,11 +121,12 @@ func (t *txn) add(w *work, list []prepared) (added campaign.Added, err error) {
 
 // chunk is what one operation takes in.
 type chunk struct {
-	t                 *txn
-	w                 *work
-	seen              map[[hashSize]byte]bool // addresses that the operation stores
-	known             *addressFilter
-	accepted, ignored int64
+	t        *txn
+	w        *work
+	seen     map[[hashSize]byte]bool // addresses that the operation stores
+	known    *addressFilter
+	accepted int64
+	ignored  []int64 // indexes
 }
 
 func (c *chunk) add(p *prepared) error {
@@ -148,7 +149,7 @@ func (c *chunk) add(p *prepared) error {
 		}
 	}
 	if reason != 0 {
-		c.ignored++
+		c.ignored = append(c.ignored, p.item.Index)
 		c.t.ignore(c.w, p, reason, uint64(p.item.Index), c.w.state.Handover)
 		return nil
 	}

@@ -28,7 +28,7 @@ func (s *Store) Message(ctx context.Context, delivery string, id mta.MessageID) 
 	}
 	e, err := s.entry(s.db, d, id)
 	if err == nil && e == nil {
-		err = fmt.Errorf("message %s of delivery %q: %w", id, delivery, campaign.ErrNotFound)
+		err = &campaign.NotFoundError{Resource: "deliveries/" + delivery + "/messages/" + id.String()}
 	}
 	return e, err
 }

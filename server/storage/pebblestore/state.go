@@ -298,7 +298,7 @@ func (t *txn) byID(id string) (*work, error) {
 	return w, err
 }
 
-func notFound(id string) error { return fmt.Errorf("delivery %q: %w", id, campaign.ErrNotFound) }
+func notFound(id string) error { return &campaign.NotFoundError{Resource: "deliveries/" + id} }
 
 // byHandover finds a delivery by its hand-over; nil when it is gone.
 func (t *txn) byHandover(handover uint64) (*work, error) {

@@ -109,7 +109,7 @@ func TestLifeOfADelivery(t *testing.T) {
 	s := open(t, vfs.NewMem())
 	must[*campaign.Delivery](t)(s.Create(ctx, draft("d1"), campaign.Request{}))
 	added := must[campaign.Added](t)(s.Add(ctx, "d1", items(1, 10, "a.test", "b.test")))
-	if added != (campaign.Added{DurableIndex: 10, Accepted: 10}) {
+	if added.DurableIndex != 10 || added.Accepted != 10 || added.Ignored != 0 {
 		t.Fatalf("added %+v", added)
 	}
 	d := start(t, s, "d1")
