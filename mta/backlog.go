@@ -235,6 +235,9 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 	}
 	r.lastMsg++
 	h := &held{id: r.lastMsg, msg: m, run: ru}
+	if !m.State.FirstClaim.IsZero() {
+		h.mailID = r.messageID(m.ID, ru.ho)
+	}
 	r.byID[m.ID] = h
 	ru.held = append(ru.held, h)
 	switch {

@@ -77,10 +77,10 @@ func (e *expiry) look(r *Relay, now time.Time) {
 			e.sweeps = map[uint64]bool{}
 		}
 		e.sweeps[ho.ID] = true
-		waits := r.waitsOf(now, ho)
+		end := &ending{ho: ho, waits: r.waitsOf(now, ho)}
 		r.closeHandover(now, ho)
 		id, by := ho.ID, ho.Expires
-		r.work(func() { r.sweep(id, by, waits) })
+		r.work(func() { r.sweep(id, by, end) })
 	}
 	if !e.own.IsZero() && !e.own.After(now) && !e.sweeping && !r.stopping {
 		e.own, e.sweeping = time.Time{}, true
@@ -90,8 +90,8 @@ func (e *expiry) look(r *Relay, now time.Time) {
 }
 
 // sweep expires everything unfinished of a hand-over.
-func (r *Relay) sweep(handover uint64, by time.Time, waits map[uint32]string) {
-	for r.sweepOnce(handover, by, waits) {
+func (r *Relay) sweep(handover uint64, by time.Time, end *ending) {
+	for r.sweepOnce(handover, by, end) {
 		if !r.pause(sweepAgain) {
 			return
 		}
@@ -101,7 +101,7 @@ func (r *Relay) sweep(handover uint64, by time.Time, waits map[uint32]string) {
 
 // sweepOwn expires the messages whose own validity ended, and finds the next end.
 func (r *Relay) sweepOwn(by time.Time) {
-	again := r.sweepOnce(0, by, nil)
+	again := r.sweepOnce(0, by, &ending{})
 	next, _, err := r.cfg.Store.Unfinished(r.ctx, 0, by.Add(2*MaxValidity), MessageID{}, 1)
 	if err != nil {
 		r.broken("looking for the next expiry", err)
@@ -140,7 +140,7 @@ func (r *Relay) pause(d time.Duration) bool {
 // sweepOnce goes over the unfinished messages once, page by page, each page made
 // durable before the next is read. It answers whether some were in memory, and so
 // have to be looked for again.
-func (r *Relay) sweepOnce(handover uint64, by time.Time, waits map[uint32]string) (again bool) {
+func (r *Relay) sweepOnce(handover uint64, by time.Time, end *ending) (again bool) {
 	after := MessageID{}
 	for {
 		page, done, err := r.cfg.Store.Unfinished(r.ctx, handover, by, after, sweepPage)
@@ -149,7 +149,7 @@ func (r *Relay) sweepOnce(handover uint64, by time.Time, waits map[uint32]string
 			return false
 		}
 		if len(page) > 0 {
-			skipped, ok := r.expirePage(page, waits)
+			skipped, ok := r.expirePage(page, end)
 			if !ok {
 				return false
 			}
@@ -164,7 +164,7 @@ func (r *Relay) sweepOnce(handover uint64, by time.Time, waits map[uint32]string
 
 // expirePage expires those messages of a page that are not in memory, and waits
 // until that is durable. Those in memory are given back unless being sent.
-func (r *Relay) expirePage(page []*Message, waits map[uint32]string) (skipped, ok bool) {
+func (r *Relay) expirePage(page []*Message, end *ending) (skipped, ok bool) {
 	durable := make(chan struct{})
 	if r.call(r.ctx, func(now time.Time) {
 		for _, m := range page {
@@ -177,9 +177,15 @@ func (r *Relay) expirePage(page []*Message, waits map[uint32]string) (skipped, o
 			}
 			h := &held{msg: m}
 			r.byID[m.ID] = h
-			text := waits[m.ID.Domain]
-			if ho := r.handovers[m.ID.Handover]; ho != nil && ho.runs[m.ID.Domain] != nil {
+			ho, text := end.ho, end.waits[m.ID.Domain]
+			if ho == nil {
+				ho = r.handovers[m.ID.Handover]
+			}
+			if ho != nil && ho.runs[m.ID.Domain] != nil {
 				text = heldBy(r.core.Waiting(now, ho.runs[m.ID.Domain].id))
+			}
+			if ho != nil && !m.State.FirstClaim.IsZero() {
+				h.mailID = r.messageID(m.ID, ho)
 			}
 			r.expire(now, h, text)
 		}
@@ -193,6 +199,13 @@ func (r *Relay) expirePage(page []*Message, waits map[uint32]string) (skipped, o
 	case <-r.ctx.Done():
 		return skipped, false
 	}
+}
+
+// ending is a hand-over whose validity ended; of messages with their own validity
+// it is empty.
+type ending struct {
+	ho    *handover
+	waits map[uint32]string // what held the mail of each domain number
 }
 
 // waitsOf says what holds the mail of each run of a hand-over.

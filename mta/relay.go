@@ -158,13 +158,16 @@ func (r *Relay) Start(ctx context.Context) ([]LostClaim, error) {
 		r.core.RestoreUsage(now, key, usage)
 	}
 	for _, lost := range rec.Lost {
-		r.log.Warn("claimed and not settled when the last process ended; may be repeated",
+		r.log.Debug("claimed and not settled when the last process ended; may be repeated",
 			"message", lost.Name, "message_id", lost.MessageID, "claims_lost", lost.Claims)
 	}
 	go r.own()
 	go r.writer.run()
 	for _, h := range rec.Handovers {
 		r.HandOver(h)
+	}
+	if len(rec.Lost) > 0 {
+		r.log.Warn("messages were claimed and not settled when the last process ended: at most these are repeated", "count", len(rec.Lost))
 	}
 	r.log.Info("relay started", "handovers", len(rec.Handovers), "claimed_unsettled", len(rec.Lost), "epoch", rec.Epoch)
 	return rec.Lost, nil

@@ -142,8 +142,7 @@ func (r *Relay) prepare(h *held, now time.Time) (mail, error) {
 }
 
 // messageID is `<token>@<bounce domain>`: the return path and the Message-ID at once.
-func (r *Relay) messageID(h *held) string {
-	id, ho := h.msg.ID, h.run.ho
+func (r *Relay) messageID(id MessageID, ho *handover) string {
 	token := r.cfg.Tokens.Token(returnpath.Ref{
 		Handover: id.Handover, Domain: id.Domain, Lane: id.Lane, Order: id.Order, Delivery: ho.Delivery,
 	})

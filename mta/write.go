@@ -205,7 +205,7 @@ func (r *Relay) claim(a *dispatch.Action) {
 		if h.msg.State.FirstClaim.IsZero() {
 			h.msg.State.FirstClaim = now
 		}
-		h.mailID = r.messageID(h)
+		h.mailID = r.messageID(h.msg.ID, h.run.ho)
 		claims = append(claims, Claim{Message: h.msg, Time: now, MessageID: h.mailID})
 		list = append(list, h)
 	}
