@@ -57,7 +57,7 @@ type mask struct {
 // mask checks the paths of a field mask against the fields that can be changed.
 func (v *violations) mask(paths []string) mask {
 	const field = "update_mask"
-	m := mask{paths: paths, calls: map[Call]string{}}
+	m := mask{calls: map[Call]string{}}
 	if len(paths) == 0 {
 		v.add(field, "", "is missing", "name the fields to change: "+strings.Join(updatableNames(), ", "))
 	}
@@ -73,8 +73,11 @@ func (v *violations) mask(paths []string) mask {
 			v.add(field, path, "cannot be changed", "create a delivery of the other tenant")
 		case !known || !pathExists((&veredusv1.Delivery{}).ProtoReflect().Descriptor(), path):
 			v.add(field, path, "is no field that can be changed", "use "+strings.Join(updatableNames(), ", "))
-		case m.calls[call] == "":
-			m.calls[call] = path
+		default:
+			m.paths = append(m.paths, path)
+			if m.calls[call] == "" {
+				m.calls[call] = path
+			}
 		}
 	}
 	return m

@@ -228,11 +228,10 @@ func (v *violations) sender(field string, s *veredusv1.Sender) {
 	v.address(field+".reply_to", s.GetReplyTo())
 }
 
-// content checks sizes and header names. What templates say is checked when the
-// delivery is prepared: a draft may be unfinished.
+// content checks the names of headers; whole checks its size. What templates say is
+// checked when the delivery is prepared: a draft may be unfinished.
 func (v *violations) content(field string, c *veredusv1.Content) {
-	if size := contentSize(c); size > maxContent {
-		v.add(field, "", fmt.Sprintf("is %d octets together", size), fmt.Sprintf("shorten it to %d", maxContent))
+	if contentSize(c) > maxContent {
 		return
 	}
 	names := compose.Source{}
