@@ -67,3 +67,14 @@ func BenchmarkLoad(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkQualifyHostile is a reply written to be slow: as long as is looked
+// at, all of it words that rules know.
+func BenchmarkQualifyHostile(b *testing.B) {
+	table := Default()
+	in := Input{Reply: ParseReply("550 " + strings.Repeat("mailbox user full quota exceeded relay spam ip blocked is not ", 300))}
+	b.ReportAllocs()
+	for b.Loop() {
+		table.Qualify(in)
+	}
+}

@@ -78,8 +78,8 @@ func percent(part, whole int) float64 { return 100 * float64(part) / float64(max
 
 // The floor of the evaluation, in percent. Raise it when the rules improve.
 const (
-	floorAcceptable     = 97.0
-	ceilingUndetermined = 1.0
+	floorAcceptable     = 98.0
+	ceilingUndetermined = 0.5
 	ceilingFalseHard    = 0.5
 	ceilingMissedHard   = 1.5
 )

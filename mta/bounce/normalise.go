@@ -403,23 +403,28 @@ func isContraction(s string) bool {
 	return len(s) == 1 && (s[0]|0x20 == 't' || s[0]|0x20 == 's') || strings.EqualFold(s, "re") || strings.EqualFold(s, "ve")
 }
 
+// firstIdeograph begins the scripts that are written without spaces: radicals,
+// kana, Han and Hangul follow it.
+const firstIdeograph = 0x2E80
+
 // appendFolded appends a word with letters above ASCII: lower case, Latin
-// accents folded. Words of scripts without spaces stay as they are.
+// accents folded. Words of scripts without spaces stay as they are, parted from
+// Latin ones.
 func appendFolded(dst []byte, start int, word string) []byte {
 	dst = appendSpace(dst, start)
+	wide := false
 	for i := 0; i < len(word); {
-		if word[i] < utf8.RuneSelf {
-			if word[i] == '\'' {
-				dst = appendSpace(dst, start)
-			} else {
-				dst = append(dst, lowerByte(word[i]))
-			}
-			i++
-			continue
-		}
 		r, size := decode(word[i:])
+		if i > 0 && wide != (r >= firstIdeograph) {
+			dst = appendSpace(dst, start)
+		}
+		wide = r >= firstIdeograph
 		i += size
 		switch {
+		case r == '\'':
+			dst = appendSpace(dst, start)
+		case r < utf8.RuneSelf:
+			dst = append(dst, lowerByte(byte(r)))
 		case r == '’' || r == 'ʼ':
 			dst = appendSpace(dst, start)
 		case r < 0x180:

@@ -108,7 +108,7 @@ func (p codePattern) matches(code int) bool { return code >= p.low && code <= p.
 type hit struct{ lit, start, end int32 }
 
 // maxHits bounds the occurrences kept of one text.
-const maxHits = 512
+const maxHits = 256
 
 // scan is the working memory of one qualification.
 type scan struct {
