@@ -1,0 +1,266 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/veredus/veredus/integration/world"
+	"github.com/veredus/veredus/integration/world/serve"
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+)
+
+// tally is our ledger: what the feedback stream told, in a few octets for each
+// recipient.
+type tally struct {
+	mu        sync.Mutex
+	started   time.Time
+	byDomain  map[string]int // recipient domain to provider
+	providers []provider
+	seed      maphash.Seed
+	delivered []uint64            // hashes of Message-IDs
+	uncertain map[uint64]struct{} // hashes of those that may have been delivered
+	firsts    firstAttempts
+}
+
+// provider is one receiver's part of our ledger.
+type provider struct {
+	name       string
+	recipients int64
+	sent       int64
+	failed     int64
+	cancelled  int64
+	deferrals  int64 // attempts that were deferred
+	attempts   int64
+}
+
+func (p *provider) text() string {
+	return fmt.Sprintf("sent %s  failed %s  deferrals %s", thousands(p.sent), thousands(p.failed), thousands(p.deferrals))
+}
+
+// newTally knows the receivers by their data and counts who writes to whom.
+func newTally(w *world.World, recipients int) *tally {
+	t := &tally{
+		byDomain: map[string]int{}, seed: maphash.MakeSeed(), uncertain: map[uint64]struct{}{},
+		delivered: make([]uint64, 0, recipients),
+	}
+	for _, r := range w.Receivers {
+		for _, domain := range r.Domains {
+			t.byDomain[domain.Name] = len(t.providers)
+		}
+		t.providers = append(t.providers, provider{name: r.Name})
+	}
+	return t
+}
+
+// expect counts the recipients of each provider.
+func (t *tally) expect(w world.World, recipients int, seed uint64) {
+	for r := range world.Recipients(w, recipients, seed) {
+		t.providers[t.of(r.Address)].recipients++
+	}
+}
+
+func (t *tally) of(address string) int {
+	return t.byDomain[address[strings.LastIndexByte(address, '@')+1:]]
+}
+
+// add takes a batch of events; the end of the delivery is errWatched.
+func (t *tally) add(events []*veredusv1.FeedbackEvent) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range events {
+		if ended(e) {
+			return errWatched
+		}
+		if e.GetMessage() != "" {
+			t.message(e)
+		}
+	}
+	return nil
+}
+
+func (t *tally) message(e *veredusv1.FeedbackEvent) {
+	p := &t.providers[t.of(e.GetRecipient())]
+	id := maphash.String(t.seed, e.GetMessageId())
+	if e.GetDeliveryUncertain() {
+		t.uncertain[id] = struct{}{}
+	}
+	switch e.GetType() {
+	case veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED:
+		p.sent++
+		p.attempts++
+		t.delivered = append(t.delivered, id)
+	case veredusv1.FeedbackType_FEEDBACK_TYPE_BOUNCED:
+		p.failed++
+		if e.GetAttempt() > 0 {
+			p.attempts++
+		}
+	case veredusv1.FeedbackType_FEEDBACK_TYPE_DEFERRED:
+		p.deferrals++
+		p.attempts++
+	case veredusv1.FeedbackType_FEEDBACK_TYPE_EXPIRED, veredusv1.FeedbackType_FEEDBACK_TYPE_SUPPRESSED:
+		p.failed++
+		return
+	}
+	if e.GetAttempt() == 1 {
+		t.firsts.add(e.GetTime().AsTime().Sub(t.started))
+	}
+}
+
+// snapshot copies the figures and adds them up.
+func (t *tally) snapshot() (providers []provider, total provider) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.providers {
+		total.recipients += p.recipients
+		total.sent += p.sent
+		total.failed += p.failed
+		total.cancelled += p.cancelled
+		total.deferrals += p.deferrals
+		total.attempts += p.attempts
+	}
+	return slices.Clone(t.providers), total
+}
+
+// firstAttempts counts first attempts by the hundredth of a second.
+type firstAttempts struct {
+	counts []uint32
+	total  int64
+}
+
+// tick is the width of a count.
+const tick = 10 * time.Millisecond
+
+func (f *firstAttempts) add(after time.Duration) {
+	i := int(max(after, 0) / tick)
+	for len(f.counts) <= i {
+		f.counts = append(f.counts, 0)
+	}
+	f.counts[i]++
+	f.total++
+}
+
+// rate is messages per second until nine tenths of first attempts had been made.
+func (f *firstAttempts) rate() float64 {
+	goal, seen := (f.total*9+9)/10, int64(0)
+	for i, n := range f.counts {
+		if seen += int64(n); seen >= goal && seen > 0 {
+			return float64(seen) / (time.Duration(i+1) * tick).Seconds()
+		}
+	}
+	return 0
+}
+
+// ledger compares both sides.
+type ledger struct {
+	Messages            int64 `json:"messages"`
+	Unique              int64 `json:"unique"`
+	DKIMVerified        int64 `json:"dkim_verified"`
+	DKIMFailed          int64 `json:"dkim_failed"`
+	Duplicates          int64 `json:"duplicates"`
+	DuplicatesProvoked  int64 `json:"duplicates_provoked"`
+	AcceptedUnconfirmed int64 `json:"accepted_unconfirmed"`
+	LimitViolations     int64 `json:"limit_violations"`
+	ProtocolErrors      int64 `json:"protocol_errors"`
+	// Delivered is what our feedback says; Missing of these no receiver has, and
+	// Unexpected are at a receiver though we neither delivered them nor called them
+	// uncertain.
+	Delivered  int64 `json:"delivered"`
+	Missing    int64 `json:"missing"`
+	Unexpected int64 `json:"unexpected"`
+
+	problems []string
+}
+
+// compare sets our ledger beside the receivers'.
+func (t *tally) compare(s *serve.Snapshot, dump func(io.Writer) error) (*ledger, error) {
+	l := &ledger{
+		Messages: s.Messages, Unique: s.Unique, DKIMVerified: s.DKIMVerified, DKIMFailed: s.DKIMFailed + s.DKIMMissing,
+		Duplicates: s.Duplicates, DuplicatesProvoked: s.DuplicatesProvoked, AcceptedUnconfirmed: s.AcceptedUnconfirmed,
+		LimitViolations: s.LimitViolations, ProtocolErrors: s.ProtocolErrors, Delivered: int64(len(t.delivered)),
+	}
+	slices.Sort(t.delivered)
+	if twice := len(t.delivered) - len(slices.Compact(slices.Clone(t.delivered))); twice > 0 {
+		l.problem("%d messages were reported as delivered twice", twice)
+	}
+	if err := t.match(l, dump); err != nil {
+		return nil, err
+	}
+	l.judge(s)
+	return l, nil
+}
+
+func (l *ledger) problem(format string, args ...any) {
+	l.problems = append(l.problems, fmt.Sprintf(format, args...))
+}
+
+// match looks for each accepted message among those we delivered.
+func (t *tally) match(l *ledger, dump func(io.Writer) error) error {
+	read, write := io.Pipe()
+	go func() { _ = write.CloseWithError(dump(write)) }()
+	defer func() { _ = read.Close() }()
+	found := make([]bool, len(t.delivered))
+	lines := bufio.NewScanner(read)
+	for lines.Scan() {
+		var r serve.Record
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return fmt.Errorf("the receivers' ledger: %w", err)
+		}
+		id := maphash.String(t.seed, strings.Trim(r.MessageID, "<>"))
+		if i, ok := slices.BinarySearch(t.delivered, id); ok {
+			found[i] = true
+			continue
+		}
+		if _, ok := t.uncertain[id]; ok {
+			continue
+		}
+		if l.Unexpected++; l.Unexpected <= 5 {
+			l.problem("%s to %s was accepted by %s, but we did not report it as delivered", r.MessageID, r.Recipient, r.Provider)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("the receivers' ledger: %w", err)
+	}
+	for i, ok := range found {
+		if !ok && (i == 0 || t.delivered[i] != t.delivered[i-1]) {
+			l.Missing++
+		}
+	}
+	return nil
+}
+
+// judge names everything that is not as it should be.
+func (l *ledger) judge(s *serve.Snapshot) {
+	if l.Missing > 0 {
+		l.problem("%d messages that we reported as delivered are at no receiver", l.Missing)
+	}
+	if l.Unexpected > 5 {
+		l.problem("%d messages in all were accepted that we did not report as delivered", l.Unexpected)
+	}
+	if l.Duplicates > 0 {
+		l.problem("%d messages were sent again although their receiver had confirmed them", l.Duplicates)
+	}
+	if l.LimitViolations > 0 {
+		v := s.Violations[0]
+		l.problem("limits of the MX rules were broken %d times, first %s at %s: %.1f allowed, %.1f seen", l.LimitViolations, v.Limit, v.Receiver, v.Allowed, v.Seen)
+	}
+	if l.DKIMFailed > 0 || l.DKIMVerified != l.Messages {
+		l.problem("%d of %d messages have no good DKIM signature%s", l.Messages-l.DKIMVerified, l.Messages, firstDKIM(s))
+	}
+	if l.ProtocolErrors > 0 {
+		l.problem("the receivers noted %d breaches of SMTP, first: %s", l.ProtocolErrors, s.ProtocolErrorDetails[0].What)
+	}
+}
+
+func firstDKIM(s *serve.Snapshot) string {
+	if len(s.DKIMFailures) == 0 {
+		return ""
+	}
+	return ", first: " + s.DKIMFailures[0].Error
+}
