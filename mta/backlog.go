@@ -246,7 +246,7 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 	case m.State.LostClaims >= maxLostClaims:
 		r.writer.settle(h, Settlement{
 			Message: m, Outcome: Bounced, Time: now, Verdict: bounce.CrashLoop(), Destination: ru.domain,
-			Text: "three attempts were lost to crashes of the relay",
+			Text: "three attempts were lost to crashes of the relay", MessageID: h.mailID,
 		})
 	default:
 		h.inCore = true
