@@ -185,13 +185,13 @@ func TestADestinationShowsItsPathsAndReplies(t *testing.T) {
 
 func TestRepliesAreBounded(t *testing.T) {
 	r := newReplies()
-	for i := range 3 * keepDestinations {
-		for range 2 * keepReplies {
+	for i := range keepDestinations + 10 {
+		for range keepReplies + 3 {
 			r.settled([]mta.Settlement{{Destination: fmt.Sprint(i), Outcome: mta.Bounced, Attempt: &mta.Attempt{Reply: smtpc.Reply{Text: strings.Repeat("x", 9999)}}}})
 		}
 	}
-	if len(r.by) != keepDestinations || len(r.of(fmt.Sprint(3*keepDestinations-1))) != keepReplies || r.of("0") != nil {
-		t.Errorf("%d destinations, %d replies", len(r.by), len(r.of(fmt.Sprint(3*keepDestinations-1))))
+	if len(r.by) != keepDestinations || len(r.of(fmt.Sprint(keepDestinations+9))) != keepReplies || r.of("0") != nil {
+		t.Errorf("%d destinations, %d replies", len(r.by), len(r.of(fmt.Sprint(keepDestinations+9))))
 	}
 }
 

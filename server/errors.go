@@ -251,9 +251,8 @@ func tidy(text string) string {
 
 // clip cuts a text to n octets, as valid UTF-8.
 func clip(s string, n int) string {
-	s = strings.ToValidUTF8(s, "?")
-	if len(s) <= n {
-		return s
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n-3], "") + "..."
 	}
-	return strings.ToValidUTF8(s[:n-3], "") + "..."
+	return strings.ToValidUTF8(s, "")
 }

@@ -91,7 +91,9 @@ func TestEachModeDialsWhereItMay(t *testing.T) {
 	}
 }
 
-func itoa(n int) string { return strings.TrimPrefix(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(n)).String(), "0.0.0.0:") }
+func itoa(n int) string {
+	return strings.TrimPrefix(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(n)).String(), "0.0.0.0:")
+}
 
 // A redirect's name may lead anywhere but to no host at all.
 func TestARedirectByNameIsCheckedWhereItLeads(t *testing.T) {

@@ -6,12 +6,24 @@ import (
 	"net/netip"
 )
 
-// check judges what several keys say together.
+// check judges what several keys say together. A line that is wrong in itself is
+// not told off twice.
 func (p *parser) check(c *Config) {
-	p.checkListen(c)
-	p.checkMode(c)
-	p.checkSources(c)
-	p.checkDomains(c)
+	wrong := map[int]bool{}
+	for _, e := range p.errs.List {
+		wrong[e.Line] = true
+	}
+	together := &parser{file: p.file, lines: p.lines}
+	together.checkListen(c)
+	together.checkMode(c)
+	together.checkSources(c)
+	together.checkDomains(c)
+	for _, e := range together.errs.List {
+		if !wrong[e.Line] {
+			p.errs.Add(e)
+		}
+	}
+	p.errs.More += together.errs.More
 }
 
 func (p *parser) checkListen(c *Config) {

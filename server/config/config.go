@@ -198,8 +198,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	c := blank()
 	c.File = name
 	p := &parser{file: name, lines: map[string]int{}}
-	p.read(c, data)
-	if p.errs.count() == 0 {
+	if p.read(c, data) {
 		p.check(c)
 	}
 	if p.errs.count() > 0 {

@@ -231,7 +231,7 @@ func (p *parser) number(to *float64, least, most float64) reader {
 		}
 		v, err := strconv.ParseFloat(n.Value, 64)
 		if err != nil || !(v >= least && v <= most) {
-			p.errorf(n.Line, "%s: %.40s is out of range; use %g to %g", path, n.Value, least, most)
+			p.errorf(n.Line, "%s: %.40s is out of range; use %.0f to %.0f", path, n.Value, least, most)
 			return
 		}
 		*to = v

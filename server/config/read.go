@@ -13,11 +13,11 @@ import (
 	"github.com/veredus/veredus/mta/route"
 )
 
-// read fills c with what the file says.
-func (p *parser) read(c *Config, data []byte) {
+// read fills c with what the file says; false when it is no YAML.
+func (p *parser) read(c *Config, data []byte) bool {
 	root := p.document(data)
 	if root == nil {
-		return
+		return p.errs.count() == 0
 	}
 	p.mapping("", root, section{
 		"data_dir":     p.text(&c.DataDir, notEmpty),
@@ -49,6 +49,7 @@ func (p *parser) read(c *Config, data []byte) {
 			"addresses": p.oneOf(func(s string) { c.Log.Plain = s == "plain" }, "redact", "plain"),
 		}),
 	})
+	return true
 }
 
 func (p *parser) section(s section) reader {
