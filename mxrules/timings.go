@@ -44,16 +44,27 @@ func DefaultTimings() Timings {
 	}
 }
 
+// Least times that Divide leaves between reactions: round trips and the replies of
+// sessions under way do not get faster with a sandbox's time, and a path that
+// halved its rate for each of them would stand still.
+const (
+	leastAdjust  = time.Second
+	leastRecover = 3 * time.Second
+)
+
 // Divide is t with every duration divided by n, at least a millisecond: a
-// sandbox's faster time. An n that is not a positive number changes nothing.
+// sandbox's faster time. Adjust and Recover stay at 1 s and 3 s, or what they are
+// if that is less. An n that is not a positive number changes nothing.
 func (t Timings) Divide(n float64) Timings {
 	if !(n > 0) || math.IsInf(n, 1) {
 		return t
 	}
 	t = t.valid()
+	adjust, recover := min(t.Adjust, leastAdjust), min(t.Recover, leastRecover)
 	for _, d := range t.each() {
 		*d = scaled(*d, n)
 	}
+	t.Adjust, t.Recover = max(t.Adjust, adjust), max(t.Recover, recover)
 	return t
 }
 
