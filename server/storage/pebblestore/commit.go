@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -32,6 +33,8 @@ import (
 const (
 	maxQueued   = 256  // operations waiting to be applied
 	maxUnsynced = 1024 // operations applied and not synced; Pebble allows 4095
+
+	maxUnsyncedBytes = 16 << 20 // octets applied and not synced, but for one operation
 )
 
 // operation is one atomic write.
@@ -45,6 +48,7 @@ type applied struct {
 	op      operation
 	err     error // what apply said; then there is nothing to sync
 	batch   *pebble.Batch
+	size    int64
 	number  uint64
 	events  uint64 // next event's sequence behind it
 	changed []string
@@ -55,6 +59,8 @@ type writer struct {
 	queue    chan operation
 	unsynced chan applied
 	finished sync.WaitGroup
+
+	unsyncedBytes atomic.Int64
 
 	mu     sync.RWMutex // held for reading while sending to queue
 	closed bool
@@ -78,13 +84,19 @@ func (w *writer) start(s *Store) {
 		defer w.finished.Done()
 		defer close(w.unsynced)
 		for op := range w.queue {
-			w.unsynced <- s.apply(op)
+			a := s.apply(op)
+			size := w.unsyncedBytes.Add(a.size)
+			w.unsynced <- a
+			if size > maxUnsyncedBytes {
+				_ = w.await(context.Background(), a.number)
+			}
 		}
 	}()
 	go func() {
 		defer w.finished.Done()
 		for a := range w.unsynced {
 			s.finish(a)
+			w.unsyncedBytes.Add(-a.size)
 		}
 	}()
 }
@@ -141,6 +153,7 @@ func (s *Store) apply(op operation) applied {
 		_ = t.batch.Close()
 		return a
 	}
+	a.size = int64(t.batch.Len())
 	if s.opts.unsafeNoSync {
 		a.err = s.db.Apply(t.batch, pebble.NoSync)
 	} else {

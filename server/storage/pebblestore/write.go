@@ -312,7 +312,9 @@ func (t *txn) mark(m mta.Mark) error {
 func encodeUsage(u mxrules.Usage) []byte {
 	b := putInt(nil, 1, u.Hour)
 	b = putInt(b, 2, u.HourBulk)
-	return putInt(b, 3, u.Day)
+	b = putInt(b, 3, u.Day)
+	b = putInt(b, 4, int64(u.PerHour))
+	return putInt(b, 5, int64(u.PerDay))
 }
 
 func decodeUsage(row []byte) (u mxrules.Usage, err error) {
@@ -324,6 +326,10 @@ func decodeUsage(row []byte) (u mxrules.Usage, err error) {
 			u.HourBulk = v.int()
 		case 3:
 			u.Day = v.int()
+		case 4:
+			u.PerHour = int(v.int())
+		case 5:
+			u.PerDay = int(v.int())
 		}
 		return nil
 	})
