@@ -86,15 +86,6 @@ func (c *Counters) Balance() error {
 	return nil
 }
 
-// At returns the name under which a destination's figures are kept: its own, or
-// OtherDestination once MaxDestinations are told apart.
-func (c *Counters) At(destination string) string {
-	if _, ok := c.By[destination]; ok || len(c.By) < MaxDestinations-1 {
-		return destination
-	}
-	return OtherDestination
-}
-
 // Clone is a deep copy.
 func (c *Counters) Clone() Counters {
 	n := *c

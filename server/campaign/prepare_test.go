@@ -57,12 +57,14 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			"return path elsewhere", nil, func(n *node) { n.back["shop.example"] = "bounces.provider.example" }, true,
-			[]string{"warning sender.bounce_domain sender.from", capped, accepted}, "bounces.provider.example is outside shop.example",
+			[]string{"warning sender.bounce_domain sender.from", capped, accepted},
+			"bounces.provider.example is outside shop.example",
 		},
 		{"return path below", nil, func(n *node) { n.back["shop.example"] = "bounces.shop.example" }, true, []string{capped, accepted}, ""},
 		{
 			"template that does not parse", func(d *veredusv1.Delivery) { d.Content.Text = "line\n{% if %}" }, nil, false,
-			[]string{"error content.invalid content.text", capped, accepted}, "line 2",
+			[]string{"error content.invalid content.text", capped, accepted},
+			"line 2",
 		},
 		{
 			"headers, list and mailto", func(d *veredusv1.Delivery) {
@@ -74,13 +76,16 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			"missing variables", func(d *veredusv1.Delivery) { d.Content.Html = "<p>{{ city }} {{ order.total }} {{ name }}</p>" }, nil, true,
-			[]string{"warning content.missing_variable content 2", "warning content.missing_variable content 2", capped, accepted}, `"city" is missing for 2 of 2`,
+			[]string{"warning content.missing_variable content 2", "warning content.missing_variable content 2", capped, accepted},
+			`"city" is missing for 2 of 2`,
 		},
 		{
 			"missing for one", func(d *veredusv1.Delivery) { d.Content.Text = "{{ name }} {{ gift }}" },
 			func(n *node) {
 				n.add("d", &veredusv1.Recipient{Address: "p@q.example", Variables: []byte(`{"name":"P","id":1,"gift":"book"}`)})
-			}, true, []string{"warning content.missing_variable content 2", capped, "info recipients.accepted recipients 3"}, "2 of 3",
+			}, true,
+			[]string{"warning content.missing_variable content 2", capped, "info recipients.accepted recipients 3"},
+			"2 of 3",
 		},
 		{
 			"empty subject", func(d *veredusv1.Delivery) { d.Content.Subject = "{{ greeting }}" }, nil, true, []string{
@@ -94,14 +99,16 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			"unsubscribe URL for nobody", func(d *veredusv1.Delivery) { d.Unsubscribe.Url = "{{ leave }}" }, nil, false,
-			[]string{"error content.render_failed unsubscribe.url 2", capped, accepted}, "",
+			[]string{"error content.render_failed unsubscribe.url 2", capped, accepted},
+			"",
 		},
 		{"no unsubscribe", func(d *veredusv1.Delivery) { d.Unsubscribe = nil }, nil, true, []string{"warning unsubscribe.missing unsubscribe.mode", capped, accepted}, "RFC 8058"},
 		{
 			"mailto alone is not one click", func(d *veredusv1.Delivery) {
 				d.Unsubscribe = &veredusv1.Unsubscribe{Mailto: "leave@shop.example"}
 			}, nil, true,
-			[]string{"warning unsubscribe.missing unsubscribe.mode", capped, accepted}, "",
+			[]string{"warning unsubscribe.missing unsubscribe.mode", capped, accepted},
+			"",
 		},
 		{
 			"complete message", func(d *veredusv1.Delivery) {

@@ -1,8 +1,11 @@
 package campaign_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -102,7 +105,9 @@ func TestWatchersThatCannotGoOn(t *testing.T) {
 		t.Error(err)
 	}
 	for _, gone := range []func(){
-		func() { must(t)(nil, second(n.DeleteDelivery(t.Context(), &veredusv1.DeleteDeliveryRequest{Name: "deliveries/d"}))) },
+		func() {
+			must(t)(nil, second(n.DeleteDelivery(t.Context(), &veredusv1.DeleteDeliveryRequest{Name: "deliveries/d"})))
+		},
 		func() { close(n.stopping) },
 	} {
 		n.bring("d", campaign.Draft)
@@ -115,4 +120,56 @@ func TestWatchersThatCannotGoOn(t *testing.T) {
 			t.Errorf("it goes on with %v", d)
 		}
 	}
+}
+
+// answers is a watcher's stream that notes when each answer came.
+type answers struct {
+	veredusv1.CampaignService_WatchDeliveryServer
+	ctx  context.Context
+	came chan time.Duration
+	from time.Time
+}
+
+func (a *answers) Context() context.Context { return a.ctx }
+
+func (a *answers) Send(*veredusv1.WatchDeliveryResponse) error {
+	a.came <- time.Since(a.from)
+	return nil
+}
+
+// TestAWatcherIsAnsweredAtMostEveryInterval changes a delivery often, then seldom.
+func TestAWatcherIsAnsweredAtMostEveryInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.running("d", 2)
+		a := &answers{ctx: t.Context(), came: make(chan time.Duration, 100), from: time.Now()}
+		ended := make(chan error, 1)
+		go func() {
+			ended <- n.WatchDelivery(&veredusv1.WatchDeliveryRequest{Name: "deliveries/d", Interval: durationpb.New(250 * time.Millisecond)}, a)
+		}()
+		change := func(i int) {
+			if err := n.update("d", &veredusv1.Delivery{Priority: int32(1 + i%100)}, "priority"); err != nil {
+				t.Error(err)
+			}
+		}
+		for i := range 60 { // for 600 ms
+			change(i)
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(1900*time.Millisecond - 5*time.Millisecond) // nothing happens until 2495 ms
+		change(70)
+		time.Sleep(100 * time.Millisecond)
+		change(71) // at 2595 ms, too early for another answer
+		time.Sleep(time.Second)
+		close(n.stopping)
+		if err := <-ended; !errors.Is(err, campaign.ErrStopping) {
+			t.Error(err)
+		}
+		close(a.came)
+		var got []string
+		for at := range a.came {
+			got = append(got, at.String())
+		}
+		equal(t, "answers at", got, []string{"0s", "250ms", "500ms", "750ms", "2.495s", "2.745s"})
+	})
 }
