@@ -209,6 +209,7 @@ func (c *Core) stepBack(by int64) {
 	c.lineTimers.shift(by)
 	for s := c.byAge.head; s != nil; s = s.inCore.next {
 		s.opened += by
+		s.creditAt += by
 		s.idleSince += by
 	}
 	if c.turnAt != none {

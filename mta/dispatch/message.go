@@ -22,7 +22,6 @@ type msg struct {
 	run    *run   // nil for one that nobody asked for
 	group  *group // that holds it, for its count; nil if none
 	line   *line  // pinned to, or claimed on
-	sess   *session
 	pin    *source
 	state  msgState
 	retry  bool
@@ -302,12 +301,7 @@ func (c *Core) Settled(now time.Time, id MsgID, next time.Time, final bool) {
 func (c *Core) settle(m *msg, next int64, final bool) {
 	r := m.run
 	switch m.state {
-	case msgSending: // settled before the session said so
-		c.unsettled--
-		if m.sess != nil {
-			m.sess.msg = nil
-		}
-	case msgReplied:
+	case msgSending, msgReplied:
 		c.unsettled--
 	case msgFailing:
 		c.unsettled--

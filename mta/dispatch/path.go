@@ -19,6 +19,8 @@ type path struct {
 	claimed   int // messages claimed and not settled
 	open      int // sessions open that stay
 	leaving   int // sessions asked to close or retiring
+	busy      int // of those that stay, the ones that carry a message
+	unused    int // sessions that have carried nothing yet, those being opened included
 	claimTurn turn
 	sendTurn  turn
 	holding   bool         // the governor held the last message offered
@@ -157,13 +159,19 @@ const (
 )
 
 // ahead is how many messages of a class a line may have claimed and not sent:
-// enough for the time a claim takes, no more than there are sessions when the
-// path is held, so that what comes later is not behind them.
+// enough for the time a claim takes, but about a second's worth of a rate, and
+// no more than there are sessions when the path is held, so that what comes
+// later is not behind them.
 func (l *line) ahead(now int64) int {
-	if l.path.holding && l.path.sendAt > now {
+	p := l.path
+	if p.holding && p.sendAt > now {
 		return l.open
 	}
-	return claimPerSession * l.open
+	n := claimPerSession
+	if rate := p.limits.MessageRate.PerSecond(); rate > 0 && rate < claimPerSession {
+		n = max(1, int(rate))
+	}
+	return n * l.open
 }
 
 // mayClaim reports whether a line has mail to claim of a class, and room for it.
@@ -342,26 +350,41 @@ func (c *Core) allowed(p *path, class Class) bool {
 }
 
 // holdOf says what keeps a line's path from one more session, and until when.
-// None is opened to wait long for a rate or a quota; one that has sessions gets
-// no other while a rate holds them, but one that has none gets its part of it.
+// None is opened to wait for a rate, a quota or the disk, but for one at a time
+// shortly before a rate lets the next message go: so lines without a session
+// get their part of the rate, and connections are not made for nothing.
 func (c *Core) holdOf(l *line) (mxrules.Hold, int64) {
-	gov := l.path.gov
+	p := l.path
+	if c.unsettled >= c.cfg.MaxUnsettled {
+		c.unsettledWait.push(p)
+		return mxrules.HoldMessageRate, 0
+	}
 	transactional := l.transactional()
-	hold, at := gov.AllowMessage(c.at, transactional)
-	if hold == mxrules.HoldNone && l.unsent() == 0 {
-		hold, at = gov.AllowClaim(c.at, transactional)
+	hold, at := p.gov.AllowMessage(c.at, transactional)
+	if hold == mxrules.HoldNone && (l.sessions.n > 0 || l.unsent() == 0) {
+		hold, at = p.gov.AllowClaim(c.at, transactional)
+	}
+	if hold == mxrules.HoldNone && p.plenty() && (l.sessions.n > 0 || p.unused > 0) {
+		return mxrules.HoldMessageRate, 0
 	}
 	if hold != mxrules.HoldNone {
-		until := nanos(at)
-		if l.sessions.n == 0 {
-			until -= int64(c.cfg.IdleTimeout / 2)
+		early := nanos(at) - int64(c.cfg.IdleTimeout/2)
+		if l.sessions.n > 0 || p.unused > 0 {
+			return hold, nanos(at)
 		}
-		if until > c.now {
-			return hold, until
+		if early > c.now {
+			return hold, early
 		}
 	}
-	hold, at = gov.AllowConnection(c.at)
+	hold, at = p.gov.AllowConnection(c.at)
 	return hold, nanos(at)
+}
+
+// plenty reports whether the path has as many free sessions as its rate could
+// use within a second.
+func (p *path) plenty() bool {
+	rate := p.limits.MessageRate
+	return rate.Count > 0 && p.sessions.n-p.busy >= max(1, rate.Burst)+int(rate.PerSecond())
 }
 
 // transactional reports whether the line would have transactional mail to send.

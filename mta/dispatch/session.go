@@ -12,12 +12,13 @@ type session struct {
 	id        SessionID
 	line      *line
 	host      int
-	msg       *msg // being sent
 	sent      int
 	replied   int
 	opened    int64
-	idleSince int64
+	creditAt  int64 // when it was last ready for a message
+	idleSince int64 // the same, or later if it was let stay
 	open      bool
+	busy      bool // carries a message
 	closing   bool // Close was asked for
 	leaving   bool // closing, retiring or ended by the peer
 
@@ -87,6 +88,7 @@ func (c *Core) connect(l *line) {
 	p.sessions.push(s)
 	d.sessions.push(s)
 	l.opening++
+	p.unused++
 	c.held++
 	d.held++
 	c.crowd.fix(d)
@@ -137,7 +139,7 @@ func (c *Core) credit(s *session) {
 		c.close(s)
 		return
 	}
-	s.idleSince = c.now
+	s.creditAt, s.idleSince = c.now, c.now
 	l.idle.pushFront(s)
 	c.idle.push(s)
 	c.queueLine(l)
@@ -166,6 +168,12 @@ func (c *Core) setLeaving(s *session) {
 		l.open--
 		l.path.open--
 	}
+	if s.sent == 0 {
+		l.path.unused--
+	}
+	if s.busy {
+		l.path.busy--
+	}
 	c.byAge.remove(s)
 	l.path.sessions.remove(s)
 	l.group.dest.sessions.remove(s)
@@ -190,7 +198,7 @@ func (c *Core) close(s *session) {
 // retire ends a session after the message it carries.
 func (c *Core) retire(s *session) {
 	c.setLeaving(s)
-	if s.open && s.msg == nil && !s.closing {
+	if s.open && !s.busy && !s.closing {
 		c.close(s)
 	}
 }
@@ -205,8 +213,26 @@ func (c *Core) idleEnd() int64 {
 
 func (c *Core) closeIdle() {
 	for c.idleEnd() <= c.now {
-		c.close(c.idle.head)
+		s := c.idle.head
+		if !c.mayStay(s) {
+			c.close(s)
+			continue
+		}
+		s.idleSince = c.now
+		c.idle.rotate()
 	}
+}
+
+// maxStay is how long a session may wait for its part of a rate, in idle times.
+const maxStay = 6
+
+// mayStay reports whether an idle session has a message and waits only for its
+// path's rate to come round to it: closing it would cost a connection for
+// nothing.
+func (c *Core) mayStay(s *session) bool {
+	l, idle := s.line, int64(c.cfg.IdleTimeout)
+	return l.idle.head == s && l.ready[Bulk].n+l.ready[Transactional].n > 0 &&
+		l.path.holding && l.path.sendAt <= c.now+idle && c.now < s.creditAt+maxStay*idle
 }
 
 // send gives a line's next claimed message of a class to a session. It answers
@@ -222,8 +248,12 @@ func (c *Core) send(l *line, class Class) bool {
 	}
 	c.unidle(s)
 	m := l.ready[class].pop()
-	m.state, m.sess = msgSending, s
-	s.msg = m
+	m.state = msgSending
+	s.busy = true
+	l.path.busy++
+	if s.sent == 0 {
+		l.path.unused--
+	}
 	s.sent++
 	c.unsettled++
 	l.path.gov.MessageSent(c.at)
@@ -245,7 +275,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 		l = m.line
 	}
 	if m != nil && m.state == msgSending {
-		m.state, m.sess = msgReplied, nil
+		m.state = msgReplied
 	}
 	if l != nil {
 		if s != nil {
@@ -264,7 +294,10 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 
 // free ends a session's work on its message.
 func (c *Core) free(s *session, usable bool) {
-	s.msg = nil
+	if s.busy && !s.leaving {
+		s.line.path.busy--
+	}
+	s.busy = false
 	switch {
 	case s.closing || s.inCredit.on != nil || !s.open:
 	case usable:
@@ -282,7 +315,7 @@ func (c *Core) Untried(now time.Time, id SessionID, msgID MsgID, usable bool) {
 	if m := c.msgs[msgID]; m != nil && m.state == msgSending {
 		l := m.line
 		c.unsettled--
-		m.state, m.sess = msgClaimed, nil
+		m.state = msgClaimed
 		if m.back || !c.usable(l) {
 			c.giveBack(m)
 		} else {
@@ -367,9 +400,6 @@ func (c *Core) end(s *session) {
 		l.opening--
 	}
 	c.unidle(s)
-	if s.msg != nil {
-		s.msg.sess = nil
-	}
 	l.sessions.remove(s)
 	delete(c.sessions, s.id)
 	c.held--

@@ -46,6 +46,7 @@ type world struct {
 
 	unsettled int
 	open      int
+	remaining int
 	waited    map[string]bool // destinations that waited for a slot after the last event
 	waiting   []string        // those that wait after this one
 
@@ -70,6 +71,11 @@ type world struct {
 type peer struct {
 	route   Route
 	failure *ResolveFailure
+	told    struct { // what the core was told last
+		hosts []Host
+		dest  string
+		dead  bool
+	}
 }
 
 // stored is a run as the store has it.
@@ -79,6 +85,8 @@ type stored struct {
 	retries []*letter
 	loading bool
 	dropped bool
+
+	remaining int // messages without a final outcome
 }
 
 // letter is one message; where it is, and what happened to it.
@@ -226,6 +234,8 @@ func (w *world) add(spec Run, n int) *stored {
 }
 
 func (w *world) write(r *stored, n int) {
+	r.remaining += n
+	w.remaining += n
 	for range n {
 		w.lastMsg++
 		l := &letter{id: w.lastMsg, run: r, place: "store"}
@@ -321,6 +331,9 @@ func (w *world) act() {
 		w.waited[name] = true
 	}
 	for key, p := range w.c.paths {
+		if p.busy < 0 || p.unused < 0 || p.open < 0 || p.leaving < 0 {
+			w.fail("counts of %s are wrong: %+v", key, p)
+		}
 		if claimed := w.ledger(key).claimed; p.claimed != claimed {
 			w.fail("the core counts %d claimed on %s, the world %d", p.claimed, key, claimed)
 		}
@@ -389,11 +402,13 @@ func (w *world) resolve(a Action) {
 		if p.failure != nil {
 			f := *p.failure
 			f.Expires = w.now.Add(10 * time.Minute)
+			p.told.dead = f.Final
 			w.c.Unresolved(w.now, a.Domain, f)
 			return
 		}
 		r := p.route
 		r.Expires = w.now.Add(time.Hour)
+		p.told.hosts, p.told.dest, p.told.dead = r.Hosts, r.Destination, false
 		w.c.Resolved(w.now, a.Domain, r)
 	})
 }
@@ -445,7 +460,7 @@ func (w *world) checkOpen(a Action, p *ledger) {
 			w.fail("%s gets session %d while %s waits", a.Destination, w.byDest[a.Destination], other)
 		}
 	}
-	if d := w.domains[a.Domain]; d == nil || !slices.ContainsFunc(d.route.Hosts, func(h Host) bool { return h.Name == a.Host }) {
+	if d := w.domains[a.Domain]; d == nil || !slices.ContainsFunc(d.told.hosts, func(h Host) bool { return h.Name == a.Host }) {
 		w.fail("%s is no host of %q", a.Host, a.Domain)
 	}
 }
@@ -490,11 +505,11 @@ func (w *world) load(a Action) {
 // mayLoad reports whether the run's domain has a session, or failed for good.
 func (w *world) mayLoad(r *stored) bool {
 	p := w.domains[r.spec.Domain]
-	if p.failure != nil && p.failure.Final {
+	if p.told.dead {
 		return true
 	}
 	for _, s := range w.sessions {
-		if s.state == "open" && s.open.Destination == p.route.Destination {
+		if s.state == "open" && s.open.Destination == p.told.dest {
 			return true
 		}
 	}
@@ -594,7 +609,7 @@ func (w *world) checkSend(a Action, l *letter, s *wire) {
 		w.fail("message %d is sent in spite of a suspension or pause", a.Msg)
 	}
 	checkRate(w, "messages on "+a.Path, p.messages, s.open.Limits.MessageRate)
-	hosts := w.domains[l.run.spec.Domain].route.Hosts
+	hosts := w.domains[l.run.spec.Domain].told.hosts
 	if !slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == s.open.Host }) {
 		w.fail("mail for %s goes to %s", l.run.spec.Domain, s.open.Host)
 	}
@@ -634,8 +649,7 @@ func (w *world) settle(l *letter, ans answer) {
 		w.c.Settled(w.now, l.id, l.due, false)
 		return
 	}
-	l.place, l.doneAt = "done", w.now
-	l.done++
+	w.end(l)
 	w.c.Settled(w.now, l.id, time.Time{}, true)
 }
 
@@ -700,8 +714,7 @@ func (w *world) failLetter(a Action) {
 	}
 	w.after(w.delay(Fail), func() {
 		w.unsettled--
-		l.place, l.doneAt = "done", w.now
-		l.done++
+		w.end(l)
 		w.c.Settled(w.now, l.id, time.Time{}, true)
 	})
 }
@@ -750,19 +763,22 @@ func (w *world) unpause(id DeliveryID) {
 func (w *world) drop(id RunID) {
 	if r := w.runs[id]; r != nil && !r.dropped {
 		r.dropped = true
+		w.remaining -= r.remaining
 		w.do(func(c *Core) { c.DropRun(w.now, id) })
 	}
 }
 
 // left counts messages that have no final outcome.
-func (w *world) left() int {
-	n := 0
-	for _, l := range w.msgs {
-		if l.done == 0 && !l.run.dropped {
-			n++
-		}
+func (w *world) left() int { return w.remaining }
+
+// end notes a message's final outcome.
+func (w *world) end(l *letter) {
+	l.place, l.doneAt = "done", w.now
+	l.done++
+	if !l.run.dropped {
+		l.run.remaining--
+		w.remaining--
 	}
-	return n
 }
 
 // finish runs to the end of all mail, and says what is stuck if there is no end.
