@@ -15,14 +15,19 @@ type Deliveries interface {
 	Create(ctx context.Context, d *Delivery, req Request) (*Delivery, error)
 	// Get reads a delivery by id, with its counters. ErrNotFound.
 	Get(ctx context.Context, id string) (*Delivery, error)
-	// List reads up to max deliveries, newest first, behind the delivery numbered
-	// before (0: from the newest).
+	// List reads up to max deliveries without their content, newest first, behind the
+	// delivery numbered before (0: from the newest).
 	List(ctx context.Context, before uint64, max int) ([]*Delivery, error)
 	// Change applies change to the delivery and stores it together with the events
 	// it returns, atomically with respect to every other write. change
 	// must be quick and must not block; an error of it changes nothing and is returned.
+	// What it does to number, id, hand-over, content id and counters is dropped: the
+	// store moves the counters when the state changes to Running (Counters.Start) or
+	// to Cancelled (Counters.Cancel), gives an event Started or Cancelled with Count
+	// 0 that number, and finishes a delivery that starts with nothing to deliver.
 	Change(ctx context.Context, id string, req Request, change func(*Delivery) ([]Event, error)) (*Delivery, error)
-	// Delete removes a delivery with its rows. change decides whether it may.
+	// Delete removes a delivery with its rows. may decides whether it may, and gets it
+	// without content.
 	Delete(ctx context.Context, id string, req Request, may func(*Delivery) error) error
 	// Changed returns a channel that is closed at the next change of the delivery's
 	// state or counters.
@@ -72,7 +77,7 @@ type Request struct {
 	Method string   // full method name
 	Body   [32]byte // SHA-256 of the request without its request_id
 	// Answer renders what a repeat is answered with, from the delivery as written; nil
-	// remembers no answer beyond the delivery's id.
+	// remembers the delivery's id as the answer.
 	Answer func(*Delivery) []byte
 }
 
@@ -193,7 +198,8 @@ type Lookup struct {
 	Delivery    string // D; empty: all
 }
 
-// LogEntry is a message as the store knows it, before projection.
+// LogEntry is a message as the store knows it, before projection. Its Delivery has no
+// content and no counters by destination, and may be shared between entries.
 type LogEntry struct {
 	Delivery    *Delivery
 	ID          mta.MessageID

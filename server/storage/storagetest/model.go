@@ -222,15 +222,6 @@ func (m *model) claimed() (list []*message) {
 	return list
 }
 
-func (m *model) delivery(id string) *delivery {
-	for _, d := range m.deliveries {
-		if d.id == id {
-			return d
-		}
-	}
-	return nil
-}
-
 // finishIfDone finishes a delivery that has nothing left, as every write does.
 func (m *model) finishIfDone(d *delivery) bool {
 	if d.transactional || !d.active() || len(d.unfinished()) > 0 {
