@@ -74,7 +74,7 @@ func (c *Core) askLoad(r *run, n int) {
 	due := int64(0)
 	if c.due(r) {
 		due = r.deferred
-	} else if r.probe {
+	} else if r.probe || r.fresh == 0 { // the clock may have stepped back behind a due time
 		due = 1
 	}
 	a := Action{Kind: Load, Run: r.id, Domain: r.domain.name}

@@ -20,6 +20,8 @@ type chaos struct {
 	healed  bool
 	broken  map[string]bool // hosts that do not answer
 	nextRun RunID
+	sources []string
+	limits  mxrules.Limits
 }
 
 func newChaos(rt *rapid.T, strict bool) *chaos {
@@ -32,9 +34,12 @@ func newChaos(rt *rapid.T, strict bool) *chaos {
 		Seed:         seed,
 	}
 	sources := []string{"a", "b", "c"}[:rapid.IntRange(1, 3).Draw(rt, "sources")]
-	w := newWorld(rt, cfg, onePool(sources...), limited(rt, drawLimits(rt)))
+	limits := drawLimits(rt)
+	w := newWorld(rt, cfg, onePool(sources...), limited(rt, limits))
 	w.strict = strict
-	c := &chaos{world: w, rt: rt, rng: rand.New(rand.NewPCG(seed, 1)), broken: map[string]bool{}}
+	c := &chaos{
+		world: w, rt: rt, rng: rand.New(rand.NewPCG(seed, 1)), broken: map[string]bool{}, sources: sources, limits: limits,
+	}
 	w.jitter(c.rng)
 	for i := range rapid.IntRange(1, 6).Draw(rt, "domains") {
 		c.addDomain(i)
@@ -120,7 +125,7 @@ func (c *chaos) replies(_ Action, l *letter) answer {
 
 // act is one random event from outside.
 func (c *chaos) event(rt *rapid.T) {
-	switch rapid.IntRange(0, 13).Draw(rt, "event") {
+	switch rapid.IntRange(0, 16).Draw(rt, "event") {
 	case 0, 1, 2:
 		c.newRun(rt)
 	case 3:
@@ -158,6 +163,16 @@ func (c *chaos) event(rt *rapid.T) {
 		c.views()
 	case 13:
 		c.broken = map[string]bool{}
+	case 14:
+		c.jump(time.Duration(c.rng.IntN(14400)-7200) * time.Second)
+	case 15:
+		pools := onePool(c.sources...)
+		pools[0].Sources = pools[0].Sources[c.rng.IntN(len(c.sources)):]
+		c.do(func(core *Core) { core.SetPools(c.now, pools) })
+	case 16:
+		if !c.strict { // or the ledger would have to know which sessions may still go on under the old ones
+			c.do(func(core *Core) { core.SetRules(c.now, limited(rt, c.otherLimits())) })
+		}
 	}
 }
 
@@ -201,9 +216,21 @@ func (c *chaos) selector() Selector {
 	}[c.rng.IntN(6)]
 }
 
+// otherLimits are no looser than the first ones, by which the ledger judges.
+func (c *chaos) otherLimits() mxrules.Limits {
+	l := c.limits
+	if c.rng.IntN(2) == 0 {
+		l.Connections = 1
+		l.MessagesPerConnection = 1 + c.rng.IntN(max(1, l.MessagesPerConnection))
+	}
+	l.TLS = mxrules.TLS(1 + c.rng.IntN(3))
+	return l
+}
+
 // heal ends all trouble; from here on everything must be sent in bounded time.
 func (c *chaos) heal() {
 	c.healed = true
+	c.do(func(core *Core) { core.SetPools(c.now, onePool(c.sources...)) })
 	for id := DeliveryID(1); id <= 3; id++ {
 		c.unpause(id)
 		c.do(func(core *Core) { core.UpdateDelivery(c.now, id, "main", 50) })
