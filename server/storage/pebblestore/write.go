@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -201,7 +202,12 @@ func (t *txn) settle(s *mta.Settlement) error {
 	if err := t.leave(w, c, id, row); err != nil {
 		return err
 	}
-	return t.outcome(w, s, c, row)
+	if row == nil {
+		row = &logRow{}
+	}
+	n := *s
+	n.Destination = cmp.Or(s.Destination, row.destination, s.Message.Domain)
+	return t.outcome(w, &n, c, row)
 }
 
 // leave takes a message from where it is: claimed, in the retry list, or fresh.
@@ -229,12 +235,6 @@ func (t *txn) leave(w *work, c *claim, id mta.MessageID, row *logRow) error {
 
 // outcome writes the settlement: log, counters, retry and event.
 func (t *txn) outcome(w *work, s *mta.Settlement, c *claim, row *logRow) error {
-	if row == nil {
-		row = &logRow{}
-	}
-	if s.Destination == "" {
-		s.Destination = s.Message.Domain
-	}
 	if s.Attempt != nil {
 		attempt, err := attemptRow(s)
 		if err != nil {

@@ -87,7 +87,9 @@ func printCounters(c *campaign.Counters) string {
 	s := fmt.Sprintf("index %d, accepted %d, rejected %d, pending %d, in relay %d (deferred %d, claimed %d), sent %d, failed %d %v, cancelled %d, attempts %d, ignored %v",
 		c.LastIndex, c.Accepted, c.Rejected, c.Pending, c.InRelay, c.Deferred, c.Claimed, c.Sent, c.Failed, c.FailedBy, c.Cancelled, c.Attempts, c.Ignored)
 	for _, name := range slices.Sorted(maps.Keys(c.By)) {
-		s += fmt.Sprintf("\n     %s %+v", name, *c.By[name])
+		d := c.By[name]
+		s += fmt.Sprintf("\n     %s: sent %d, failed %d %v, deferred %d, cancelled %d, attempts %d",
+			name, d.Sent, d.Failed, d.FailedBy, d.Deferred, d.Cancelled, d.Attempts)
 	}
 	return s
 }

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -497,8 +498,9 @@ func (e *engine) settlement(m *message, o mta.Outcome) mta.Settlement {
 	msg := e.relayed(m)
 	msg.State.Attempts, msg.State.LastReply, msg.State.Last = attempts, reply, v
 	s := mta.Settlement{
-		Message: msg, Outcome: o, Time: e.m.now, Verdict: v, MessageID: m.messageID, Destination: m.domain,
-		Attempt: &mta.Attempt{Number: attempts, Time: e.m.now, Source: "s", RemoteHost: "mx", Reply: reply},
+		Message: msg, Outcome: o, Time: e.m.now, Verdict: v, MessageID: m.messageID,
+		Destination: []string{m.domain, "provider"}[e.rng.IntN(2)],
+		Attempt:     &mta.Attempt{Number: attempts, Time: e.m.now, Source: "s", RemoteHost: "mx", Reply: reply},
 	}
 	if o == mta.Deferred {
 		s.Next = e.m.now.Add(time.Duration(e.rng.IntN(3600)) * time.Second)
@@ -549,11 +551,12 @@ func (e *engine) write(b *mta.Batch, chosen []*message) error {
 }
 
 func (e *engine) settled(m *message, s *mta.Settlement) {
-	m.claimed, m.outcome, m.destination = false, s.Outcome, s.Destination
+	m.claimed, m.outcome, m.destination = false, s.Outcome, cmp.Or(s.Destination, m.destination, m.domain)
 	m.reason, m.due = int32(s.Verdict.Reason), s.Next
 	m.waiting = s.Outcome == mta.Deferred
 	if s.Attempt != nil {
 		m.attempts++
+		m.attemptedAt = append(m.attemptedAt, m.destination)
 	}
 	ev := event{
 		kind: kinds[s.Outcome], delivery: m.delivery.name(), message: m.name(), recipient: "X" + m.address[1:],
@@ -617,7 +620,7 @@ func (e *engine) expire() error {
 			continue
 		}
 		b.Settles = append(b.Settles, mta.Settlement{
-			Message: e.relayed(m), Outcome: mta.Expired, Time: e.m.now, Destination: m.domain,
+			Message: e.relayed(m), Outcome: mta.Expired, Time: e.m.now, // its destination stays what it was
 			Verdict: bounce.Verdict{Code: 24, Reason: bounce.ReasonUnreachable, Type: bounce.TypeIgnored}, Text: "validity ended",
 		})
 		chosen = append(chosen, m)

@@ -57,6 +57,7 @@ type message struct {
 	lost        int
 	firstClaim  time.Time
 	destination string
+	attemptedAt []string // destination of each attempt
 	reason      int32
 }
 
@@ -144,15 +145,19 @@ func (d *delivery) counters() campaign.Counters {
 }
 
 func (m *message) countDestination(c *campaign.Counters) {
+	at := func(name string) *campaign.DestinationCounters {
+		if c.By[name] == nil {
+			c.By[name] = &campaign.DestinationCounters{FailedBy: map[int32]int64{}}
+		}
+		return c.By[name]
+	}
+	for _, name := range m.attemptedAt {
+		at(name).Attempts++
+	}
 	if m.destination == "" {
 		return
 	}
-	by := c.By[m.destination]
-	if by == nil {
-		by = &campaign.DestinationCounters{FailedBy: map[int32]int64{}}
-		c.By[m.destination] = by
-	}
-	by.Attempts += int64(m.attempts)
+	by := at(m.destination)
 	switch m.truth() {
 	case campaign.Sent:
 		by.Sent++
@@ -250,7 +255,7 @@ func (m *model) clone() *model {
 		c.rejected, c.messages = slices.Clone(d.rejected), nil
 		for _, msg := range d.messages {
 			cm := *msg
-			cm.delivery = &c
+			cm.delivery, cm.attemptedAt = &c, slices.Clone(msg.attemptedAt)
 			c.messages = append(c.messages, &cm)
 		}
 		n.deliveries = append(n.deliveries, &c)
