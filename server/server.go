@@ -302,6 +302,7 @@ func (s *Server) campaignOptions() campaign.Options {
 		Keys:         func(from string) []*dkim.Key { return s.settings.Load().keyring.Find(from) },
 		BounceDomain: func(from string) string { return s.settings.Load().bounceDomain(from) },
 		HasPool:      func(name string) bool { return s.settings.Load().hasPool(name) },
+		TimeScale:    s.cfg.Sandbox.TimeScale,
 		Ingested:     s.metrics.ingest,
 		Now:          s.now,
 		Stopping:     s.stopping,

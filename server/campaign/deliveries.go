@@ -85,8 +85,12 @@ func (s *Service) get(ctx context.Context, id string) (*Delivery, error) {
 	return d, named(err, deliveryName(id))
 }
 
-// maxListed is how many deliveries a page reads at most, whatever its filter passes over.
-const maxListed = 2000
+const (
+	// maxListed is how many deliveries a page reads at most, whatever its filter passes over.
+	maxListed = 2000
+	// maxListBytes ends a page early: clients take answers of 4 MiB.
+	maxListBytes = 2 << 20
+)
 
 // ListDeliveries lists deliveries, newest first, without content.
 func (s *Service) ListDeliveries(ctx context.Context, r *veredusv1.ListDeliveriesRequest) (*veredusv1.ListDeliveriesResponse, error) {
@@ -103,19 +107,20 @@ func (s *Service) ListDeliveries(ctx context.Context, r *veredusv1.ListDeliverie
 		return nil, err
 	}
 	now, answer := s.now(), &veredusv1.ListDeliveriesResponse{}
-	for read := 0; read < maxListed; {
+	for read, bytes := 0, 0; read < maxListed; {
 		page, err := s.o.Deliveries.List(ctx, before, size)
 		if err != nil {
 			return nil, err
 		}
 		for _, d := range page {
-			if len(answer.Deliveries) == size {
+			if len(answer.Deliveries) == size || bytes > maxListBytes {
 				answer.NextPageToken = pageToken(q, number(before))
 				return answer, nil
 			}
 			before = d.No
 			if d.listed(r) {
-				answer.Deliveries = append(answer.Deliveries, d.brief(now))
+				api := d.brief(now)
+				answer.Deliveries, bytes = append(answer.Deliveries, api), bytes+proto.Size(api)
 			}
 		}
 		if len(page) < size {
@@ -174,7 +179,7 @@ func (s *Service) StartDelivery(ctx context.Context, r *veredusv1.StartDeliveryR
 		if lack := s.lack(d); len(lack) > 0 {
 			return nil, &NotPreparedError{Delivery: d.ID, State: d.State, Findings: lack}
 		}
-		d.State, d.Updated, d.Started, d.Expires, started = Running, now, now, d.expiry(now), true
+		d.State, d.Updated, d.Started, d.Expires, started = Running, now, now, s.expiry(d, now), true
 		return []Event{{Type: veredusv1.FeedbackType_FEEDBACK_TYPE_STARTED, Count: d.Counters.Pending}}, nil
 	}, func(_ context.Context, d *Delivery) error {
 		if started && d.State == Running { // Finished already when there is nothing to deliver

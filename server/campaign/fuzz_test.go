@@ -160,7 +160,7 @@ func FuzzDepth(f *testing.F) {
 		if json.Unmarshal(raw, &v) != nil {
 			return
 		}
-		if got, want := depth(raw), depthOf(v); got != want && !bytes.ContainsRune(raw, '"') {
+		if got, want := depth(raw), depthOf(v); got < want || got > want && !bytes.ContainsRune(raw, '"') {
 			t.Fatalf("%s is %d deep, not %d", raw, want, got)
 		}
 	})

@@ -384,6 +384,70 @@ func TestEveryChunkIsAcknowledgedByItself(t *testing.T) {
 	equal(t, "the first write", <-counted.seen, 10)
 }
 
+// TestAnUploadLargerThanTheRoom sends more than a stream may hold while nothing is stored: it
+// waits, goes through, and gives all room back.
+func TestAnUploadLargerThanTheRoom(t *testing.T) {
+	n := newNode(t)
+	held := &heldStore{Store: n.store, reached: make(chan struct{}), pass: make(chan struct{})}
+	s := campaign.NewService(n.options(n.store, held))
+	n.create("d")
+	u := open(t, dial(t, s), "d")
+	u.expect("durable 0")
+	const chunks = 8
+	go func() {
+		for i := range chunks {
+			var list []*veredusv1.Recipient
+			for j := range 30 {
+				r := person(i*30 + j)
+				r.Variables = []byte(`{"a":"` + long(99_000) + `"}`)
+				list = append(list, r)
+			}
+			u.chunk(int64(i*30+1), list...)
+		}
+	}()
+	<-held.reached
+	close(held.pass)
+	for i := range chunks {
+		u.expect(fmt.Sprintf("durable %d: +30 -0 !0", i*30+30))
+	}
+	u.end()
+	if err := s.AllRoom(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnUploadThatBreaksGivesItsRoomBack(t *testing.T) {
+	n := newNode(t)
+	held := &heldStore{Store: n.store, reached: make(chan struct{}), pass: make(chan struct{})}
+	s := campaign.NewService(n.options(n.store, held))
+	client := dial(t, s)
+	n.create("d")
+	ctx, cancel := context.WithCancel(t.Context())
+	stream, err := client.AddRecipients(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &upload{t, stream}
+	u.send(&veredusv1.AddRecipientsRequest{Delivery: "deliveries/d"})
+	u.expect("durable 0")
+	for i := range 8 {
+		u.chunk(int64(i*10+1), people(i*10+1, i*10+10)...)
+	}
+	<-held.reached
+	cancel()
+	close(held.pass)
+	if err := s.AllRoom(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTooManyUploads(t *testing.T) {
+	n := newNode(t)
+	n.create("d")
+	n.FillStreams()
+	open(t, dial(t, n), "d").expect("error: too many streams of recipients: try again in 5s")
+}
+
 // countedStore tells how many recipients came in each write.
 type countedStore struct {
 	campaign.Recipients

@@ -78,6 +78,7 @@ func (s *Service) single(r *veredusv1.SendMessageRequest) (*Single, error) {
 	if m.Tenant == "" {
 		m.Tenant = DefaultTenant
 	}
+	m.Validity = s.lifetime(m.Validity)
 	return m, v.err()
 }
 

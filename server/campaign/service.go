@@ -49,6 +49,8 @@ type Options struct {
 	BounceDomain func(fromDomain string) string
 	// HasPool reports whether a source pool is configured; nil takes any name.
 	HasPool func(name string) bool
+	// TimeScale divides validity periods: a sandbox's faster time. 0 and 1 leave them.
+	TimeScale float64
 	// Ingested is told of every chunk of recipients once it is durable; may be nil.
 	Ingested func(Ingested)
 	// Now stamps deliveries and answers; nil is time.Now.

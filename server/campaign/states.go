@@ -73,10 +73,14 @@ func (s State) Final() bool { return s == Finished || s == Cancelled }
 // after is State.After with the error that names the delivery.
 func (d *Delivery) after(c Call) (State, error) {
 	next, ok := d.State.After(c)
-	if !ok {
-		return 0, &StateError{Delivery: d.ID, State: d.State, Call: c.String()}
+	if ok {
+		return next, nil
 	}
-	return next, nil
+	call := c.String()
+	if c == CallStart && d.State == Draft {
+		call = "start before it is prepared"
+	}
+	return 0, &StateError{Delivery: d.ID, State: d.State, Call: call}
 }
 
 var stateNames = [...]string{"", "draft", "prepared", "running", "paused", "finished", "cancelled"}

@@ -118,6 +118,50 @@ func TestEveryCallInEveryState(t *testing.T) {
 	}
 }
 
+// TestRandomCalls makes calls and settles messages at random: the state follows the table,
+// the ledger balances, and the relay was last told what holds.
+func TestRandomCalls(t *testing.T) {
+	asks := []campaign.Call{
+		campaign.CallEdit, campaign.CallDescribe, campaign.CallTune, campaign.CallEdit, campaign.CallPrepare,
+		campaign.CallStart, campaign.CallPause, campaign.CallResume, campaign.CallCancel,
+	}
+	n := newNode(t)
+	count := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		count++
+		id := fmt.Sprintf("d%d", count)
+		n.bring(id, campaign.Draft)
+		want := campaign.Draft
+		for i := range rapid.IntRange(1, 30).Draw(rt, "calls") {
+			n.pass(time.Second)
+			ask := rapid.IntRange(0, len(asks)).Draw(rt, "call")
+			if ask == len(asks) {
+				want = n.settleOne(id, want)
+				continue
+			}
+			err := calls[ask].make(n, id)
+			next, allowed := want.After(asks[ask])
+			var refused *campaign.StateError
+			if allowed != (err == nil) || err != nil && !errors.As(err, &refused) {
+				rt.Fatalf("call %d, %s in state %s: %v", i, calls[ask].name, want, err)
+			}
+			if allowed && (asks[ask] != campaign.CallEdit || calls[ask].name == "add recipients" || !n.alreadyEdited(id, want)) {
+				want = next
+			}
+			d, err := n.store.Get(t.Context(), id)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if d.State != want {
+				rt.Fatalf("call %d, %s: the delivery is %s, not %s", i, calls[ask].name, d.State, want)
+			}
+			if err := d.Counters.Balance(); err != nil {
+				rt.Fatal(err)
+			}
+		}
+	})
+}
+
 func (n *node) outcome(id string, before campaign.State, err error) string {
 	n.t.Helper()
 	d, missing := n.store.Get(n.t.Context(), id)

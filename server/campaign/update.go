@@ -36,7 +36,11 @@ func (s *Service) UpdateDelivery(ctx context.Context, r *veredusv1.UpdateDeliver
 	}
 	now := s.now()
 	return s.change(ctx, id, req, now, func(d *Delivery) ([]Event, error) {
-		return nil, m.update(d, r.GetDelivery(), now)
+		if err := m.update(d, r.GetDelivery(), now); err != nil || d.Started.IsZero() {
+			return nil, err
+		}
+		d.Expires = s.expiry(d, d.Started)
+		return nil, nil
 	}, s.tune)
 }
 
@@ -155,9 +159,6 @@ func (m mask) update(d *Delivery, new *veredusv1.Delivery, now time.Time) error 
 		state, _ = d.State.After(CallEdit)
 	}
 	d.Spec, d.State, d.Updated = merged, state, now
-	if !d.Started.IsZero() {
-		d.Expires = d.expiry(d.Started)
-	}
 	return nil
 }
 
@@ -170,7 +171,15 @@ func (d *Delivery) validity() time.Duration {
 }
 
 // expiry is when the messages expire that start at a time: behind the validity
-// period, at most 84 h later.
-func (d *Delivery) expiry(start time.Time) time.Time {
-	return start.Add(min(d.validity(), MaxLifetime))
+// period, at most 84 h later, on a sandbox's faster clock if it has one.
+func (s *Service) expiry(d *Delivery, start time.Time) time.Time {
+	return start.Add(s.lifetime(d.validity()))
+}
+
+func (s *Service) lifetime(validity time.Duration) time.Duration {
+	validity = min(validity, MaxLifetime)
+	if s.o.TimeScale > 1 {
+		validity = time.Duration(float64(validity) / s.o.TimeScale)
+	}
+	return validity
 }
