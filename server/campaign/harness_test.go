@@ -303,6 +303,7 @@ func (n *node) events(id string) []string {
 type relay struct {
 	mu      sync.Mutex
 	told    []string
+	last    map[uint64]string // pause, unpause or cancel, by delivery
 	waits   map[mta.MessageID]dispatch.Wait
 	sending map[mta.MessageID]bool
 	fail    error
@@ -329,9 +330,20 @@ func (r *relay) Arrived(h *mta.Handover, _ mta.MessageID, domain string, expires
 	r.tell("arrived %s at %s, expires %s", h.DeliveryID, domain, expires.Format(time.DateTime))
 }
 
-func (r *relay) Pause(_ context.Context, d uint64) error   { r.tell("pause %d", d); return r.fail }
-func (r *relay) Unpause(_ context.Context, d uint64) error { r.tell("unpause %d", d); return r.fail }
-func (r *relay) Cancel(_ context.Context, d uint64) error  { r.tell("cancel %d", d); return r.fail }
+func (r *relay) Pause(_ context.Context, d uint64) error   { return r.steer("pause", d) }
+func (r *relay) Unpause(_ context.Context, d uint64) error { return r.steer("unpause", d) }
+func (r *relay) Cancel(_ context.Context, d uint64) error  { return r.steer("cancel", d) }
+
+func (r *relay) steer(what string, d uint64) error {
+	r.tell("%s %d", what, d)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == nil {
+		r.last = map[uint64]string{}
+	}
+	r.last[d] = what
+	return r.fail
+}
 
 func (r *relay) Update(_ context.Context, d uint64, pool string, priority int, expires time.Time) error {
 	r.tell("update %d: %s, %d, %s", d, pool, priority, expires.Format(time.DateTime))
