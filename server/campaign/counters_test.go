@@ -98,7 +98,7 @@ func TestALedgerThatDoesNotBalanceIsFound(t *testing.T) {
 // A clock that was set back loses no more than what lies outside the hour.
 func TestMinutesWithAClockSetBack(t *testing.T) {
 	now := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
-	var m Minutes
+	var m campaign.Minutes
 	m.Add(now, 1)
 	m.Add(now.Add(-30*time.Minute), 2)
 	m.Add(now.Add(-2*time.Hour), 4)
@@ -109,14 +109,14 @@ func TestMinutesWithAClockSetBack(t *testing.T) {
 
 func TestStartTakesAllThatIsPending(t *testing.T) {
 	now := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
-	c := Counters{Accepted: 7, Pending: 7}
+	c := campaign.Counters{Accepted: 7, Pending: 7}
 	if n := c.Start(now); n != 7 || c.InRelay != 7 || c.Pending != 0 || c.HandedOver.LastHour(now) != 7 || c.Balance() != nil {
 		t.Errorf("started %d: %+v", n, c)
 	}
 }
 
 func TestCloneSharesNothing(t *testing.T) {
-	c := Counters{Ignored: map[int32]int64{1: 1}, By: map[string]*DestinationCounters{"a": {FailedBy: map[int32]int64{1: 1}}}}
+	c := campaign.Counters{Ignored: map[int32]int64{1: 1}, By: map[string]*campaign.DestinationCounters{"a": {FailedBy: map[int32]int64{1: 1}}}}
 	n := c.Clone()
 	n.Ignored[1], n.By["a"].Sent, n.By["a"].FailedBy[1] = 9, 9, 9
 	if c.Ignored[1] != 1 || c.By["a"].Sent != 0 || c.By["a"].FailedBy[1] != 1 {
