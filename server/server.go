@@ -51,8 +51,8 @@ type Options struct {
 	TLS *tls.Config
 	// FS is the file system of data_dir; nil is the machine's.
 	FS vfs.FS
-	// GRPC and HTTP are listened on in place of grpc.listen and http.listen. The
-	// server closes them.
+	// GRPC and HTTP are listened on in place of grpc.listen and http.listen; GRPC
+	// without HTTP means that there is no HTTP port. The server closes them.
 	GRPC, HTTP net.Listener
 	// Now stamps everything; nil is time.Now.
 	Now func() time.Time

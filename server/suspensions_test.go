@@ -209,8 +209,8 @@ func TestTheRelayKnowsWhatIsStored(t *testing.T) {
 				}
 				synctest.Wait()
 				maps.DeleteFunc(model, func(_ suspend.Selector, ends time.Time) bool { return !ends.IsZero() && !time.Now().Before(ends) })
-				if len(relay.by) != len(model) {
-					t.Fatalf("call %d: in force %v, want %v", i, relay.by, model)
+				if got := strings.Fields(relay.names()); len(got) != len(model) {
+					t.Fatalf("call %d: in force %v, want %v", i, got, model)
 				}
 			}
 		})
