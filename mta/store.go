@@ -158,6 +158,9 @@ type Message struct {
 	Expires     time.Time
 	// Retry is set when it was settled before and waits in the retry list.
 	Retry bool
+	// MessageID is the Message-ID header of its earlier attempts without angle
+	// brackets, kept by the next one; empty before the first claim.
+	MessageID string
 	// State is what earlier attempts left behind; zero before the first.
 	State MessageState
 }
@@ -242,6 +245,7 @@ type Settlement struct {
 	// Next is when to try again; zero unless Deferred.
 	Next time.Time
 	// Destination is where it was bound; the recipient domain when never resolved.
+	// Empty: where its last attempt went.
 	Destination string
 	// MessageID is the Message-ID header without angle brackets.
 	MessageID string

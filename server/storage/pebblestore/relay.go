@@ -369,7 +369,7 @@ func (s *Store) message(r pebble.Reader, d *deliveryState, id mta.MessageID) (*m
 	if err != nil || log.status.final() {
 		return nil, err
 	}
-	m.Retry, m.State = true, log.state
+	m.Retry, m.State, m.MessageID = true, log.state, log.messageID
 	return m, nil
 }
 

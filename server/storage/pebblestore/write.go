@@ -246,12 +246,10 @@ func (t *txn) outcome(w *work, s *mta.Settlement, c *claim, row *logRow) error {
 	}
 	row.status, row.updated, row.destination = logStatus(s.Outcome), s.Time, s.Destination
 	row.text, row.verdict, row.state = capText(s.Text), s.Verdict, s.Message.State
-	if s.MessageID != "" {
-		row.messageID = s.MessageID
-	}
 	if c != nil {
-		row.state.FirstClaim = c.first
+		row.state.FirstClaim, row.messageID = c.first, c.messageID
 	}
+	row.messageID = cmp.Or(s.MessageID, row.messageID)
 	row.state.Due = s.Next
 	if s.Outcome == mta.Deferred && s.Next.IsZero() {
 		row.state.Due = s.Time

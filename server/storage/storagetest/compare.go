@@ -279,8 +279,8 @@ func (e *engine) compareLoad(m *model, k runID, fresh, waiting []*message) error
 			loaded[l.ID] = true
 		}
 		for _, l := range res.Due {
-			if !l.Retry {
-				return fmt.Errorf("message %s is due and not a retry", l.Name)
+			if !l.Retry || l.MessageID == "" {
+				return fmt.Errorf("message %s is due: retry %v, Message-ID %q", l.Name, l.Retry, l.MessageID)
 			}
 			gotDue = append(gotDue, l.ID)
 			loaded[l.ID] = true

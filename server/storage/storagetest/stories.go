@@ -447,4 +447,7 @@ func wholeState(t *teller) {
 	if got.State != want || !got.Retry {
 		t.Errorf("state:\n got %+v\nwant %+v", got.State, want)
 	}
+	if got.MessageID != m.ID.String()+"@example.com" {
+		t.Errorf("Message-ID %q is not the claim's", got.MessageID)
+	}
 }
