@@ -271,6 +271,7 @@ type txn struct {
 	names      map[runName]runKey
 	gone       map[uint64]bool // hand-overs deleted
 	contents   []contentSeen
+	expiries   []int64                            // of single messages that arrived
 	addresses  map[uint64]map[[hashSize]byte]bool // stored, by delivery
 	kick       bool                               // wake the sweeper
 	key        []byte                             // scratch
@@ -332,6 +333,9 @@ func (t *txn) install() {
 		} else {
 			s.claims[id] = c
 		}
+	}
+	for _, expires := range t.expiries {
+		s.expiry.arrived(expires)
 	}
 	if t.kick {
 		s.sweep.wake()

@@ -349,6 +349,7 @@ func (t *txn) send(w *work, m *campaign.Single, handover uint64) (mta.MessageID,
 	c.InRelay++
 	c.HandedOver.Add(at, 1)
 	t.set(expiryKey(r.expires, id), nil)
+	t.expiries = append(t.expiries, nanos(r.expires))
 	return id, t.arrived(w, id, &r, veredusv1.FeedbackType_FEEDBACK_TYPE_TAKEN_INTO_ACCOUNT, 0)
 }
 

@@ -104,6 +104,7 @@ type Store struct {
 	cache    deliveryCache
 	claims   map[mta.MessageID]*claim
 	watchers map[string]chan struct{} // by delivery id, see Changed
+	expiry   expiryFloor
 
 	// Of the applier alone.
 	epoch   uint64

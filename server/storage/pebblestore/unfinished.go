@@ -21,11 +21,11 @@ func (s *Store) Unfinished(ctx context.Context, handover uint64, by time.Time, b
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
+	if handover == 0 {
+		return s.expiring(by, behind, limit)
+	}
 	snapshot := s.db.NewSnapshot()
 	defer snapshot.Close()
-	if handover == 0 {
-		return s.expiring(snapshot, by, behind, limit)
-	}
 	d, err := s.viewHandover(handover)
 	if err != nil || d == nil || !d.active() {
 		return nil, true, err
@@ -82,16 +82,18 @@ func (u *unfinishedRun) places() ([]mta.MessageID, error) {
 	if start.Less(u.run.mark) {
 		start = u.run.mark
 	}
-	fresh := 0
-	err := u.s.unsettled(u.from, u.d, u.key, start, func(id mta.MessageID, row []byte) (bool, error) {
-		if row != nil {
-			places = append(places, id)
-			fresh++
+	if u.run.fresh > 0 {
+		fresh := 0
+		err := u.s.unsettled(u.from, u.d, u.key, start, func(id mta.MessageID, row []byte) (bool, error) {
+			if row != nil {
+				places = append(places, id)
+				fresh++
+			}
+			return fresh < u.limit, nil
+		})
+		if err != nil {
+			return nil, err
 		}
-		return fresh < u.limit, nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	waiting, err := u.waiting()
 	if err != nil {
@@ -156,11 +158,30 @@ func (u *unfinishedRun) walkLog() (list []mta.MessageID, err error) {
 	return list, err
 }
 
+// expiryFloor is a time before which no unfinished single message expires. Below it
+// lie only the tombstones of those that were settled. Guarded by Store.mu.
+type expiryFloor struct {
+	floor int64  // nanoseconds since 1970
+	sends uint64 // messages that came since the store was opened
+}
+
+// arrived makes room for a new message.
+func (f *expiryFloor) arrived(expires int64) {
+	f.floor = min(f.floor, expires)
+	f.sends++
+}
+
 // expiring lists single messages whose own validity ends by a time, the earliest first.
-func (s *Store) expiring(r pebble.Reader, by time.Time, behind mta.MessageID, limit int) (msgs []*mta.Message, done bool, err error) {
-	lower := []byte{tableExpiry}
-	if behind != (mta.MessageID{}) {
-		if lower, err = s.expiryPlace(r, behind); err != nil {
+func (s *Store) expiring(by time.Time, behind mta.MessageID, limit int) (msgs []*mta.Message, done bool, err error) {
+	s.mu.RLock()
+	known := s.expiry
+	s.mu.RUnlock()
+	snapshot := s.db.NewSnapshot() // behind the floor: what it lacks counts in sends
+	defer snapshot.Close()
+	fromStart := behind == (mta.MessageID{})
+	lower := key8(tableExpiry, uint64(known.floor))
+	if !fromStart {
+		if lower, err = s.expiryPlace(snapshot, behind); err != nil {
 			return nil, false, err
 		}
 	}
@@ -168,22 +189,43 @@ func (s *Store) expiring(r pebble.Reader, by time.Time, behind mta.MessageID, li
 	if bytes.Compare(lower, upper) >= 0 {
 		return nil, true, nil
 	}
-	err = s.scan(r, lower, upper, func(k, _ []byte) (bool, error) {
-		id, ok := parseExpiryKey(k)
-		if !ok {
-			return false, corrupt(errors.New("expiry key"))
-		}
-		d, err := s.viewHandover(id.Handover)
-		if err != nil || d == nil || !d.active() {
-			return true, err
-		}
-		m, err := s.message(r, d, id)
+	err = s.scan(snapshot, lower, upper, func(k, _ []byte) (bool, error) {
+		m, err := s.expiringMessage(snapshot, k)
 		if err == nil && m != nil {
 			msgs = append(msgs, m)
 		}
 		return len(msgs) < limit, err
 	})
+	if err == nil && fromStart {
+		s.raiseExpiryFloor(known, by, msgs)
+	}
 	return msgs, len(msgs) < limit, err
+}
+
+// expiringMessage is the message of an expiry row; nil when it is final or gone.
+func (s *Store) expiringMessage(r pebble.Reader, k []byte) (*mta.Message, error) {
+	id, ok := parseExpiryKey(k)
+	if !ok {
+		return nil, corrupt(errors.New("expiry key"))
+	}
+	d, err := s.viewHandover(id.Handover)
+	if err != nil || d == nil || !d.active() {
+		return nil, err
+	}
+	return s.message(r, d, id)
+}
+
+// raiseExpiryFloor remembers what a listing from the start found, unless a message came meanwhile.
+func (s *Store) raiseExpiryFloor(known expiryFloor, by time.Time, found []*mta.Message) {
+	floor := nanos(by)
+	if len(found) > 0 {
+		floor = nanos(found[0].Expires)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expiry.sends == known.sends {
+		s.expiry.floor = max(s.expiry.floor, floor)
+	}
 }
 
 // expiryPlace is the place right behind a message in the order of expiry.
