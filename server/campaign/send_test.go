@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/campaign"
 )
 
 // single is one transactional mail.
@@ -91,4 +92,21 @@ func TestSingleMessagesThatAreRefused(t *testing.T) {
 		equal(t, c.fields, violated(t, err), strings.Fields(c.fields))
 	}
 	equal(t, "told to the relay", n.relay.heard(), []string(nil))
+}
+
+func TestASandboxDividesValidity(t *testing.T) {
+	n := newNode(t)
+	o := n.options(n.store, n.store)
+	o.TimeScale = 3600
+	n.Service = campaign.NewService(o)
+	equal(t, "a delivery of 5 days", n.running("d", 1).GetExpireTime().AsTime(), start.Add(84*time.Second))
+	if err := n.update("d", &veredusv1.Delivery{ValidityPeriod: durationpb.New(2 * time.Hour)}, "validity_period"); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "of 2 hours", n.get("d").GetExpireTime().AsTime(), start.Add(2*time.Second))
+	m, err := n.SendMessage(t.Context(), single("r"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "a single message", m.GetExpireTime().AsTime(), start.Add(84*time.Second))
 }
