@@ -1,10 +1,12 @@
 package mta
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mta/dispatch"
+	"github.com/veredus/veredus/mta/route"
 )
 
 // runPage is how many runs are read from the directory at a time.
@@ -28,6 +30,8 @@ type run struct {
 	mark    Position // settled-below mark last written
 	more    bool     // fresh mail may be left in the store
 	nextDue time.Time
+	put     time.Time // earliest retry that came while a load is under way; zero: none
+	changes uint64    // counts what made mail of the run loadable
 	loading bool
 	dropped bool
 	held    []*held
@@ -39,37 +43,60 @@ type held struct {
 	msg     *Message
 	run     *run // nil for a message that only expires
 	inCore  bool // the core knows it
-	claimed bool
 	sending bool
+	gone    bool   // its claim was not made
 	mailID  string // Message-ID header, from the claim on
+	stage   atomic.Uint32
 }
+
+// Stages of a message given to a session. Who takes it out of given decides: the
+// session before it says MAIL, or the owner to have it back unsent.
+const (
+	stageGiven = iota
+	stageBegun
+	stageRecalled
+)
+
+// begin reports whether the session may say MAIL.
+func (h *held) begin() bool { return h.stage.CompareAndSwap(stageGiven, stageBegun) }
+
+// recall makes the session give the message back, unless it has begun.
+func (h *held) recall() { h.stage.CompareAndSwap(stageGiven, stageRecalled) }
 
 // HandOver gives the relay a hand-over, running or paused. It returns at once; the
 // runs are read from the directory in the background. Giving one that it has
 // already reads the directory again.
 func (r *Relay) HandOver(h *Handover) {
 	r.post(func(now time.Time) {
-		ho := r.adopt(h)
-		if ho.Paused {
-			r.core.Pause(now, dispatch.DeliveryID(ho.Delivery))
-		}
+		ho := r.adopt(now, h)
 		r.expiry.watch(r, ho)
 		r.work(func() { r.readDirectory(ho.ID) })
 	})
 }
 
-// adopt makes the hand-over known to the owner.
-func (r *Relay) adopt(h *Handover) *handover {
+// adopt makes the hand-over known to the owner. What the owner was told of its
+// pause is newer than what the caller read.
+func (r *Relay) adopt(now time.Time, h *Handover) *handover {
 	ho := r.handovers[h.ID]
-	if ho == nil {
-		ho = &handover{Handover: *h, runs: map[uint32]*run{}}
-		r.handovers[h.ID] = ho
+	if ho != nil {
+		return ho
+	}
+	ho = &handover{Handover: *h, runs: map[uint32]*run{}}
+	r.handovers[h.ID] = ho
+	if _, resumed := r.resumed[h.Delivery]; resumed {
+		ho.Paused = false
+	}
+	if ho.Paused {
+		r.core.Pause(now, dispatch.DeliveryID(ho.Delivery))
 	}
 	return ho
 }
 
-// work runs f in a goroutine that Stop waits for.
+// work runs f in a goroutine that Stop waits for; not at all once Stop began. Owner only.
 func (r *Relay) work(f func()) {
+	if r.stopping {
+		return
+	}
 	r.workers.Add(1)
 	go func() {
 		defer r.workers.Done()
@@ -79,14 +106,14 @@ func (r *Relay) work(f func()) {
 
 // readDirectory announces a hand-over's runs page by page.
 func (r *Relay) readDirectory(id uint64) {
-	after := uint32(0)
-	for {
-		page, err := r.cfg.Store.Runs(r.ctx, id, after, runPage)
+	after, more := uint32(0), true
+	for more {
+		page, err := r.cfg.Store.Runs(r.calm, id, after, runPage)
 		if err != nil {
 			r.broken("reading the directory of a hand-over", err)
 			return
 		}
-		if len(page) == 0 || r.call(r.ctx, func(now time.Time) { r.addRuns(now, id, page) }) != nil {
+		if len(page) == 0 || r.call(r.calm, func(now time.Time) { more = r.addRuns(now, id, page) }) != nil {
 			return
 		}
 		after = page[len(page)-1].Domain
@@ -95,8 +122,8 @@ func (r *Relay) readDirectory(id uint64) {
 
 // broken reports a failed read. Reads fail only with the store; nothing can go on.
 func (r *Relay) broken(doing string, err error) {
-	if r.ctx.Err() == nil {
-		r.cfg.Fatal(&StoreError{Doing: doing, Err: err})
+	if r.calm.Err() == nil {
+		r.fail(doing, err)
 	}
 }
 
@@ -112,21 +139,33 @@ func (e *StoreError) Error() string { return "mta: " + e.Doing + ": " + e.Err.Er
 // Unwrap returns the cause.
 func (e *StoreError) Unwrap() error { return e.Err }
 
-func (r *Relay) addRuns(now time.Time, id uint64, page []RunState) {
+// addRuns announces runs; false when the hand-over is over.
+func (r *Relay) addRuns(now time.Time, id uint64, page []RunState) bool {
 	ho := r.handovers[id]
 	if ho == nil || ho.gone {
-		return
+		return false
 	}
 	for _, s := range page {
-		ru := ho.runs[s.Domain]
-		if ru == nil {
+		if ru := ho.runs[s.Domain]; ru == nil {
 			r.addRun(now, ho, s)
-			continue
+		} else {
+			r.growRun(now, ru, s)
 		}
-		ru.more = ru.more || s.Fresh > 0
-		ru.rewindTo(s.Mark)
-		r.core.Grew(now, ru.id, int(s.Fresh))
 	}
+	return true
+}
+
+// growRun takes in what the directory says of a run that is known: what arrived may
+// have been told already, then it counts twice, which costs an empty load.
+func (r *Relay) growRun(now time.Time, ru *run, s RunState) {
+	if s.Fresh > 0 {
+		ru.more = true
+		ru.rewindTo(s.Mark)
+	}
+	if s.Deferred > 0 {
+		ru.dueAt(s.NextDue)
+	}
+	r.core.AddRun(now, r.describe(ru, s))
 }
 
 func (r *Relay) addRun(now time.Time, ho *handover, s RunState) *run {
@@ -137,18 +176,24 @@ func (r *Relay) addRun(now time.Time, ho *handover, s RunState) *run {
 	}
 	ho.runs[s.Domain] = ru
 	r.runs[ru.id] = ru
-	r.core.AddRun(now, dispatch.Run{
-		ID: ru.id, Delivery: dispatch.DeliveryID(ho.Delivery), Tenant: ho.Tenant, SenderDomain: ho.SenderDomain,
-		Class: ho.Class, Priority: ho.Priority, Pool: ho.Pool, Domain: s.DomainName,
-		Fresh: s.Fresh, Deferred: s.Deferred, NextDue: s.NextDue,
-	})
+	r.core.AddRun(now, r.describe(ru, s))
 	return ru
+}
+
+// describe is a run as the core takes it.
+func (r *Relay) describe(ru *run, s RunState) dispatch.Run {
+	ho := ru.ho
+	return dispatch.Run{
+		ID: ru.id, Delivery: dispatch.DeliveryID(ho.Delivery), Tenant: ho.Tenant, SenderDomain: ho.SenderDomain,
+		Class: ho.Class, Priority: ho.Priority, Pool: ho.Pool, Domain: ru.domain,
+		Fresh: s.Fresh, Deferred: s.Deferred, NextDue: s.NextDue,
+	}
 }
 
 // Arrived tells of one new transactional message of a standing hand-over. It returns at once.
 func (r *Relay) Arrived(h *Handover, id MessageID, domain string, expires time.Time) {
 	r.post(func(now time.Time) {
-		ho := r.adopt(h)
+		ho := r.adopt(now, h)
 		r.expiry.at(r, expires)
 		ru := ho.runs[id.Domain]
 		if ru == nil {
@@ -164,8 +209,26 @@ func (r *Relay) Arrived(h *Handover, id MessageID, domain string, expires time.T
 // noRewind is behind every message.
 var noRewind = Position{Lane: 255, Order: 1<<64 - 1}
 
+// dueAt notes a retry in the store. A load under way may not have seen it.
+func (ru *run) dueAt(at time.Time) {
+	ru.changes++
+	ru.nextDue = earliest(ru.nextDue, at)
+	if ru.loading {
+		ru.put = earliest(ru.put, at)
+	}
+}
+
+// earliest is the earlier of two times of which zero is none.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // rewindTo makes the next load begin at p at the latest.
 func (ru *run) rewindTo(p Position) {
+	ru.changes++
 	if p.Less(ru.next) {
 		ru.next = p
 	}
@@ -181,7 +244,7 @@ func (r *Relay) load(id dispatch.RunID, fresh, due int) {
 		r.core.Loaded(r.cfg.Now(), dispatch.Loaded{Run: id})
 		return
 	}
-	ru.loading, ru.rewind = true, noRewind
+	ru.loading, ru.rewind, ru.put = true, noRewind, time.Time{}
 	inMemory := make(map[MessageID]struct{}, len(ru.held))
 	for _, h := range ru.held {
 		inMemory[h.msg.ID] = struct{}{}
@@ -191,7 +254,7 @@ func (r *Relay) load(id dispatch.RunID, fresh, due int) {
 		Skip: func(id MessageID) bool { _, ok := inMemory[id]; return ok },
 	}
 	r.work(func() {
-		res, err := r.cfg.Store.Load(r.ctx, req)
+		res, err := r.cfg.Store.Load(r.calm, req)
 		if err != nil {
 			r.broken("loading messages", err)
 			return
@@ -210,7 +273,7 @@ func (r *Relay) loaded(now time.Time, ru *run, res LoadResult) {
 		ru.more = true
 		ru.rewindTo(ru.rewind)
 	}
-	ru.nextDue = res.NextDue
+	ru.nextDue = earliest(res.NextDue, ru.put)
 	answer := dispatch.Loaded{Run: ru.id, MoreFresh: ru.more, NextDue: ru.nextDue}
 	for _, batch := range [2][]*Message{res.Due, res.Fresh} {
 		for _, m := range batch {
@@ -235,9 +298,7 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 	}
 	r.lastMsg++
 	h := &held{id: r.lastMsg, msg: m, run: ru}
-	if !m.State.FirstClaim.IsZero() {
-		h.mailID = r.messageID(m.ID, ru.ho)
-	}
+	h.mailID = r.earlierID(m, ru.ho)
 	r.byID[m.ID] = h
 	ru.held = append(ru.held, h)
 	switch {
@@ -289,6 +350,21 @@ func (r *Relay) forget(ru *run) {
 	ru.dropped = true
 	delete(ru.ho.runs, ru.number)
 	delete(r.runs, ru.id)
+	r.forgetDead()
+}
+
+// forgetDead forgets the failures of domains without runs, once they outnumber the runs.
+func (r *Relay) forgetDead() {
+	if len(r.dead) <= 2*len(r.runs)+1024 {
+		return
+	}
+	kept := map[string]*route.Error{}
+	for _, ru := range r.runs {
+		if failed := r.dead[ru.domain]; failed != nil {
+			kept[ru.domain] = failed
+		}
+	}
+	r.dead = kept
 }
 
 // markStep is how far a mark advances before it is written again.
@@ -320,7 +396,7 @@ func (r *Relay) giveBack(id dispatch.MsgID, claimed bool) {
 	if h == nil {
 		return
 	}
-	if claimed {
+	if claimed && !h.gone {
 		r.writer.release(h)
 		return
 	}
@@ -332,9 +408,7 @@ func (r *Relay) returned(now time.Time, h *held) {
 	r.release(now, h)
 	ru := h.run
 	if h.msg.Retry {
-		if due := h.msg.State.Due; ru.nextDue.IsZero() || due.Before(ru.nextDue) {
-			ru.nextDue = due
-		}
+		ru.dueAt(h.msg.State.Due)
 	} else {
 		ru.more = true
 		ru.rewindTo(h.msg.ID.position())
@@ -347,8 +421,8 @@ func (r *Relay) settled(now time.Time, h *held, s *Settlement) {
 	r.release(now, h)
 	final := s.Outcome != Deferred
 	if ru := h.run; ru != nil {
-		if !final && (ru.nextDue.IsZero() || s.Next.Before(ru.nextDue)) {
-			ru.nextDue = s.Next
+		if !final {
+			ru.dueAt(s.Next)
 		}
 		if h.inCore {
 			r.core.Settled(now, h.id, s.Next, final)

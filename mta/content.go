@@ -2,6 +2,8 @@ package mta
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/veredus/veredus/mta/compose"
@@ -77,16 +79,30 @@ func (c *contents) compile(ctx context.Context, id uint64, e *content) {
 	defer close(e.ready)
 	src, err := c.store.Content(ctx, id)
 	if err == nil {
-		e.tmpl, err = compose.Compile(*src)
-		if err != nil {
-			err = &compose.RenderError{Err: err}
-		}
+		e.tmpl, err = compile(src)
 	}
 	if err == nil {
 		return
 	}
 	e.err = err
 	c.mu.Lock()
-	delete(c.by, id) // the next message asks again
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	if c.by[id] == e {
+		delete(c.by, id) // the next message asks again
+	}
+}
+
+func compile(src *compose.Source) (t *compose.Template, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t, err = nil, &compose.RenderError{Err: fmt.Errorf("panic: %v", p)}
+		}
+	}()
+	if src == nil {
+		return nil, &compose.RenderError{Err: errors.New("the content is gone")}
+	}
+	if t, err = compose.Compile(*src); err != nil {
+		return nil, &compose.RenderError{Err: err}
+	}
+	return t, nil
 }

@@ -13,35 +13,43 @@ import (
 // Pause stops new attempts of a delivery at once.
 func (r *Relay) Pause(ctx context.Context, delivery uint64) error {
 	return r.call(ctx, func(now time.Time) {
+		delete(r.resumed, delivery)
 		r.setPaused(delivery, true)
-		r.core.Pause(now, dispatch.DeliveryID(delivery))
+		r.steer(func() { r.core.Pause(now, dispatch.DeliveryID(delivery)) })
 	})
 }
 
 // Unpause continues a delivery.
 func (r *Relay) Unpause(ctx context.Context, delivery uint64) error {
 	return r.call(ctx, func(now time.Time) {
-		r.setPaused(delivery, false)
+		if !r.setPaused(delivery, false) {
+			r.resumed[delivery] = struct{}{}
+		}
 		r.core.Unpause(now, dispatch.DeliveryID(delivery))
 	})
 }
 
-func (r *Relay) setPaused(delivery uint64, paused bool) {
+// setPaused notes it with the delivery's hand-overs; false when there is none.
+func (r *Relay) setPaused(delivery uint64, paused bool) (known bool) {
 	for _, ho := range r.handovers {
 		if ho.Delivery == delivery {
-			ho.Paused = paused
+			ho.Paused, known = paused, true
 		}
 	}
+	return known
 }
 
 // Cancel forgets a cancelled delivery; a transaction under way keeps its real outcome.
 func (r *Relay) Cancel(ctx context.Context, delivery uint64) error {
 	return r.call(ctx, func(now time.Time) {
-		for _, ho := range r.handovers {
-			if ho.Delivery == delivery {
-				r.closeHandover(now, ho)
+		delete(r.resumed, delivery)
+		r.steer(func() {
+			for _, ho := range r.handovers {
+				if ho.Delivery == delivery {
+					r.closeHandover(now, ho)
+				}
 			}
-		}
+		})
 	})
 }
 
@@ -65,7 +73,9 @@ func (r *Relay) Update(ctx context.Context, delivery uint64, pool string, priori
 
 // Suspend stops new attempts of what the selector names, under a name.
 func (r *Relay) Suspend(ctx context.Context, name string, sel dispatch.Selector) error {
-	return r.call(ctx, func(now time.Time) { r.core.Suspend(now, name, sel) })
+	return r.call(ctx, func(now time.Time) {
+		r.steer(func() { r.core.Suspend(now, name, sel) })
+	})
 }
 
 // Unsuspend ends the suspension of that name; an unknown one is no error.

@@ -11,11 +11,14 @@ const (
 	// sweepPage is how many messages expire in one write, so that the end of a
 	// large run delays nobody.
 	sweepPage = 256
-	// sweepAgain is the wait for messages that were in memory when a sweep passed.
-	sweepAgain = time.Second
-	// expiryLook is the longest the relay goes without looking at the clock, which
+	// sweepAgain is the wait for messages that were in memory when a sweep passed;
+	// it doubles up to sweepRarely, for a transaction may take its time and a sweep
+	// looks at every run.
+	sweepAgain  = time.Second
+	sweepRarely = 30 * time.Second
+	// clockLook is the longest the relay goes without looking at the clock, which
 	// may be set.
-	expiryLook = time.Minute
+	clockLook = time.Minute
 )
 
 // expiry watches the ends of validity. It belongs to the owner.
@@ -57,14 +60,19 @@ func (e *expiry) arm(r *Relay) {
 			next = ho.Expires
 		}
 	}
-	if e.armed != nil {
-		e.armed.Stop()
-	}
+	e.stop()
 	if next.IsZero() {
 		return
 	}
-	wait := min(max(next.Sub(r.cfg.Now()), 0), expiryLook)
+	wait := min(max(next.Sub(r.cfg.Now()), 0), clockLook)
 	e.armed = time.AfterFunc(wait, func() { r.post(func(now time.Time) { e.look(r, now) }) })
+}
+
+// stop ends the timer.
+func (e *expiry) stop() {
+	if e.armed != nil {
+		e.armed.Stop()
+	}
 }
 
 // look starts the sweeps that are due.
@@ -78,7 +86,7 @@ func (e *expiry) look(r *Relay, now time.Time) {
 		}
 		e.sweeps[ho.ID] = true
 		end := &ending{ho: ho, waits: r.waitsOf(now, ho)}
-		r.closeHandover(now, ho)
+		r.steer(func() { r.closeHandover(now, ho) })
 		id, by := ho.ID, ho.Expires
 		r.work(func() { r.sweep(id, by, end) })
 	}
@@ -91,23 +99,23 @@ func (e *expiry) look(r *Relay, now time.Time) {
 
 // sweep expires everything unfinished of a hand-over.
 func (r *Relay) sweep(handover uint64, by time.Time, end *ending) {
-	for r.sweepOnce(handover, by, end) {
-		if !r.pause(sweepAgain) {
+	for wait := sweepAgain; r.sweepOnce(handover, by, end); wait = min(2*wait, sweepRarely) {
+		if !r.pause(wait) {
 			return
 		}
 	}
-	_ = r.call(r.ctx, func(time.Time) { delete(r.expiry.sweeps, handover) })
+	_ = r.call(r.calm, func(time.Time) { delete(r.expiry.sweeps, handover) })
 }
 
 // sweepOwn expires the messages whose own validity ended, and finds the next end.
 func (r *Relay) sweepOwn(by time.Time) {
 	again := r.sweepOnce(0, by, &ending{})
-	next, _, err := r.cfg.Store.Unfinished(r.ctx, 0, by.Add(2*MaxValidity), MessageID{}, 1)
+	next, _, err := r.cfg.Store.Unfinished(r.calm, 0, by.Add(2*MaxValidity), MessageID{}, 1)
 	if err != nil {
 		r.broken("looking for the next expiry", err)
 		return
 	}
-	_ = r.call(r.ctx, func(now time.Time) {
+	_ = r.call(r.calm, func(now time.Time) {
 		r.expiry.sweeping = false
 		if again {
 			r.expiry.at(r, now.Add(sweepAgain))
@@ -132,7 +140,7 @@ func (r *Relay) pause(d time.Duration) bool {
 	select {
 	case <-t.C:
 		return true
-	case <-r.ctx.Done():
+	case <-r.calm.Done():
 		return false
 	}
 }
@@ -143,7 +151,7 @@ func (r *Relay) pause(d time.Duration) bool {
 func (r *Relay) sweepOnce(handover uint64, by time.Time, end *ending) (again bool) {
 	after := MessageID{}
 	for {
-		page, done, err := r.cfg.Store.Unfinished(r.ctx, handover, by, after, sweepPage)
+		page, done, err := r.cfg.Store.Unfinished(r.calm, handover, by, after, sweepPage)
 		if err != nil {
 			r.broken("reading unfinished messages", err)
 			return false
@@ -155,6 +163,9 @@ func (r *Relay) sweepOnce(handover uint64, by time.Time, end *ending) (again boo
 			}
 			again = again || skipped
 			after = page[len(page)-1].ID
+			if handover == 0 {
+				r.recount(page)
+			}
 		}
 		if done || len(page) == 0 {
 			return again
@@ -166,7 +177,7 @@ func (r *Relay) sweepOnce(handover uint64, by time.Time, end *ending) (again boo
 // until that is durable. Those in memory are given back unless being sent.
 func (r *Relay) expirePage(page []*Message, end *ending) (skipped, ok bool) {
 	durable := make(chan struct{})
-	if r.call(r.ctx, func(now time.Time) {
+	if r.call(r.calm, func(now time.Time) {
 		for _, m := range page {
 			if h := r.byID[m.ID]; h != nil {
 				skipped = true
@@ -184,8 +195,8 @@ func (r *Relay) expirePage(page []*Message, end *ending) (skipped, ok bool) {
 			if ho != nil && ho.runs[m.ID.Domain] != nil {
 				text = heldBy(r.core.Waiting(now, ho.runs[m.ID.Domain].id))
 			}
-			if ho != nil && !m.State.FirstClaim.IsZero() {
-				h.mailID = r.messageID(m.ID, ho)
+			if ho != nil {
+				h.mailID = r.earlierID(m, ho)
 			}
 			r.expire(now, h, text)
 		}
@@ -196,7 +207,7 @@ func (r *Relay) expirePage(page []*Message, end *ending) (skipped, ok bool) {
 	select {
 	case <-durable:
 		return skipped, true
-	case <-r.ctx.Done():
+	case <-r.calm.Done():
 		return skipped, false
 	}
 }
@@ -206,6 +217,53 @@ func (r *Relay) expirePage(page []*Message, end *ending) (skipped, ok bool) {
 type ending struct {
 	ho    *handover
 	waits map[uint32]string // what held the mail of each domain number
+}
+
+// recount forgets the runs of standing hand-overs of which a sweep left nothing. The
+// core knows them still, and would open sessions for mail that is gone.
+func (r *Relay) recount(page []*Message) {
+	seen := map[runName]bool{}
+	for _, m := range page {
+		name := runName{m.ID.Handover, m.ID.Domain}
+		if !seen[name] {
+			seen[name] = true
+			r.recountRun(name)
+		}
+	}
+}
+
+// runName is a run's place in the store.
+type runName struct {
+	handover uint64
+	domain   uint32
+}
+
+func (r *Relay) recountRun(name runName) {
+	var ru *run
+	var changes uint64
+	find := func(time.Time) {
+		if ho := r.handovers[name.handover]; ho != nil && ho.runs[name.domain] != nil {
+			ru = ho.runs[name.domain]
+			changes = ru.changes
+		}
+	}
+	if r.call(r.calm, find) != nil || ru == nil {
+		return
+	}
+	left, err := r.cfg.Store.Runs(r.calm, name.handover, name.domain-1, 1)
+	if err != nil {
+		r.broken("reading the directory of a hand-over", err)
+		return
+	}
+	if len(left) > 0 && left[0].Domain == name.domain {
+		return
+	}
+	_ = r.call(r.calm, func(now time.Time) {
+		if ru.changes == changes && !ru.loading {
+			ru.more, ru.nextDue = false, time.Time{}
+			r.forgetIfEmpty(now, ru)
+		}
+	})
 }
 
 // waitsOf says what holds the mail of each run of a hand-over.
@@ -229,6 +287,10 @@ func (r *Relay) expire(now time.Time, h *held, why string) {
 // are kept; a message that was never attempted tells what held it.
 func expired(h *held, why string, now time.Time) Settlement {
 	m := h.msg
+	destination := ""
+	if m.State.Attempts == 0 {
+		destination = m.Domain
+	}
 	text := m.State.LastReply.String()
 	if text == "" {
 		text = "the validity period ended before an attempt could be made"
@@ -238,7 +300,7 @@ func expired(h *held, why string, now time.Time) Settlement {
 	}
 	return Settlement{
 		Message: m, Outcome: Expired, Time: now, Verdict: bounce.Expired(m.State.Last),
-		Text: text, Destination: m.Domain, MessageID: h.mailID,
+		Text: text, Destination: destination, MessageID: h.mailID,
 	}
 }
 

@@ -89,11 +89,16 @@ type Relay struct {
 	writer   *writer
 	epoch    uint64
 	inbox    chan func(now time.Time)
-	done     chan struct{} // closed when the owner has ended
-	stop     chan struct{} // closed to end the owner
-	ctx      context.Context
-	cancel   context.CancelFunc
+	done     chan struct{}   // closed when the owner has ended
+	stop     chan struct{}   // closed to end the owner
+	ctx      context.Context // of transactions; ends with the grace period
+	cancel   context.CancelCauseFunc
+	calm     context.Context // of everything else: look-ups, dials, loads, sweeps; ends when Stop begins
+	hush     context.CancelFunc
 	workers  sync.WaitGroup
+	fatal    sync.Once
+	stopOnce sync.Once
+	stopErr  error
 
 	// What follows belongs to the owner goroutine.
 	core      *dispatch.Core
@@ -103,6 +108,7 @@ type Relay struct {
 	byID      map[MessageID]*held
 	sessions  map[dispatch.SessionID]*session
 	dead      map[string]*route.Error // domains that failed for good
+	resumed   map[uint64]struct{}     // deliveries unpaused before their first hand-over came
 	lastRun   dispatch.RunID
 	lastMsg   dispatch.MsgID
 	stopping  bool
@@ -135,6 +141,7 @@ func New(cfg Config) *Relay {
 		byID:      map[MessageID]*held{},
 		sessions:  map[dispatch.SessionID]*session{},
 		dead:      map[string]*route.Error{},
+		resumed:   map[uint64]struct{}{},
 	}
 	r.settings.Store(&cfg.Settings)
 	r.contents = newContents(cfg.Store)
@@ -152,7 +159,8 @@ func (r *Relay) Start(ctx context.Context) ([]LostClaim, error) {
 		return nil, err
 	}
 	r.epoch = rec.Epoch
-	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.calm, r.hush = context.WithCancel(r.ctx)
 	now := r.cfg.Now()
 	for key, usage := range rec.Usage {
 		r.core.RestoreUsage(now, key, usage)
@@ -176,7 +184,7 @@ func (r *Relay) Start(ctx context.Context) ([]LostClaim, error) {
 // own is the owner goroutine.
 func (r *Relay) own() {
 	defer close(r.done)
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(clockLook)
 	defer timer.Stop()
 	for {
 		select {
@@ -206,9 +214,9 @@ func (r *Relay) drain() {
 }
 
 // arm sets the timer to the core's next wish. A wish in the past still gives other
-// events their turn.
+// events their turn; a clock that was set is noticed within clockLook.
 func (r *Relay) arm(timer *time.Timer) {
-	wait := time.Hour
+	wait := clockLook
 	if at := r.core.Wake(); !at.IsZero() {
 		wait = min(max(at.Sub(r.cfg.Now()), 0), wait)
 	}
@@ -224,6 +232,11 @@ func (r *Relay) post(event func(now time.Time)) bool {
 	case <-r.done:
 		return false
 	}
+}
+
+// fail reports, once, that the store failed.
+func (r *Relay) fail(doing string, err error) {
+	r.fatal.Do(func() { r.cfg.Fatal(&StoreError{Doing: doing, Err: err}) })
 }
 
 // call runs event on the owner and waits until it was handled.
@@ -278,24 +291,34 @@ func (r *Relay) carryOut(a *dispatch.Action) {
 	}
 }
 
+// errStopping is why Stop breaks transactions off.
+var errStopping = errors.New("the relay stops")
+
 // Stop ends the relay: no new work, running transactions get the grace period,
-// everything settles. It returns nil when all of that was done, and ctx's error when
-// it was cut short; nothing is lost then either, but a restart finds claims unsettled.
+// everything settles. It returns nil when all of that was done; a transaction that
+// outlived the grace period is broken off and settles as deferred. When ctx ends
+// first Stop cuts everything short and returns its error; nothing is lost then
+// either, but a restart finds claims unsettled. Later calls answer as the first.
 func (r *Relay) Stop(ctx context.Context) error {
 	if r.ctx == nil {
 		return nil
 	}
-	err := r.call(ctx, r.quiesce)
-	if err == nil {
-		err = r.drainWorkers(ctx)
-	}
-	r.cancel()
+	r.stopOnce.Do(func() { r.stopErr = r.shutDown(ctx) })
+	return r.stopErr
+}
+
+func (r *Relay) shutDown(ctx context.Context) error {
+	_ = r.call(context.WithoutCancel(ctx), r.quiesce) // the owner does no I/O
+	err := r.awaitWorkers(ctx)
+	r.cancel(errStopping)
 	r.workers.Wait()
 	if err == nil {
-		err = r.writer.finish(ctx)
-	} else {
-		r.writer.abandon()
+		err = r.emptyMemory(ctx)
 	}
+	if err == nil {
+		err = r.writer.finish(ctx)
+	}
+	r.writer.abandon()
 	close(r.stop)
 	<-r.done
 	return err
@@ -304,15 +327,18 @@ func (r *Relay) Stop(ctx context.Context) error {
 // quiesce gives back what is not being sent and lets sessions end.
 func (r *Relay) quiesce(now time.Time) {
 	r.stopping = true
-	r.core.Suspend(now, "stopping", dispatch.Selector{Kind: dispatch.Everything})
-	r.act()
+	r.hush()
+	r.expiry.stop()
+	r.steer(func() {
+		r.core.Suspend(now, "stopping", dispatch.Selector{Kind: dispatch.Everything})
+	})
 	for _, s := range r.sessions {
 		s.close()
 	}
 }
 
-// drainWorkers waits for running transactions, at most the grace period.
-func (r *Relay) drainWorkers(ctx context.Context) error {
+// awaitWorkers waits for running transactions, at most the grace period.
+func (r *Relay) awaitWorkers(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() { r.workers.Wait(); close(ended) }()
 	grace := time.NewTimer(r.cfg.Grace)
@@ -321,9 +347,39 @@ func (r *Relay) drainWorkers(ctx context.Context) error {
 	case <-ended:
 		return nil
 	case <-grace.C:
-		r.log.Warn("transactions still running at the end of the grace period are cut off", "grace", r.cfg.Grace)
+		r.log.Warn("transactions still running at the end of the grace period are broken off", "grace", r.cfg.Grace)
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// maxIdleWrites is after how many writes without progress emptyMemory gives up.
+const maxIdleWrites = 16
+
+// emptyMemory waits until every message in memory is settled or given back. A claim
+// under way takes three writes: it becomes durable, is released, and that is durable.
+func (r *Relay) emptyMemory(ctx context.Context) error {
+	for last, idle := 0, 0; idle < maxIdleWrites; idle++ {
+		left, durable := 0, make(chan struct{})
+		err := r.call(ctx, func(time.Time) {
+			r.act()
+			left = len(r.byID)
+			r.writer.then(func(time.Time) { close(durable) })
+		})
+		if err != nil || left == 0 {
+			return err
+		}
+		if left != last {
+			last, idle = left, 0
+		}
+		select {
+		case <-durable:
+		case <-r.writer.ended:
+			return r.writer.failure()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return errors.New("mta: messages are left that nobody settles")
 }

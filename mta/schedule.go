@@ -28,13 +28,14 @@ type Schedule struct {
 // Periods of the retry schedule. Bulk doubles from 20 min (Momentum's default);
 // transactional mail follows its table, then doubles.
 const (
-	bulkFirst     = 20 * time.Minute
-	retryCap      = 12 * time.Hour
-	soonFirst     = 5 * time.Minute
-	soonSpread    = 10 * time.Minute
-	unchargedWait = time.Minute
-	namedMin      = time.Minute
-	secondChance  = 20 * time.Minute
+	bulkFirst    = 20 * time.Minute
+	retryCap     = 12 * time.Hour
+	soonFirst    = 5 * time.Minute
+	soonSpread   = 10 * time.Minute
+	pathFirst    = time.Minute // after path trouble, as the path's own back-off:
+	pathCap      = time.Hour   // doubling up to this
+	namedMin     = time.Minute
+	secondChance = 20 * time.Minute
 )
 
 var transactionalDelays = [...]time.Duration{
@@ -43,7 +44,7 @@ var transactionalDelays = [...]time.Duration{
 
 // Scaled is d on this schedule's clock.
 func (s Schedule) Scaled(d time.Duration) time.Duration {
-	if s.Scale <= 1 {
+	if !(s.Scale > 1) {
 		return d
 	}
 	return time.Duration(float64(d) / s.Scale)
@@ -63,10 +64,15 @@ func delay(class dispatch.Class, charged int) time.Duration {
 		}
 		first, steps = transactionalDelays[len(transactionalDelays)-1], charged-len(transactionalDelays)
 	}
-	for ; steps > 0 && first < retryCap; steps-- {
+	return doubled(first, retryCap, steps)
+}
+
+// doubled is first doubled n times, at most most.
+func doubled(first, most time.Duration, n int) time.Duration {
+	for ; n > 0 && first < most; n-- {
 		first *= 2
 	}
-	return min(first, retryCap)
+	return min(first, most)
 }
 
 // Decision is what an attempt made of a message.
@@ -127,7 +133,8 @@ func exhausted(state *MessageState, v bounce.Verdict) bool {
 	return state.Unmatched >= v.MaxAttempts
 }
 
-// wait is the jittered wait before the next attempt.
+// wait is the wait before the next attempt. A delay named in the reply is kept as it
+// is; the others are jittered.
 func (s Schedule) wait(m *Message, class dispatch.Class, v bounce.Verdict, state MessageState, soonBefore bool) time.Duration {
 	h := jitter(m.ID, state.Attempts)
 	switch {
@@ -135,12 +142,13 @@ func (s Schedule) wait(m *Message, class dispatch.Class, v bounce.Verdict, state
 		return s.Scaled(min(max(v.RetryAfter, namedMin), retryCap))
 	case v.Disposition == bounce.RetrySoon && !soonBefore:
 		return s.Scaled(soonFirst + time.Duration(h*float64(soonSpread)))
-	case !v.Charged:
-		return s.Scaled(unchargedWait + time.Duration(h*float64(unchargedWait)))
-	case v.MaxAttempts > 0:
+	case v.Charged && v.MaxAttempts > 0:
 		return s.Scaled(secondChance)
 	}
 	d := s.Delay(class, state.Charged)
+	if !v.Charged { // the path's rest decides; this keeps one message from trying it again and again
+		d = s.Scaled(doubled(pathFirst, pathCap, state.Attempts-state.Charged-1))
+	}
 	return d + time.Duration(h*float64(d)/10)
 }
 

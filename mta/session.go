@@ -20,6 +20,7 @@ type session struct {
 	id     dispatch.SessionID
 	open   dispatch.Action
 	jobs   chan *held // capacity 1: the core gives one message per credit
+	given  *held      // the last one
 	closed bool
 }
 
@@ -49,12 +50,28 @@ func (r *Relay) send(id dispatch.SessionID, msg dispatch.MsgID) {
 		return
 	}
 	h.sending = true
+	h.stage.Store(stageGiven)
+	s.given = h
 	s.jobs <- h
+}
+
+// steer makes a change that stops mail: behind it no attempt begins of what the core
+// does not want sent any more. What was given to a session and has not begun comes
+// back untried, and goes again if the change does not concern it.
+func (r *Relay) steer(change func()) {
+	r.act() // what the core decided before the change
+	change()
+	for _, s := range r.sessions {
+		if s.given != nil {
+			s.given.recall()
+		}
+	}
+	r.act()
 }
 
 // runSession is the life of one session, in its own goroutine.
 func (r *Relay) runSession(s *session) {
-	sess, err := smtpc.Open(r.ctx, r.dialer(s), r.sessionConfig(s))
+	sess, err := smtpc.Open(r.calm, r.dialer(s), r.sessionConfig(s))
 	if err != nil {
 		evidence := r.openFailure(s, err)
 		r.post(func(now time.Time) {
@@ -117,7 +134,8 @@ func (r *Relay) sessionConfig(s *session) smtpc.Config {
 	}
 }
 
-// dialer tries the host's addresses in order. The route comes from the resolver's cache.
+// dialer tries the host's addresses in order (RFC 5321 section 5.1). The route comes
+// from the resolver's cache.
 func (r *Relay) dialer(s *session) smtpc.DialFunc {
 	return func(ctx context.Context) (net.Conn, error) {
 		addrs, err := r.addresses(ctx, s.open.Domain, s.open.Host)
@@ -125,8 +143,8 @@ func (r *Relay) dialer(s *session) smtpc.DialFunc {
 			return nil, err
 		}
 		var failures []error
-		for _, addr := range addrs {
-			conn, err := r.cfg.Dial(ctx, Target{Source: s.open.Source, Host: s.open.Host, Addr: addr})
+		for i, addr := range addrs {
+			conn, err := r.dial(ctx, Target{Source: s.open.Source, Host: s.open.Host, Addr: addr}, len(addrs)-i)
 			if err == nil {
 				return conn, nil
 			}
@@ -137,6 +155,20 @@ func (r *Relay) dialer(s *session) smtpc.DialFunc {
 		}
 		return nil, errors.Join(failures...)
 	}
+}
+
+// leastDial is the least time that one of several addresses gets.
+const leastDial = 2 * time.Second
+
+// dial tries one address, with its share of the time left for so many: one that
+// swallows packets leaves time for the next.
+func (r *Relay) dial(ctx context.Context, t Target, of int) (net.Conn, error) {
+	if deadline, ok := ctx.Deadline(); ok && of > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(of), leastDial))
+		defer cancel()
+	}
+	return r.cfg.Dial(ctx, t)
 }
 
 func (r *Relay) addresses(ctx context.Context, domain, host string) ([]netip.Addr, error) {
@@ -161,9 +193,24 @@ func (r *Relay) openFailure(s *session, err error) dispatch.Evidence {
 		reply = failed.Reply
 	}
 	v := r.qualify(s, reply, s.open.Domain)
-	ev := evidence(v, reply)
-	ev.HostFault = reply.Code == 0 || v.Path == bounce.PathNone
+	if !r.aboutPath(s, reply, v) {
+		v.Path = bounce.PathNone
+	}
+	ev := r.evidence(v, reply)
+	ev.HostFault = v.Path == bounce.PathNone
 	return ev
+}
+
+// aboutPath reports whether a reply before MAIL throttles or blocks the path. The
+// qualification rests the path for any failure there, so the same words are
+// qualified once more without their phase.
+func (r *Relay) aboutPath(s *session, reply smtpc.Reply, v bounce.Verdict) bool {
+	if reply.Code == 0 || reply.Phase == smtpc.PhaseTLS {
+		return false
+	}
+	reply.Phase = smtpc.PhaseNone
+	words := r.qualify(s, reply, s.open.Domain)
+	return words.Rule != v.Rule || words.Path != bounce.PathNone
 }
 
 func (r *Relay) qualify(s *session, reply smtpc.Reply, domain string) bounce.Verdict {
@@ -182,16 +229,21 @@ var pathEffects = map[bounce.PathEffect]mxrules.Effect{
 }
 
 // evidence is what a qualified reply says about the path.
-func evidence(v bounce.Verdict, reply smtpc.Reply) dispatch.Evidence {
+func (r *Relay) evidence(v bounce.Verdict, reply smtpc.Reply) dispatch.Evidence {
 	return dispatch.Evidence{Evidence: mxrules.Evidence{
-		Effect: pathEffects[v.Path], RetryAfter: v.RetryAfter, Text: reply.Phase.String() + ": " + reply.String(),
+		Effect: pathEffects[v.Path], RetryAfter: r.cfg.Schedule.Scaled(v.RetryAfter),
+		Text: reply.Phase.String() + ": " + reply.String(),
 	}}
 }
+
+// silence is the evidence of a transaction in which the server said nothing that
+// decided: neither trouble nor a sign that the path works.
+var silence = dispatch.Evidence{HostFault: true}
 
 // resolve asks for a domain's route.
 func (r *Relay) resolve(domain string) {
 	r.work(func() {
-		rt, err := r.cfg.Resolver.Route(r.ctx, domain)
+		rt, err := r.cfg.Resolver.Route(r.calm, domain)
 		r.post(func(now time.Time) {
 			if err != nil {
 				r.unresolved(now, domain, err)

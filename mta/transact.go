@@ -3,11 +3,11 @@ package mta
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mta/compose"
-	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/returnpath"
 	"github.com/veredus/veredus/mta/smtpc"
 )
@@ -27,31 +27,34 @@ const keyWait = 20 * time.Minute
 // transact renders, signs and sends one message, and reports what became of it. It
 // answers whether the session can take another.
 func (r *Relay) transact(s *session, sess *smtpc.Session, h *held) bool {
-	now := r.cfg.Now()
-	if !h.msg.Expires.After(now) {
-		return r.untold(s, h, expired(h, "", now))
-	}
-	m, err := r.prepare(h, now)
+	m, err := r.prepare(h)
 	if r.ctx.Err() != nil {
 		r.untried(s, h, true)
 		return false
 	}
-	if err != nil {
-		return r.untold(s, h, r.unprepared(h, err, now))
+	if !h.begin() {
+		return r.untried(s, h, true)
 	}
-	began := r.cfg.Now()
+	now := r.cfg.Now()
+	if !h.msg.Expires.After(now) {
+		return r.untold(s, h, expired(h, "", now))
+	}
+	if err != nil {
+		return r.untold(s, h, r.unprepared(s, h, err, now))
+	}
 	res := sess.Send(r.ctx, m.envelope, m.bytes)
 	if !res.Began && !res.Local {
 		r.untried(s, h, res.Usable)
 		return res.Usable
 	}
-	r.report(s, sess, h, res, began)
+	r.report(s, sess, h, res, now)
 	return res.Usable
 }
 
-// untried gives a message back of which MAIL was never written.
-func (r *Relay) untried(s *session, h *held, usable bool) {
-	r.post(func(now time.Time) {
+// untried gives a message back of which MAIL was never written. It answers whether
+// the relay goes on.
+func (r *Relay) untried(s *session, h *held, usable bool) bool {
+	return r.post(func(now time.Time) {
 		h.sending = false
 		r.core.Untried(now, s.id, h.id, usable)
 	})
@@ -59,7 +62,7 @@ func (r *Relay) untried(s *session, h *held, usable bool) {
 
 // untold ends a message without a word to the server.
 func (r *Relay) untold(s *session, h *held, end Settlement) bool {
-	told := r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, dispatch.Evidence{}, true) })
+	told := r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, silence, true) })
 	r.writer.settle(h, end)
 	r.observe(r.settings.Load().Rules.ProviderOf(s.open.Host), end.Outcome, end.Verdict.Code, nil)
 	return told
@@ -72,9 +75,12 @@ func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Resul
 	if !res.Delivered {
 		v = r.qualify(s, res.Reply, h.run.domain)
 	}
-	ev := evidence(v, res.Reply)
-	if !res.Delivered && res.Reply.Code == 0 {
-		ev.Effect = 0 // a line that drops says nothing about pacing until rules learn
+	ev := r.evidence(v, res.Reply)
+	if res.Local || !res.Delivered && res.Reply.Code == 0 {
+		ev = silence
+	}
+	if !res.Delivered && res.Reply.Code == 0 && r.ctx.Err() != nil {
+		v.Charged = false // broken off by our own stop
 	}
 	d := r.cfg.Schedule.Decide(h.msg, h.run.ho.Class, v, res.Reply, s.open.Source.Name, now)
 	end := Settlement{
@@ -111,7 +117,13 @@ func attempt(s *session, sess *smtpc.Session, res smtpc.Result, number int, bega
 
 // prepare renders and signs. What it makes is the same in every attempt but for
 // the signature's time.
-func (r *Relay) prepare(h *held, now time.Time) (mail, error) {
+func (r *Relay) prepare(h *held) (m mail, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.log.Error("composing a message panicked", "message", h.msg.Name, "panic", p, "stack", string(debug.Stack()))
+			err = &compose.RenderError{Err: fmt.Errorf("panic: %v", p)}
+		}
+	}()
 	set := r.settings.Load()
 	content := h.msg.Content
 	if content == 0 {
@@ -149,9 +161,18 @@ func (r *Relay) messageID(id MessageID, ho *handover) string {
 	return token + "@" + r.settings.Load().BounceDomain(ho.SenderDomain)
 }
 
+// earlierID is the Message-ID of a message's earlier attempts, also when the bounce
+// domain changed since; empty before the first claim.
+func (r *Relay) earlierID(m *Message, ho *handover) string {
+	if m.MessageID != "" || m.State.FirstClaim.IsZero() {
+		return m.MessageID
+	}
+	return r.messageID(m.ID, ho)
+}
+
 // unprepared ends or defers a message that could not be made ready.
-func (r *Relay) unprepared(h *held, err error, now time.Time) Settlement {
-	end := Settlement{Message: h.msg, Time: now, Text: err.Error(), Destination: h.run.domain, MessageID: h.mailID}
+func (r *Relay) unprepared(s *session, h *held, err error, now time.Time) Settlement {
+	end := Settlement{Message: h.msg, Time: now, Text: err.Error(), Destination: s.open.Destination, MessageID: h.mailID}
 	var render *compose.RenderError
 	if errors.As(err, &render) {
 		end.Outcome, end.Verdict = Bounced, bounce.RenderFailed()

@@ -33,6 +33,7 @@ type writer struct {
 	mu      sync.Mutex
 	next    *pending
 	closing bool
+	err     error // why it ended early
 }
 
 func newWriter(r *Relay) *writer {
@@ -130,7 +131,7 @@ func (w *writer) write(p *pending) bool {
 	p.batch.Epoch = r.epoch
 	out, err := r.cfg.Store.Write(context.WithoutCancel(r.ctx), &p.batch)
 	if err != nil {
-		r.cfg.Fatal(&StoreError{Doing: "writing claims and outcomes", Err: err})
+		w.broke(err)
 		return false
 	}
 	return r.post(func(now time.Time) { r.written(now, p, out) })
@@ -144,11 +145,10 @@ func (r *Relay) written(now time.Time, p *pending, out Written) {
 	}
 	claimed := make([]dispatch.MsgID, 0, len(p.claims))
 	for _, h := range p.claims {
-		if gone[h.msg.ID] {
-			r.returned(now, h)
-			continue
+		if gone[h.msg.ID] { // the core gives it back as soon as it hears of the claim
+			h.gone = true
+			r.core.Recall(now, h.id)
 		}
-		h.claimed = true
 		claimed = append(claimed, h.id)
 	}
 	if len(claimed) > 0 {
@@ -178,18 +178,34 @@ func (w *writer) finish(ctx context.Context) error {
 	w.add(func(*pending) {})
 	select {
 	case <-w.ended:
-		return nil
+		return w.failure()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// abandon ends the writer as soon as the write under way returns.
+// abandon drops what waits, and ends the writer when the write under way returns.
 func (w *writer) abandon() {
 	w.mu.Lock()
 	w.closing, w.next = true, &pending{}
 	w.mu.Unlock()
 	w.add(func(*pending) {})
+	<-w.ended
+}
+
+// broke ends the writer for good.
+func (w *writer) broke(err error) {
+	w.mu.Lock()
+	w.err = &StoreError{Doing: "writing claims and outcomes", Err: err}
+	w.mu.Unlock()
+	w.relay.fail("writing claims and outcomes", err)
+}
+
+// failure is why the writer ended, nil when it was asked to.
+func (w *writer) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
 }
 
 // claim makes messages durably claimed before their first MAIL.
@@ -205,7 +221,9 @@ func (r *Relay) claim(a *dispatch.Action) {
 		if h.msg.State.FirstClaim.IsZero() {
 			h.msg.State.FirstClaim = now
 		}
-		h.mailID = r.messageID(h.msg.ID, h.run.ho)
+		if h.mailID == "" {
+			h.mailID = r.messageID(h.msg.ID, h.run.ho)
+		}
 		claims = append(claims, Claim{Message: h.msg, Time: now, MessageID: h.mailID})
 		list = append(list, h)
 	}
@@ -214,6 +232,9 @@ func (r *Relay) claim(a *dispatch.Action) {
 
 // reportPath makes an event of what happened to a path.
 func (r *Relay) reportPath(a *dispatch.Action) {
+	if r.stopping { // breaking off dials says nothing about the path
+		return
+	}
 	kinds := map[dispatch.PathChange]RelayEventKind{
 		dispatch.PathThrottled: PathThrottledEvent,
 		dispatch.PathSuspended: PathSuspendedEvent,
