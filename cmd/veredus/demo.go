@@ -178,7 +178,7 @@ const (
 	// lifePerRecipient how much longer for each recipient: the slowest of the default
 	// receivers' hidden rates, with twice the time it needs.
 	basicLife        = 10 * time.Second
-	lifePerRecipient = 4500 * time.Microsecond
+	lifePerRecipient = 6 * time.Millisecond
 	// basicScale lets an hour of mail time pass in a second.
 	basicScale = 3600
 )

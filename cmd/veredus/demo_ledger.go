@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -247,8 +248,7 @@ func (l *ledger) judge(s *serve.Snapshot) {
 		l.problem("%d messages were sent again although their receiver had confirmed them", l.Duplicates)
 	}
 	if l.LimitViolations > 0 {
-		v := s.Violations[0]
-		l.problem("limits of the MX rules were broken %d times, first %s at %s: %.1f allowed, %.1f seen", l.LimitViolations, v.Limit, v.Receiver, v.Allowed, v.Seen)
+		l.problem("limits of the MX rules were broken %d times: %s", l.LimitViolations, violations(s.Violations))
 	}
 	if l.DKIMFailed > 0 || l.DKIMVerified != l.Messages {
 		l.problem("%d of %d messages have no good DKIM signature%s", l.Messages-l.DKIMVerified, l.Messages, firstDKIM(s))
@@ -256,6 +256,19 @@ func (l *ledger) judge(s *serve.Snapshot) {
 	if l.ProtocolErrors > 0 {
 		l.problem("the receivers noted %d breaches of SMTP, first: %s", l.ProtocolErrors, s.ProtocolErrorDetails[0].What)
 	}
+}
+
+// violations adds up the first hundred by receiver and limit.
+func violations(list []world.Violation) string {
+	counts := map[string]int{}
+	for _, v := range list {
+		counts[fmt.Sprintf("%s at %s", v.Limit, v.Receiver)]++
+	}
+	var words []string
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		words = append(words, fmt.Sprintf("%d of %s", counts[what], what))
+	}
+	return fmt.Sprintf("%s; first %.2f allowed, %.2f seen", strings.Join(words, ", "), list[0].Allowed, list[0].Seen)
 }
 
 func firstDKIM(s *serve.Snapshot) string {

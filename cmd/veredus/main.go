@@ -58,6 +58,7 @@ listens on loopback and its mail goes to built-in receivers.
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
 	root.AddGroup(
 		&cobra.Group{ID: "node", Title: "The node:"},
 		&cobra.Group{ID: "mail", Title: "Sending and following:"},

@@ -203,10 +203,6 @@ func printAttempt(out io.Writer, a *veredusv1.Attempt, now time.Time) {
 	}
 	fmt.Fprintf(out, "\nattempt %d at %s from %s to %s (%s), %s, %v\n", a.GetNumber(), clock(a.GetTime(), now), a.GetSource(),
 		a.GetRemoteHost(), a.GetRemoteAddress(), tls, a.GetDuration().AsDuration().Round(time.Millisecond))
-	reply := oneLine(a.GetText())
-	if a.GetReplyCode() > 0 {
-		reply = joinWords([]string{fmt.Sprint(a.GetReplyCode()), a.GetEnhancedCode(), reply})
-	}
 	uncertain := ""
 	if a.GetDeliveryUncertain() {
 		uncertain = "the line ended before the reply: it may have been delivered"
@@ -215,5 +211,5 @@ func printAttempt(out io.Writer, a *veredusv1.Attempt, now time.Time) {
 	if a.GetBounceCode() != 0 {
 		code = joinWords([]string{fmt.Sprint(a.GetBounceCode()), a.GetTag(), "by rule", a.GetRule()})
 	}
-	pairs(out, a.GetPhase(), reply, "result", enumName(a.GetDisposition().String(), "DISPOSITION_"), "bounce code", code, "uncertain", uncertain)
+	pairs(out, a.GetPhase(), replyWords(a.GetReplyCode(), a.GetEnhancedCode(), a.GetText()), "result", enumName(a.GetDisposition().String(), "DISPOSITION_"), "bounce code", code, "uncertain", uncertain)
 }

@@ -109,7 +109,11 @@ func qualification(e bounce.Explanation) *veredusv1.QualifyReplyResponse {
 		Rule: v.Rule, NormalisedText: e.Normalised, MaxAttempts: int32(v.MaxAttempts),
 	}
 	for _, s := range e.Steps {
-		answer.Considered = append(answer.Considered, s.Rule+": "+s.Why)
+		verdict := "passed over"
+		if s.Matched {
+			verdict = "matched"
+		}
+		answer.Considered = append(answer.Considered, fmt.Sprintf("%s: %s, %s", s.Rule, verdict, s.Why))
 	}
 	return answer
 }

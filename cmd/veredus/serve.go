@@ -195,27 +195,30 @@ func (n *serveNode) announce(out io.Writer, cfg *config.Config, grpc, http net.L
 		web = "http://" + http.Addr().String() + "  (/metrics, /healthz, /readyz)"
 	}
 	fmt.Fprintln(out, "Veredus is running.")
-	pairs(out, "mode", where, "gRPC", grpc.Addr().String(), "HTTP", web, "data", cfg.DataDir)
-	if n.sandbox != nil {
-		n.announceSandbox(out, cfg)
+	cells := []string{"mode", where, "gRPC", grpc.Addr().String(), "HTTP", web, "data", cfg.DataDir}
+	if n.sandbox == nil {
+		pairs(out, cells...)
+		return
 	}
-}
-
-func (n *serveNode) announceSandbox(out io.Writer, cfg *config.Config) {
-	w := n.sandbox.world
-	scale := "as in life"
-	if cfg.Sandbox.TimeScale > 1 {
-		scale = fmt.Sprintf("%g times as fast for retries, validity and greylisting", cfg.Sandbox.TimeScale)
-	}
-	pairs(out,
-		"receivers", fmt.Sprintf("DNS %s, SMTP port %d", w.DNSAddr(), w.SMTPPort()),
-		"their ledger", fmt.Sprintf("http://%s/ledger", w.ControlAddr()),
-		"time passes", scale,
-		"From", "any address at "+cfg.DKIM.Domains[0].Domain,
-	)
+	pairs(out, append(cells, n.receivers(cfg)...)...)
 	fmt.Fprintf(out, `
 Any recipient domain works. These local parts choose their fate at each of them, with
 any +label, for example unknown+1@gmail.example:
   %s
 `, strings.Join(world.FateNames(), "  "))
+}
+
+// receivers says where the built-in receivers are.
+func (n *serveNode) receivers(cfg *config.Config) []string {
+	w := n.sandbox.world
+	scale := "as in life"
+	if cfg.Sandbox.TimeScale > 1 {
+		scale = fmt.Sprintf("%g times as fast for retries, validity and greylisting", cfg.Sandbox.TimeScale)
+	}
+	return []string{
+		"receivers", fmt.Sprintf("DNS %s, SMTP port %d", w.DNSAddr(), w.SMTPPort()),
+		"their ledger", fmt.Sprintf("http://%s/ledger", w.ControlAddr()),
+		"time passes", scale,
+		"From", "any address at " + cfg.DKIM.Domains[0].Domain,
+	}
 }

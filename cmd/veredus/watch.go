@@ -197,10 +197,7 @@ func eventLine(e *veredusv1.FeedbackEvent, now time.Time) string {
 		return joinWords(append(words, oneLine(e.GetText())))
 	}
 	words = append(words, e.GetRecipient(), bracket(e.GetDestination()))
-	if e.GetReplyCode() > 0 {
-		words = append(words, fmt.Sprint(e.GetReplyCode()), e.GetEnhancedCode())
-	}
-	words = append(words, oneLine(e.GetText()))
+	words = append(words, replyWords(e.GetReplyCode(), e.GetEnhancedCode(), e.GetText()))
 	if reason := enumName(e.GetReason().String(), "FAILURE_REASON_"); reason != "" {
 		words = append(words, "("+reason+")")
 	}
@@ -211,6 +208,20 @@ func eventLine(e *veredusv1.FeedbackEvent, now time.Time) string {
 		words = append(words, "again at "+clock(e.GetNextAttemptTime(), now))
 	}
 	return joinWords(words)
+}
+
+// replyWords is a reply in one line, with its codes once: the text of some replies
+// repeats them.
+func replyWords(code int32, enhanced, text string) string {
+	text = strings.TrimSpace(oneLine(text))
+	if code == 0 {
+		return text
+	}
+	codes := joinWords([]string{fmt.Sprint(code), enhanced})
+	if strings.HasPrefix(text, codes) {
+		return text
+	}
+	return joinWords([]string{codes, text})
 }
 
 // eventName is an event type's name, as --type takes it.
