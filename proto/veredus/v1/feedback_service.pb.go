@@ -32,13 +32,13 @@ const (
 	FeedbackType_FEEDBACK_TYPE_UNSPECIFIED FeedbackType = 0
 	// Message: delivered.
 	FeedbackType_FEEDBACK_TYPE_DELIVERED FeedbackType = 1
-	// Message: failed for good by a reply.
+	// Message: failed for good: refused by a reply, no such domain, or it could not be rendered.
 	FeedbackType_FEEDBACK_TYPE_BOUNCED FeedbackType = 2
 	// Message: a temporary failure; it will be tried again.
 	FeedbackType_FEEDBACK_TYPE_DEFERRED FeedbackType = 3
 	// Message: its validity ended.
 	FeedbackType_FEEDBACK_TYPE_EXPIRED FeedbackType = 4
-	// Message: excluded after hand-over, or failed by our own policy.
+	// Message: excluded after hand-over.
 	FeedbackType_FEEDBACK_TYPE_SUPPRESSED FeedbackType = 5
 	// Message: a bounce mail came after it was delivered.
 	FeedbackType_FEEDBACK_TYPE_OUT_OF_BAND_BOUNCE FeedbackType = 6
