@@ -286,8 +286,8 @@ func TestCancelInTheMiddleOfATransaction(t *testing.T) {
 		}
 		close(gate)
 		d := r.await("d", time.Minute)
-		if d.Counters.Sent != 1 || d.Counters.Cancelled != 1 {
-			t.Errorf("counters %+v", d.Counters)
+		if d.Counters.Sent != 1 || d.Counters.Cancelled != 1 || d.Finished.IsZero() {
+			t.Errorf("finished at %v with counters %+v", d.Finished, d.Counters)
 		}
 		time.Sleep(48 * time.Hour)
 		if n := len(r.world.instants("soft@b.example")); n != 1 {

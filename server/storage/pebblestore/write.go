@@ -66,6 +66,10 @@ func (t *txn) write(b *mta.Batch) (written mta.Written, err error) {
 func (t *txn) finished() (list []uint64) {
 	for _, w := range slices.Clone(t.order) {
 		cancelled := w.state.State == campaign.Cancelled && w.counted && w.state.Counters.InRelay == 0
+		if cancelled && w.state.Finished.IsZero() { // its last claim settled behind the cancel
+			w.state.Finished, w.record = w.latest, true
+			t.touch(w)
+		}
 		if t.finishIfDone(w, w.latest) || cancelled {
 			list = append(list, w.state.Handover)
 		}
