@@ -198,10 +198,12 @@ func TestRefusedClaims(t *testing.T) {
 // session holds already.
 func TestNothingBeginsBehindAStop(t *testing.T) {
 	stops := map[string]func(r *Relay) error{
-		"pause":   func(r *Relay) error { return r.Pause(context.Background(), 1) },
-		"cancel":  func(r *Relay) error { return r.Cancel(context.Background(), 1) },
-		"suspend": func(r *Relay) error { return r.Suspend(context.Background(), "s", dispatch.Selector{Kind: dispatch.Everything}) },
-		"stop":    func(r *Relay) error { return r.Stop(context.Background()) },
+		"pause":  func(r *Relay) error { return r.Pause(context.Background(), 1) },
+		"cancel": func(r *Relay) error { return r.Cancel(context.Background(), 1) },
+		"suspend": func(r *Relay) error {
+			return r.Suspend(context.Background(), "s", dispatch.Selector{Kind: dispatch.Everything})
+		},
+		"stop": func(r *Relay) error { return r.Stop(context.Background()) },
 	}
 	for name, halt := range stops {
 		t.Run(name, func(t *testing.T) {
