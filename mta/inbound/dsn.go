@@ -1,0 +1,153 @@
+package inbound
+
+import "strings"
+
+// status is what the machine-readable part of a bounce says about one recipient.
+type dsnRecipient struct {
+	final, original, action, status string
+	diagnostic, remoteMTA           string
+}
+
+// isDeliveryStatus reports whether a part is made of delivery status fields
+// (RFC 3464 section 2.1, RFC 6533 section 6.2).
+func isDeliveryStatus(kind string) bool {
+	switch kind {
+	case "message/delivery-status", "message/global-delivery-status", "text/delivery-status", "message/delivery-report":
+		return true
+	}
+	return false
+}
+
+// maxRecipients bounds the recipients of one report.
+const maxRecipients = 200
+
+// readStatus reads the fields about recipients from a text: a delivery status
+// part, or any text that quotes one. Blank lines should part the recipients; some
+// systems forget them, others put them where they do not belong, so a field that
+// would stand twice begins a recipient, too.
+func readStatus(text string) []dsnRecipient {
+	var all []dsnRecipient
+	cur := dsnRecipient{}
+	var last *string
+	flush := func() {
+		if cur.final != "" || cur.original != "" {
+			all = append(all, cur)
+			cur = dsnRecipient{}
+		}
+		last = nil
+	}
+	blank := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		if strings.TrimSpace(line) == "" {
+			blank, last = true, nil
+			continue
+		}
+		if len(all) >= maxRecipients {
+			break
+		}
+		if (line[0] == ' ' || line[0] == '\t') && last != nil {
+			*last = clip(*last+" "+strings.TrimSpace(line), maxDiagnostic)
+			continue
+		}
+		name := strings.ToLower(fieldName([]byte(strings.TrimSpace(line))))
+		_, value, _ := strings.Cut(line, ":")
+		target := cur.field(name)
+		if target == nil {
+			last = nil
+			if blank {
+				flush()
+			}
+			blank = false
+			continue
+		}
+		if *target != "" || blank && cur.complete() {
+			flush()
+			target = cur.field(name)
+		}
+		blank = false
+		*target = clip(strings.TrimSpace(value), maxDiagnostic)
+		last = target
+	}
+	flush()
+	return all
+}
+
+// maxDiagnostic bounds a diagnostic text, in bytes.
+const maxDiagnostic = 8 << 10
+
+// field returns where a field's value belongs, nil for one that does not matter.
+func (r *dsnRecipient) field(name string) *string {
+	switch name {
+	case "final-recipient":
+		return &r.final
+	case "original-recipient":
+		return &r.original
+	case "action":
+		return &r.action
+	case "status":
+		return &r.status
+	case "diagnostic-code":
+		return &r.diagnostic
+	case "remote-mta":
+		return &r.remoteMTA
+	}
+	return nil
+}
+
+// complete reports whether a recipient's group may end here.
+func (r *dsnRecipient) complete() bool {
+	return (r.final != "" || r.original != "") && r.action != "" && r.status != ""
+}
+
+// typed reads a field of the form "type; value" (RFC 3464 section 2.1.2), also
+// without its type.
+func typed(field string) (kind, value string) {
+	kind, value, ok := strings.Cut(field, ";")
+	if !ok || strings.ContainsAny(kind, "@<") || len(kind) > 40 || strings.Contains(strings.TrimSpace(kind), " ") {
+		return "", strings.TrimSpace(field)
+	}
+	return strings.ToLower(strings.TrimSpace(kind)), strings.TrimSpace(value)
+}
+
+// statusAddress reads the address of a recipient field. A value without a domain
+// is no address; "=40" or "+40" in place of @ (xtext, RFC 3461 section 4) is read.
+func statusAddress(field string) string {
+	_, value := typed(field)
+	value = strings.TrimSpace(decodeWordsUnlessAddress(value))
+	if a := firstAddress(value); a != "" {
+		return a
+	}
+	if strings.Contains(value, "+40") {
+		return firstAddress(strings.Replace(value, "+40", "@", 1))
+	}
+	return ""
+}
+
+// decodeWordsUnlessAddress reads encoded words around an address, but leaves
+// those that are its local part.
+func decodeWordsUnlessAddress(value string) string {
+	if strings.Contains(value, "?=@") {
+		return value
+	}
+	return decodeWords(value)
+}
+
+// parseAction reads an Action field, ignoring what follows the word.
+func parseAction(field string) Action {
+	word := strings.ToLower(strings.TrimSpace(field))
+	for a, name := range actionNames {
+		if name != "" && strings.HasPrefix(word, name) {
+			return Action(a)
+		}
+	}
+	switch {
+	case strings.HasPrefix(word, "fail"), strings.HasPrefix(word, "expired"), strings.HasPrefix(word, "error"), strings.HasPrefix(word, "permanent"):
+		return ActionFailed
+	case strings.HasPrefix(word, "delay"), strings.HasPrefix(word, "deferred"):
+		return ActionDelayed
+	case strings.HasPrefix(word, "deliverable"), strings.HasPrefix(word, "success"):
+		return ActionDelivered
+	}
+	return ActionNone
+}

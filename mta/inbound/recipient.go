@@ -1,0 +1,218 @@
+package inbound
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/veredus/veredus/mta/bounce"
+	"github.com/veredus/veredus/mta/smtpc"
+)
+
+// bounced lists the recipients of a bounce with what became of each.
+func (c *Classifier) bounced(s *study, original Header) []Recipient {
+	named := passages(s.report)
+	if all := c.fromStatus(s, named); len(all) > 0 {
+		return all
+	}
+	var all []Recipient
+	action := actionOf(s)
+	for _, p := range s.named(named, original) {
+		r := Recipient{Address: p.address, Action: action}
+		c.qualify(s, &r, p.text, "")
+		all = append(all, r)
+	}
+	return all
+}
+
+// fromStatus reads the recipients of the delivery status fields. The words about
+// a recipient serve where its fields say little.
+func (c *Classifier) fromStatus(s *study, named []passage) []Recipient {
+	var all []Recipient
+	for _, f := range s.status {
+		final, given := statusAddress(f.final), statusAddress(f.original)
+		r := Recipient{Address: final, Action: parseAction(f.action)}
+		if final == "" {
+			r.Address = given
+		} else if given != final {
+			r.Original = given
+		}
+		if r.Address == "" && len(named) == 1 {
+			r.Address = named[0].address
+		}
+		if r.Address == "" {
+			continue
+		}
+		r.Status = findStatus(f.status)
+		_, r.RemoteMTA = typed(f.remoteMTA)
+		if r.Action == ActionNone {
+			r.Action = actionOf(s)
+		}
+		_, diagnostic := typed(f.diagnostic)
+		c.qualify(s, &r, diagnostic, textAbout(named, r.Address, r.Original))
+		all = append(all, r)
+	}
+	return all
+}
+
+// textAbout is what the words say about a recipient.
+func textAbout(named []passage, addresses ...string) string {
+	for _, p := range named {
+		for _, a := range addresses {
+			if a == p.address {
+				return p.text
+			}
+		}
+	}
+	return ""
+}
+
+// named picks the recipients of a bounce without status fields, from the surest
+// source that names any: a list in the words, X-Failed-Recipients (which is
+// complete, but tells an alias where the list tells its target), a sentence, and
+// at last the returned mail's own recipients.
+func (s *study) named(named []passage, original Header) []passage {
+	failed := addresses(s.header.All("X-Failed-Recipients"), maxRecipients)
+	var sure, unsure []passage
+	for _, p := range named {
+		if p.sure {
+			sure = append(sure, p)
+		} else {
+			unsure = append(unsure, p)
+		}
+	}
+	sure, unsure = withoutOwn(sure, s.to()), withoutOwn(unsure, s.to())
+	switch {
+	case len(failed) > 0 && (len(sure) == 0 || anyOf(sure, failed)):
+		return withText(failed, named)
+	case len(sure) > 0:
+		return sure
+	case len(unsure) > 0:
+		return unsure[:1]
+	}
+	return withText(envelopeRecipients(original), nil)
+}
+
+func anyOf(named []passage, addresses []string) bool {
+	for _, p := range named {
+		if contains(addresses, p.address) {
+			return true
+		}
+	}
+	return false
+}
+
+func withText(addresses []string, named []passage) []passage {
+	all := make([]passage, 0, len(addresses))
+	for _, a := range addresses {
+		all = append(all, passage{address: a, text: textAbout(named, a)})
+	}
+	return all
+}
+
+// withoutOwn drops the sender of the returned mail, to whom the bounce is
+// addressed, unless nobody else is named.
+func withoutOwn(named []passage, own []string) []passage {
+	var others []passage
+	for _, p := range named {
+		if !contains(own, p.address) {
+			others = append(others, p)
+		}
+	}
+	if len(others) == 0 {
+		return named
+	}
+	return others
+}
+
+// qualify fills in diagnostic, status and verdict. Of the texts at hand the first
+// that a rule understands decides: what the server said, what the report says of
+// this recipient, the transcript, all of the report.
+func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
+	texts := []string{diagnostic, about, transcript(s.report), s.report}
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t != "" && r.Diagnostic.Text == "" {
+			r.Diagnostic = readReply(t)
+		}
+	}
+	if vague(r.Status) && r.Diagnostic.Enhanced != "" {
+		r.Status = r.Diagnostic.Enhanced
+	}
+	switch r.Action {
+	case ActionDelivered, ActionRelayed, ActionExpanded:
+		return
+	}
+	decided := 0
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t == "" {
+			continue
+		}
+		v := c.verdict(r, readReply(t), s)
+		if level := layer(v.Rule); level > decided {
+			r.Verdict, decided = v, level
+		}
+		if decided == layerText {
+			return
+		}
+	}
+	if decided == 0 {
+		r.Verdict = c.verdict(r, smtpc.Reply{}, s)
+	}
+}
+
+// verdict qualifies one text as if a server had said it just now. A mail system
+// that gave up speaks of a permanent failure even where it quotes no code.
+func (c *Classifier) verdict(r *Recipient, reply smtpc.Reply, s *study) bounce.Verdict {
+	if vague(reply.Enhanced) && !vague(r.Status) {
+		reply.Enhanced = r.Status
+	}
+	if reply.Code == 0 {
+		reply.Code = 550
+		if r.Action == ActionDelayed || strings.HasPrefix(reply.Enhanced, "4") {
+			reply.Code = 450
+		}
+	}
+	if reply.Phase != smtpc.PhaseNone && reply.Phase < smtpc.PhaseMAIL {
+		reply.Phase = smtpc.PhaseNone // the path it speaks of is another system's
+	}
+	_, domain, _ := strings.Cut(r.Address, "@")
+	return c.table.Qualify(bounce.Input{Reply: reply, Host: r.RemoteMTA, Domain: domain})
+}
+
+// The layers of qualification, the one that says most last.
+const (
+	layerClass = 1 + iota
+	layerStatus
+	layerText
+)
+
+func layer(rule string) int {
+	switch {
+	case strings.HasPrefix(rule, "class:"):
+		return layerClass
+	case strings.HasPrefix(rule, "iana:"):
+		return layerStatus
+	}
+	return layerText
+}
+
+// saidLine is a line of a report that quotes a server.
+var saidLine = regexp.MustCompile(`(?i)^\s*(?:<<<|\(reason:|[245][0-5][0-9][ -])|\bsaid:|error message:|remote host said|server returned|diagnostic|reason\b.*:|ERROR_CODE`)
+
+// transcript picks the lines of a report that quote a server, with the line after each.
+func transcript(report string) string {
+	var b strings.Builder
+	take := 0
+	for line := range strings.Lines(report) {
+		switch {
+		case saidLine.MatchString(line):
+			take = 2
+		case strings.TrimSpace(line) == "":
+			take = 0
+		}
+		if take > 0 && b.Len() < maxPassageText {
+			b.WriteString(line)
+		}
+		take--
+	}
+	return b.String()
+}
