@@ -74,7 +74,8 @@ type Core struct {
 	idle        list[session] // with credit, the longest idle first
 	held        int           // slots in use: sessions from Open to their end
 	leaving     int           // of these, asked to close or retiring
-	slotQueue   list[destination]
+	slotQueues  [kinds]list[destination]
+	probes      int // sessions being opened on lines not known to work
 	crowd       crowd
 	turnAt      int64 // when a session's turn ends that others wait for; none
 
@@ -131,7 +132,9 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 	c.loaded.of = func(m *msg) *links[msg] { return &m.inCore }
 	c.byAge.of = func(s *session) *links[session] { return &s.inCore }
 	c.idle.of = func(s *session) *links[session] { return &s.inIdle }
-	c.slotQueue.of = func(d *destination) *links[destination] { return &d.inSlots }
+	for kind := range c.slotQueues {
+		c.slotQueues[kind].of = func(d *destination) *links[destination] { return &d.inSlots[kind] }
+	}
 	c.unsettledWait.of = func(p *path) *links[path] { return &p.inUnsettled }
 	c.dirtyPaths.of = func(p *path) *links[path] { return &p.inDirty }
 	c.dirtyGroups.of = func(g *group) *links[group] { return &g.inDirty }

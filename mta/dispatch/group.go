@@ -19,9 +19,9 @@ type destination struct {
 	leaving  int // of these, asked to close or retiring
 	rank     int // place in the crowd from 1
 
-	sessions  list[session] // that stay, the oldest first
-	slotLines list[line]    // lines that wait for a slot
-	inSlots   links[destination]
+	sessions  list[session]     // that stay, the oldest first
+	slotLines [kinds]list[line] // lines that wait for a slot
+	inSlots   [kinds]links[destination]
 }
 
 // live is how many sessions the destination means to keep.
@@ -32,7 +32,9 @@ func (c *Core) destinationOf(name, provider string) *destination {
 	if d == nil {
 		d = &destination{name: name, provider: provider, stopped: c.stops.destinations[name] > 0}
 		d.sessions.of = func(s *session) *links[session] { return &s.inDest }
-		d.slotLines.of = func(l *line) *links[line] { return &l.inSlot }
+		for kind := range d.slotLines {
+			d.slotLines[kind].of = func(l *line) *links[line] { return &l.inSlot }
+		}
 		c.destinations[name] = d
 	}
 	return d

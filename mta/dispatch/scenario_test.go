@@ -484,6 +484,41 @@ func TestManyDestinationsTakeTurnsOnFewSlots(t *testing.T) {
 	}
 }
 
+// Dials to dead hosts take long. They must not take the slots of those that work.
+func TestDeadDestinationsDelayNobody(t *testing.T) {
+	w := newWorld(t, Config{MaxSessions: 20}, onePool("a"), limited(t, mxrules.Limits{}))
+	w.dial = func(a Action) *Evidence {
+		if a.Host == "mx.live" {
+			return nil
+		}
+		return refused(a)
+	}
+	quick := w.delay
+	w.delay = func(k ActionKind) time.Duration {
+		if k == Open && len(w.sessions) > 0 && w.sessions[w.c.lastSession] != nil && w.sessions[w.c.lastSession].open.Host != "mx.live" {
+			return 30 * time.Second
+		}
+		return quick(k)
+	}
+	w.host("live.example", "live", "mx.live")
+	for i := range 2000 {
+		d := fmt.Sprintf("dead%d.example", i)
+		w.host(d, d, "mx."+d)
+	}
+	w.add(Run{ID: 1, Delivery: 1, Domain: "live.example"}, 100_000)
+	w.runFor(time.Second)
+	for i := range 2000 {
+		w.add(Run{ID: RunID(i + 2), Delivery: 2, Domain: fmt.Sprintf("dead%d.example", i)}, 10)
+	}
+	w.runFor(10 * time.Second)
+	before := len(w.sent)
+	w.runFor(5 * time.Minute)
+	// Ten sessions of 20 messages a second, less what reconnecting takes.
+	if n := len(w.sent) - before; n < 8*20*300 {
+		t.Errorf("%d messages in five minutes", n)
+	}
+}
+
 func TestUnsettledOutcomesHoldSending(t *testing.T) {
 	w := newWorld(t, Config{MaxUnsettled: 5}, onePool("a"), limited(t, mxrules.Limits{Connections: 20}))
 	w.host("example.com", "example.com", "mx1.example.com")

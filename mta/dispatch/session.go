@@ -19,6 +19,7 @@ type session struct {
 	idleSince int64 // the same, or later if it was let stay
 	open      bool
 	busy      bool // carries a message
+	probe     bool // being opened on a line not known to work
 	closing   bool // Close was asked for
 	leaving   bool // closing, retiring or ended by the peer
 
@@ -90,6 +91,9 @@ func (c *Core) connect(l *line) {
 	l.opening++
 	p.unused++
 	c.held++
+	if s.probe = !l.proven; s.probe {
+		c.probes++
+	}
 	d.held++
 	c.crowd.fix(d)
 	p.gov.ConnectionOpened(c.at)
@@ -114,6 +118,7 @@ func (c *Core) SessionOpened(now time.Time, id SessionID) {
 	if s := c.sessions[id]; s != nil && !s.open {
 		l := s.line
 		s.open = true
+		c.probed(s)
 		l.opening--
 		l.proven = true
 		if !s.leaving {
@@ -126,6 +131,14 @@ func (c *Core) SessionOpened(now time.Time, id SessionID) {
 		c.credit(s)
 	}
 	c.flush()
+}
+
+// probed ends a session's time as a probe.
+func (c *Core) probed(s *session) {
+	if s.probe {
+		s.probe = false
+		c.probes--
+	}
 }
 
 // credit makes a session ready for a message, or ends it.
@@ -399,6 +412,7 @@ func (c *Core) end(s *session) {
 	if !s.open {
 		l.opening--
 	}
+	c.probed(s)
 	c.unidle(s)
 	l.sessions.remove(s)
 	delete(c.sessions, s.id)

@@ -13,57 +13,131 @@ const (
 	turnTime     = 5 * time.Second
 )
 
-// half is how many slots one destination may hold while another waits.
+// Two kinds of lines wait for slots: those whose hosts are known to work, and
+// probes, the first sessions of lines of which that is not known (again). Dead
+// hosts keep a slot for as long as a dial lasts. So probes are given a quarter of
+// the slots when there is a crowd, and never more than half: however many
+// destinations are dead, they delay the others only so much.
+const (
+	known = iota
+	probe
+	kinds
+)
+
+func (l *line) kind() int {
+	if l.proven {
+		return known
+	}
+	return probe
+}
+
+// half is how many slots one destination may hold while another waits, and all
+// probes together at any time.
 func (c *Core) half() int { return max(1, c.cfg.MaxSessions/2) }
 
-// othersWait reports whether a destination other than d waits for a slot.
+// probesDue reports whether probes have less than their part of the slots.
+func (c *Core) probesDue() bool { return c.probes < max(1, c.cfg.MaxSessions/4) }
+
+// inLine is how many destinations wait for a slot that they may have.
+func (c *Core) inLine() int {
+	n := c.slotQueues[known].n
+	if c.probes < c.half() {
+		n += c.slotQueues[probe].n
+	}
+	return n
+}
+
+// othersWait reports whether a destination other than d waits for a slot that
+// it may have.
 func (c *Core) othersWait(d *destination) bool {
-	return c.slotQueue.n > 1 || c.slotQueue.n == 1 && c.slotQueue.head != d
+	n := c.inLine()
+	if d.inSlots[known].on != nil {
+		n--
+	}
+	if d.inSlots[probe].on != nil && c.probes < c.half() {
+		n--
+	}
+	return n > 0
 }
 
 // slotFree reports whether the line may take a slot now: there is one, and no
 // other destination has a better right to it.
 func (c *Core) slotFree(l *line) bool {
-	d := l.group.dest
-	return c.held < c.cfg.MaxSessions && !c.othersWait(d)
+	if l.kind() == probe && c.probes >= c.half() {
+		return false
+	}
+	return c.held < c.cfg.MaxSessions && !c.othersWait(l.group.dest)
 }
 
 // queueSlot makes a line wait for a slot. Destinations take turns, and lines
 // within a destination.
 func (c *Core) queueSlot(l *line) {
-	d := l.group.dest
-	d.slotLines.push(l)
-	c.slotQueue.push(d)
+	d, kind := l.group.dest, l.kind()
+	d.slotLines[kind].push(l)
+	c.slotQueues[kind].push(d)
 }
 
 func (c *Core) leaveSlots(l *line) {
 	leave(&l.inSlot, l)
-	if l.group.dest.slotLines.n == 0 {
-		c.slotQueue.remove(l.group.dest)
+	d := l.group.dest
+	for kind := range kinds {
+		if d.slotLines[kind].n == 0 {
+			c.slotQueues[kind].remove(d)
+		}
 	}
 }
+
+// order lists the kinds of lines that may have the next slot, the first first.
+func (c *Core) order() []int {
+	switch {
+	case c.probesDue():
+		return probesFirst[:]
+	case c.probes < c.half():
+		return probesLast[:]
+	}
+	return probesLast[:1]
+}
+
+var (
+	probesFirst = [...]int{probe, known}
+	probesLast  = [...]int{known, probe}
+)
 
 // pumpSlots gives a free slot to the next waiting destination, or asks for
 // slots when there are none. It answers whether there is more to decide: one
 // slot is dealt at a time, so that each is dealt with all claims to it known.
 func (c *Core) pumpSlots() bool {
-	for n := c.slotQueue.n; n > 0 && c.held < c.cfg.MaxSessions; n-- {
-		d := c.slotQueue.pop()
-		if d.held >= c.half() && c.slotQueue.n > 0 {
-			c.slotQueue.push(d)
-			continue
-		}
-		l := d.slotLines.pop()
-		if d.slotLines.n > 0 {
-			c.slotQueue.push(d)
-		}
-		c.takeSlot(l)
-		return true
-	}
-	if c.slotQueue.n > 0 && c.held >= c.cfg.MaxSessions {
+	if c.inLine() > 0 && c.held >= c.cfg.MaxSessions {
 		c.reclaimSlots()
+	} else if c.inLine() > 0 {
+		for _, kind := range c.order() {
+			if l := c.nextInLine(kind); l != nil {
+				c.takeSlot(l)
+				return true
+			}
+		}
 	}
 	return c.dirtyGroups.n > 0 || c.dirtyPaths.n > 0
+}
+
+// nextInLine takes the next line of a kind out of its queue: of the first
+// destination that does not hold its half while others wait.
+func (c *Core) nextInLine(kind int) *line {
+	queue := &c.slotQueues[kind]
+	for n := queue.n; n > 0; n-- {
+		d := queue.head
+		if d.held >= c.half() && c.othersWait(d) {
+			queue.rotate()
+			continue
+		}
+		queue.remove(d)
+		l := d.slotLines[kind].pop()
+		if d.slotLines[kind].n > 0 {
+			queue.push(d)
+		}
+		return l
+	}
+	return nil
 }
 
 // takeSlot opens the session that a line waited for, if it still wants one.
@@ -83,7 +157,11 @@ const maxLook = 16
 
 // reclaimSlots makes sessions end for the destinations that wait.
 func (c *Core) reclaimSlots() {
-	for need := c.slotQueue.n - c.leaving; need > 0; need-- {
+	need := c.slotQueues[known].n - c.leaving
+	if c.probesDue() {
+		need += c.slotQueues[probe].n
+	}
+	for ; need > 0; need-- {
 		s := c.spareSession()
 		if s == nil {
 			return
@@ -100,19 +178,26 @@ func (c *Core) spareSession() *session {
 		return s
 	}
 	top := c.crowd.top()
-	n := 0
-	for d := c.slotQueue.head; d != nil && top != nil && n < maxLook; d, n = d.inSlots.next, n+1 {
-		if d != top && (top.live() > c.half() || top.live() >= d.live()+2) {
-			if s := oldestOpen(&top.sessions); s != nil {
-				return s
+	if top == nil {
+		return nil
+	}
+	empty := false
+	for _, kind := range c.order() {
+		if kind == probe && !c.probesDue() {
+			continue
+		}
+		n := 0
+		for d := c.slotQueues[kind].head; d != nil && n < maxLook; d, n = d.inSlots[kind].next, n+1 {
+			if d != top && (top.live() > c.half() || top.live() >= d.live()+2) {
+				if s := oldestOpen(&top.sessions); s != nil {
+					return s
+				}
 			}
+			empty = empty || d.live() == 0
 		}
 	}
-	n = 0
-	for d := c.slotQueue.head; d != nil && n < maxLook; d, n = d.inSlots.next, n+1 {
-		if d.live() == 0 {
-			return c.oldestTurn()
-		}
+	if empty {
+		return c.oldestTurn()
 	}
 	return nil
 }
