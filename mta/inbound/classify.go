@@ -41,7 +41,7 @@ func (c *Classifier) sort(s *study, original Header, env Envelope, r *Report) {
 		c.notification(n, r)
 		return
 	}
-	bounced := bounceScore(s)
+	bounced := bounceScore(s, original)
 	switch {
 	case len(s.status) > 0:
 		r.Kind, r.Form = KindBounce, "rfc3464"

@@ -26,7 +26,7 @@ var (
 		`n.o (?:foi )?entreg|falha (?:na|de) entrega|n.o p.de ser entregue|devolvid|falha no envio|notifica..o de (?:estado|falha)`,
 		`mancat[ao] (?:recapito|consegna)|non recapita|non consegna|notifica sullo stato|errore di recapito|impossibile (?:recapitare|consegnare)`,
 		`niet (?:be)?zorg|onbestelbaar|bezorg(?:fout|ing)|kan niet worden (?:af)?gel|niet afgeleverd`, `niedor.cz|zwrot|nie (?:mo.na )?dor.cz|nie dostarcz|niepowodzenie|raport o niedor`,
-		`недостав|не (?:было )?достав|не может быть достав|ошибка (?:при )?достав|возврат|невозможно доставить|сообщение не`, `配信(?:不能|できま|エラー|状況)|送信(?:でき|エラー|失敗|できま)|届(?:きません|けられ)|不達|エラーメール|メール(?:が|を)送`,
+		`недостав|не (?:было )?достав|не может быть достав|ошибка (?:при )?достав|возврат|невозможно доставить|сообщение не`, `配信(?:不能|できま|エラー|状況)|送信(?:でき|エラー|失敗|できま)|メールエラー|エラー通知|届(?:きません|けられ)|不達|エラーメール|メール(?:が|を)送`,
 		`退信|退回|无法(?:投递|送达|发送)|投递(?:失败|状态)|未送达|傳遞|無法(?:傳|送)|未傳`, `loop alert`,
 	}, "|"))
 	// failureWords are the sentences by which mail systems announce a failure.
@@ -46,7 +46,7 @@ var (
 )
 
 // bounceScore weighs the signs of a bounce that has no status fields.
-func bounceScore(s *study) int {
+func bounceScore(s *study, original Header) int {
 	score := 0
 	add := func(n int, yes bool) {
 		if yes {
@@ -63,6 +63,8 @@ func bounceScore(s *study) int {
 	add(1, smtpWords.MatchString(clip(s.report, 8<<10)))
 	add(1, s.enclosed != nil || s.copied != "")
 	add(2, s.mail.Root.Params["report-type"] == "delivery-status")
+	add(2, anyOf(s.passages, envelopeRecipients(original)))
+	add(1, len(s.passages) > 0 && (s.enclosed != nil || s.copied != ""))
 	add(-3, strings.TrimSpace(s.report) == "" && s.enclosed == nil)
 	return score
 }

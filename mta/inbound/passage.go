@@ -51,6 +51,7 @@ type passageReader struct {
 	open  bool // the last passage still takes lines
 	blank int  // blank lines since its last text
 	above string
+	said  string // quoted replies that no passage has taken yet
 }
 
 func (p *passageReader) line(i int) {
@@ -59,15 +60,26 @@ func (p *passageReader) line(i int) {
 		p.blank++
 		return
 	}
-	if len(p.found) < maxRecipients {
-		if got, ok := p.recipient(line); ok {
-			p.found = append(p.found, got)
-			p.open, p.blank, p.above = true, 0, line
-			return
-		}
+	if got, ok := p.recipient(line); ok && len(p.found) < maxRecipients && p.begins(got) {
+		p.found = append(p.found, got)
+		p.open, p.blank, p.above = !transcriptLine.MatchString(line), 0, line
+		return
+	}
+	if strings.HasPrefix(line, "<<<") && !p.open {
+		p.said = clip(p.said+line+"\n", maxPassageText)
 	}
 	p.above = line
 	p.more(line)
+}
+
+// begins reports whether a recipient found begins a passage: in the middle of
+// what is said about one, a sentence that names an address goes on about it.
+func (p *passageReader) begins(got passage) bool {
+	if got.sure || !p.open {
+		return true
+	}
+	last := p.found[len(p.found)-1]
+	return last.address != got.address && p.blank > 0 && last.text != ""
 }
 
 // more adds a line to the passage that is open. A passage that has text ends at a
@@ -78,7 +90,7 @@ func (p *passageReader) more(line string) {
 		return
 	}
 	last := &p.found[len(p.found)-1]
-	if p.blank > 0 && last.text != "" || ruler(line) {
+	if p.blank > 0 && last.text != "" && last.sure || ruler(line) && (last.text != "" || p.blank == 0) {
 		p.open = false
 		return
 	}
@@ -98,7 +110,9 @@ func ruler(line string) bool {
 func (p *passageReader) recipient(line string) (passage, bool) {
 	if m := transcriptLine.FindStringSubmatch(line); m != nil {
 		if a := firstAddress(m[1]); a != "" {
-			return passage{a, line, true}, true
+			got := passage{a, p.said + line, true}
+			p.said = ""
+			return got, true
 		}
 	}
 	if m := rcptCommand.FindStringSubmatch(line); m != nil {
@@ -164,21 +178,17 @@ func trimLead(after string) string {
 	return strings.TrimSpace(strings.TrimLeft(after, ":;,.- \t>"))
 }
 
-// merge puts the passages about one address together and drops the unsure ones
-// when there are sure ones.
+// merge puts the passages about one address together, the sure ones first.
 func (p *passageReader) merge() []passage {
-	var sure, unsure []passage
-	for _, f := range p.found {
-		if f.sure {
-			sure = mergePassage(sure, f)
-		} else {
-			unsure = mergePassage(unsure, f)
+	var all []passage
+	for _, sure := range []bool{true, false} {
+		for _, f := range p.found {
+			if f.sure == sure {
+				all = mergePassage(all, f)
+			}
 		}
 	}
-	if len(sure) > 0 {
-		return sure
-	}
-	return unsure
+	return all
 }
 
 func mergePassage(all []passage, f passage) []passage {

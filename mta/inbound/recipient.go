@@ -10,13 +10,12 @@ import (
 
 // bounced lists the recipients of a bounce with what became of each.
 func (c *Classifier) bounced(s *study, original Header) []Recipient {
-	named := passages(s.report)
-	if all := c.fromStatus(s, named); len(all) > 0 {
+	if all := c.fromStatus(s); len(all) > 0 {
 		return all
 	}
 	var all []Recipient
 	action := actionOf(s)
-	for _, p := range s.named(named, original) {
+	for _, p := range s.named(original) {
 		r := Recipient{Address: p.address, Action: action}
 		c.qualify(s, &r, p.text, "")
 		all = append(all, r)
@@ -26,7 +25,7 @@ func (c *Classifier) bounced(s *study, original Header) []Recipient {
 
 // fromStatus reads the recipients of the delivery status fields. The words about
 // a recipient serve where its fields say little.
-func (c *Classifier) fromStatus(s *study, named []passage) []Recipient {
+func (c *Classifier) fromStatus(s *study) []Recipient {
 	var all []Recipient
 	for _, f := range s.status {
 		final, given := statusAddress(f.final), statusAddress(f.original)
@@ -36,8 +35,8 @@ func (c *Classifier) fromStatus(s *study, named []passage) []Recipient {
 		} else if given != final {
 			r.Original = given
 		}
-		if r.Address == "" && len(named) == 1 {
-			r.Address = named[0].address
+		if r.Address == "" && len(s.passages) == 1 {
+			r.Address = s.passages[0].address
 		}
 		if r.Address == "" {
 			continue
@@ -48,7 +47,7 @@ func (c *Classifier) fromStatus(s *study, named []passage) []Recipient {
 			r.Action = actionOf(s)
 		}
 		_, diagnostic := typed(f.diagnostic)
-		c.qualify(s, &r, diagnostic, textAbout(named, r.Address, r.Original))
+		c.qualify(s, &r, diagnostic, textAbout(s.passages, r.Address, r.Original))
 		all = append(all, r)
 	}
 	return all
@@ -70,20 +69,24 @@ func textAbout(named []passage, addresses ...string) string {
 // source that names any: a list in the words, X-Failed-Recipients (which is
 // complete, but tells an alias where the list tells its target), a sentence, and
 // at last the returned mail's own recipients.
-func (s *study) named(named []passage, original Header) []passage {
+func (s *study) named(original Header) []passage {
 	failed := addresses(s.header.All("X-Failed-Recipients"), maxRecipients)
 	var sure, unsure []passage
-	for _, p := range named {
+	for _, p := range s.passages {
 		if p.sure {
 			sure = append(sure, p)
 		} else {
 			unsure = append(unsure, p)
 		}
 	}
-	sure, unsure = withoutOwn(sure, s.to()), withoutOwn(unsure, s.to())
+	othersSure, othersUnsure := withoutOwn(sure, s.to()), withoutOwn(unsure, s.to())
 	switch {
 	case len(failed) > 0 && (len(sure) == 0 || anyOf(sure, failed)):
-		return withText(failed, named)
+		return withText(failed, s.passages)
+	case len(othersSure) > 0:
+		return othersSure
+	case len(othersUnsure) > 0:
+		return othersUnsure[:1]
 	case len(sure) > 0:
 		return sure
 	case len(unsure) > 0:
@@ -109,17 +112,13 @@ func withText(addresses []string, named []passage) []passage {
 	return all
 }
 
-// withoutOwn drops the sender of the returned mail, to whom the bounce is
-// addressed, unless nobody else is named.
+// withoutOwn drops the sender of the returned mail, to whom the bounce is addressed.
 func withoutOwn(named []passage, own []string) []passage {
 	var others []passage
 	for _, p := range named {
 		if !contains(own, p.address) {
 			others = append(others, p)
 		}
-	}
-	if len(others) == 0 {
-		return named
 	}
 	return others
 }
@@ -128,12 +127,9 @@ func withoutOwn(named []passage, own []string) []passage {
 // that a rule understands decides: what the server said, what the report says of
 // this recipient, the transcript, all of the report.
 func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
-	texts := []string{diagnostic, about, transcript(s.report), s.report}
-	for _, t := range texts {
-		if t = strings.TrimSpace(t); t != "" && r.Diagnostic.Text == "" {
-			r.Diagnostic = readReply(t)
-		}
-	}
+	exact := []string{diagnostic, about}
+	loose := []string{transcript(s.report), s.report}
+	r.Diagnostic = firstReply(append(exact, loose...))
 	if vague(r.Status) && r.Diagnostic.Enhanced != "" {
 		r.Status = r.Diagnostic.Enhanced
 	}
@@ -142,26 +138,35 @@ func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
 		return
 	}
 	decided := 0
-	for _, t := range texts {
-		if t = strings.TrimSpace(t); t == "" {
+	for i, t := range append(exact, loose...) {
+		if t = strings.TrimSpace(t); t == "" || decided >= layerText || i >= len(exact) && decided >= layerStatus {
 			continue
 		}
-		v := c.verdict(r, readReply(t), s)
-		if level := layer(v.Rule); level > decided {
-			r.Verdict, decided = v, level
-		}
-		if decided == layerText {
-			return
+		for _, reply := range readings(t) {
+			v := c.verdict(r, reply)
+			if level := layer(v.Rule); level > decided && (i < len(exact) || level >= layerStatus || decided == 0) {
+				r.Verdict, decided = v, level
+			}
 		}
 	}
 	if decided == 0 {
-		r.Verdict = c.verdict(r, smtpc.Reply{}, s)
+		r.Verdict = c.verdict(r, smtpc.Reply{})
 	}
+}
+
+// firstReply reads the first text that is not empty.
+func firstReply(texts []string) smtpc.Reply {
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t != "" {
+			return readReply(t)
+		}
+	}
+	return smtpc.Reply{}
 }
 
 // verdict qualifies one text as if a server had said it just now. A mail system
 // that gave up speaks of a permanent failure even where it quotes no code.
-func (c *Classifier) verdict(r *Recipient, reply smtpc.Reply, s *study) bounce.Verdict {
+func (c *Classifier) verdict(r *Recipient, reply smtpc.Reply) bounce.Verdict {
 	if vague(reply.Enhanced) && !vague(r.Status) {
 		reply.Enhanced = r.Status
 	}
@@ -181,6 +186,7 @@ func (c *Classifier) verdict(r *Recipient, reply smtpc.Reply, s *study) bounce.V
 // The layers of qualification, the one that says most last.
 const (
 	layerClass = 1 + iota
+	layerWeak  // a rule that would not be heard against a status code
 	layerStatus
 	layerText
 )
@@ -189,6 +195,8 @@ func layer(rule string) int {
 	switch {
 	case strings.HasPrefix(rule, "class:"):
 		return layerClass
+	case strings.HasPrefix(rule, "weak."):
+		return layerWeak
 	case strings.HasPrefix(rule, "iana:"):
 		return layerStatus
 	}

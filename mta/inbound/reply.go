@@ -24,25 +24,56 @@ var (
 // bounce rules should see it.
 func readReply(text string) smtpc.Reply {
 	r := smtpc.Reply{Text: strings.TrimSpace(continuedPattern.ReplaceAllString(text, " ")), Phase: phaseOf(text)}
-	from := 0
-	if said := saidPattern.FindStringIndex(text); said != nil {
-		from = said[1]
-	}
-	m := replyPattern.FindStringSubmatchIndex(text[from:])
-	if m == nil && from > 0 {
-		from = 0
-		m = replyPattern.FindStringSubmatchIndex(text)
-	}
-	if m != nil {
-		r.Code, _ = strconv.Atoi(text[from+m[2] : from+m[3]])
-		if s := statusPattern.FindStringSubmatchIndex(text[from+m[2]:]); s != nil {
-			r.Enhanced = text[from+m[2]+s[2] : from+m[2]+s[3]]
-		}
+	if at := replyAt(text); at >= 0 {
+		r.Code, _ = strconv.Atoi(text[at : at+3])
+		r.Enhanced = findStatus(text[at+3:])
 	}
 	if r.Enhanced == "" {
 		r.Enhanced = findStatus(text)
 	}
 	return r
+}
+
+// replyAt returns where in a text the reply of a server begins: at the first
+// code behind words that introduce one, else at the first code; -1 if there is none.
+func replyAt(text string) int {
+	from := 0
+	if said := saidPattern.FindStringIndex(text); said != nil {
+		from = said[1]
+	}
+	for ; ; from = 0 {
+		if m := replyPattern.FindStringSubmatchIndex(text[from:]); m != nil {
+			return from + m[2]
+		}
+		if from == 0 {
+			return -1
+		}
+	}
+}
+
+// readings are the ways to read a text that quotes a server: what was quoted
+// alone, then all of it.
+func readings(text string) []smtpc.Reply {
+	whole := readReply(text)
+	at := replyAt(text)
+	if at <= 0 {
+		return []smtpc.Reply{whole}
+	}
+	end := len(text)
+	if blank := strings.Index(text[at:], "\n\n"); blank > 0 {
+		end = at + blank
+	}
+	if text[at-1] == '[' {
+		if close := strings.LastIndexByte(text[at:end], ']'); close > 0 {
+			end = at + close
+		}
+	}
+	quoted := readReply(text[at:end])
+	quoted.Phase = whole.Phase
+	if quoted.Enhanced == "" {
+		quoted.Enhanced = whole.Enhanced
+	}
+	return []smtpc.Reply{quoted, whole}
 }
 
 // findStatus returns the first enhanced status code in a text.
@@ -65,10 +96,10 @@ var phases = []struct {
 	phase   smtpc.Phase
 }{
 	{regexp.MustCompile(`(?i)after (?:initial connection|connect)|initial connection|while (?:performing the )?initial (?:protocol )?(?:greeting|connection)`), smtpc.PhaseGreeting},
-	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|our) (?:ehlo|helo)\b|\[(?:EHLO|HELO)\]`), smtpc.PhaseEHLO},
-	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|our|>>>) mail[ _]?(?:from)?\b|\(mail from\b|\[MAIL_?FROM\]|sender was rejected`), smtpc.PhaseMAIL},
-	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|our|>>>) rcpt[ _]?(?:to)?\b|\(rcpt to\b|\[RCPT_?TO\]|smtp:rcpt|does not like recipient`), smtpc.PhaseRCPT},
-	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|our|>>>) (?:end of )?data\b|final data|(?:after|to|for) (?:the )?end of data|\[BODY\]|after i sent the message|for text command|>>> \.`), smtpc.PhaseEndOfData},
+	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|\bour) (?:ehlo|helo)\b|\[(?:EHLO|HELO)\]`), smtpc.PhaseEHLO},
+	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|\bour|>>>) mail[ _]?(?:from)?\b|\(mail from\b|\[MAIL_?FROM\]|sender was rejected`), smtpc.PhaseMAIL},
+	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|\bour|>>>) rcpt[ _]?(?:to)?\b|\(rcpt to\b|\[RCPT_?TO\]|smtp:rcpt|does not like recipient`), smtpc.PhaseRCPT},
+	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|\bour|>>>) (?:end of )?data\b|final data|(?:after|to|for) (?:the )?end of data|\[BODY\]|after i sent the message|for text command|>>> \.`), smtpc.PhaseEndOfData},
 }
 
 func phaseOf(text string) smtpc.Phase {

@@ -9,11 +9,12 @@ type study struct {
 	subject  string
 	from     string // the address in From
 	status   []dsnRecipient
-	feedback *Header // the fields of a feedback report
-	receipt  bool    // it has a disposition notification (RFC 8098)
-	report   string  // what the reporting system wrote in words
-	copied   string  // what of the returned mail stands in the text
-	enclosed *Part   // the returned mail as a part
+	feedback *Header   // the fields of a feedback report
+	receipt  bool      // it has a disposition notification (RFC 8098)
+	report   string    // what the reporting system wrote in words
+	passages []passage // the recipients named there
+	copied   string    // what of the returned mail stands in the text
+	enclosed *Part     // the returned mail as a part
 }
 
 // maxReport bounds the words considered, in bytes.
@@ -27,6 +28,7 @@ func newStudy(m *Mail) *study {
 	s.part(m.Root, &words)
 	s.report, s.copied = splitCopy(clip(words.String(), 4*maxReport))
 	s.report = clip(s.report, maxReport)
+	s.passages = passages(s.report)
 	if len(s.status) == 0 {
 		s.status = quotedStatus(words.String())
 	}
