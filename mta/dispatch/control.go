@@ -54,10 +54,10 @@ func (c *Core) setPools(pools []Pool) {
 			p.sources = append(p.sources, c.sourceOf(s, keep))
 		}
 	}
-	for name, s := range c.source {
+	for name, s := range c.sources {
 		s.removed = keep[name] != s
 	}
-	c.source = keep
+	c.sources = keep
 }
 
 // sourceOf keeps a source that did not change, and makes one that is new.
@@ -65,7 +65,7 @@ func (c *Core) sourceOf(spec Source, keep map[string]*source) *source {
 	if s := keep[spec.Name]; s != nil {
 		return s
 	}
-	s := c.source[spec.Name]
+	s := c.sources[spec.Name]
 	if s == nil || s.Addr != spec.Addr {
 		s = &source{stopped: c.stops.sources[spec.Name] > 0}
 	}
@@ -197,7 +197,7 @@ func (c *Core) scopeOf(host, provider, domain string) string {
 	if c.differs(host, provider, domain, nil) {
 		return domain
 	}
-	for _, s := range c.source { // any of them will do
+	for _, s := range c.sources { // any of them will do
 		if c.differs(host, provider, domain, s) {
 			return domain
 		}
@@ -292,7 +292,7 @@ func (c *Core) apply(sel Selector, by int) {
 	case ByDestination:
 		count(c.stops.destinations, sel.Value, by)
 	}
-	if s := c.source[sel.Value]; sel.Kind == BySource && s != nil {
+	if s := c.sources[sel.Value]; sel.Kind == BySource && s != nil {
 		s.stopped = c.stops.sources[sel.Value] > 0
 	}
 	if d := c.destinations[sel.Value]; sel.Kind == ByDestination && d != nil {

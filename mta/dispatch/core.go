@@ -33,10 +33,10 @@ type Core struct {
 	at  time.Time // time of the event under way
 	now int64     // the same in Unix nanoseconds
 
-	rules  *mxrules.Rules
-	masks  []mxrules.Mask // on recipient domains, of all rules
-	pools  map[string]*pool
-	source map[string]*source
+	rules   *mxrules.Rules
+	masks   []mxrules.Mask // on recipient domains, of all rules
+	pools   map[string]*pool
+	sources map[string]*source
 
 	deliveries map[DeliveryID]*delivery
 	inOrder    list[delivery]
@@ -100,7 +100,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 		cfg:          cfg.withDefaults(),
 		rng:          rand.New(rand.NewPCG(cfg.Seed, 0x7665726564757321)),
 		pools:        map[string]*pool{},
-		source:       map[string]*source{},
+		sources:      map[string]*source{},
 		deliveries:   map[DeliveryID]*delivery{},
 		senders:      map[sender]*sender{},
 		runs:         map[RunID]*run{},

@@ -118,19 +118,23 @@ func (c *Core) takeIn(r *run, msgs []Msg) (retries int64) {
 			r.fresh--
 		}
 		if spec.Source != "" {
-			m.pin = c.source[spec.Source]
+			m.pin = c.sources[spec.Source]
 		}
 		c.placeLoaded(m)
 	}
 	return retries
 }
 
+// emptyWait is how long a run whose Load brought nothing is left alone although
+// the store says that there is more, such as messages that are on their way back.
+const emptyWait = time.Second
+
 // account corrects the counts of what is left in the store. They may be too
 // high, which costs an empty Load, but never too low, which would strand mail.
 func (c *Core) account(r *run, l *Loaded, retries int64) {
 	w := r.work
 	if l.MoreFresh {
-		r.fresh = max(r.fresh, 1)
+		r.fresh = max(r.fresh, int64(len(l.Msgs)), 1)
 	} else {
 		r.fresh = w.grew
 	}
@@ -141,6 +145,10 @@ func (c *Core) account(r *run, l *Loaded, retries int64) {
 		r.deferred, next = w.put, w.putDue
 	case w.put > 0:
 		next = min(next, w.putDue)
+	}
+	r.empty = len(l.Msgs) == 0 && w.grew+w.put == 0 && (l.MoreFresh || next != 0 && next <= c.now)
+	if r.empty {
+		next = c.now + int64(emptyWait)
 	}
 	if next != 0 {
 		r.deferred = max(r.deferred, 1)

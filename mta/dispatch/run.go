@@ -29,6 +29,7 @@ type run struct {
 	dropped bool
 	avail   bool // counted in domain.avail
 	probe   bool // the store may have retries that the counts do not show
+	empty   bool // the last Load brought nothing; nothing is asked for until retry
 }
 
 // work is the part of a run that has messages in memory.
@@ -138,6 +139,7 @@ func (c *Core) grow(r *run, n int64) {
 		return
 	}
 	r.fresh += n
+	r.empty = false
 	if r.work != nil && r.work.loading {
 		r.work.grew += n
 	}
@@ -176,7 +178,7 @@ func (c *Core) setDue(r *run, at int64) {
 func (c *Core) due(r *run) bool { return r.deferred > 0 && r.retry.at <= c.now }
 
 // stock reports whether the store has mail of the run that may be loaded now.
-func (c *Core) stock(r *run) bool { return r.fresh > 0 || c.due(r) }
+func (c *Core) stock(r *run) bool { return r.fresh > 0 && !r.empty || c.due(r) }
 
 // refresh brings everything that depends on a run's mail up to date: its retry
 // timer, the queues of runs that want to load, and its domain's need of a route.

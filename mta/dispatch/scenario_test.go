@@ -860,6 +860,26 @@ func TestHostThatHangsUpBacksOff(t *testing.T) {
 	w.checkDone()
 }
 
+// A store that promises more and brings nothing must not be asked in a loop.
+func TestEmptyLoadsArePaced(t *testing.T) {
+	w := single(t, mxrules.Limits{Connections: 2})
+	r := w.add(Run{ID: 1, Delivery: 1, Domain: "example.com"}, 10)
+	away := r.fresh
+	r.fresh = nil
+	loads := 0
+	w.watch(Load, func(Action) { loads++ })
+	w.promise = true
+	w.runFor(time.Minute)
+	if loads < 2 || loads > 70 {
+		t.Errorf("%d loads in a minute", loads)
+	}
+	w.promise = false
+	r.fresh = away
+	w.grow(r, 1)
+	w.finish(time.Minute)
+	w.checkEmpty()
+}
+
 func TestClockJumpsDoNoHarm(t *testing.T) {
 	for _, jump := range []time.Duration{-24 * time.Hour, -time.Hour, -time.Second, time.Hour, 24 * time.Hour} {
 		w := single(t, mxrules.Limits{Connections: 2, MessageRate: mxrules.Rate{Count: 2, Per: time.Second}})

@@ -232,7 +232,10 @@ func (c *Core) lineWait(l *line) Wait {
 	case l.inSlot.on != nil && l.open == 0:
 		return Wait{Cause: CauseSlot, Text: "all session slots are in use"}
 	}
-	return Wait{Cause: CauseQueue, Text: l.failed}
+	if l.proven {
+		return Wait{Cause: CauseQueue}
+	}
+	return Wait{Cause: CauseQueue, Text: l.failed} // being tried again
 }
 
 // Destinations lists up to max destinations in the order of their names, those

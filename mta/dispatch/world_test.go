@@ -54,10 +54,11 @@ type world struct {
 	suspended map[string]Selector
 
 	// Knobs; the defaults are a quick and friendly world.
-	delay  func(ActionKind) time.Duration
-	dial   func(Action) *Evidence
-	reply  func(Action, *letter) answer
-	strict bool // no evidence is ever given, so the rules' limits are the limits
+	delay   func(ActionKind) time.Duration
+	dial    func(Action) *Evidence
+	reply   func(Action, *letter) answer
+	promise bool // the store always says that there is more
+	strict  bool // no evidence is ever given, so the rules' limits are the limits
 
 	sent    []sending
 	changes []Action
@@ -105,13 +106,12 @@ type letter struct {
 }
 
 type wire struct {
-	open    Action
-	state   string // "opening", "open", "closing", "ended"
-	busy    bool
-	sent    int
-	since   time.Time
-	credit  time.Time
-	aborted bool
+	open   Action
+	state  string // "opening", "open", "closing", "ended"
+	busy   bool
+	sent   int
+	since  time.Time
+	credit time.Time
 }
 
 // ledger is what a receiver would count of a path.
@@ -547,7 +547,7 @@ func (w *world) read(r *stored, fresh, due int) Loaded {
 		later = append(later, l)
 	}
 	r.retries = later
-	answer.MoreFresh = len(r.fresh) > 0
+	answer.MoreFresh = len(r.fresh) > 0 || w.promise
 	for _, l := range batch {
 		l.place = "loaded"
 		answer.Msgs = append(answer.Msgs, Msg{ID: l.id, Retry: l.retry, Source: l.source})
