@@ -4,27 +4,28 @@
 package virtual
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
-	"net"
-	"net/netip"
+	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/veredus/veredus/dkim"
-	"github.com/veredus/veredus/integration/memnet"
 	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/returnpath"
-	"github.com/veredus/veredus/mta/route"
 	"github.com/veredus/veredus/mxrules"
+	"github.com/veredus/veredus/mxrules/rulefile"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/feedback"
@@ -46,20 +47,92 @@ var signer = sync.OnceValues(func() (*dkim.Keyring, error) {
 
 // rig is a relay with its store and receivers.
 type rig struct {
-	t     *testing.T
-	fs    *vfs.MemFS
-	store *pebblestore.Store
-	relay *mta.Relay
-	lost  []mta.LostClaim
-	world *receivers
-	began time.Time
+	t         *testing.T
+	fs        *vfs.MemFS
+	store     *pebblestore.Store
+	relay     *mta.Relay
+	proc      *process
+	lost      []mta.LostClaim // of the last start
+	mayRepeat map[string]bool // messages that some start listed as lost
+	world     *receivers
+	began     time.Time
+	adjust    func(*mta.Config)
+	disk      func() time.Duration // how long a write takes; nil: no time
 }
 
-func newRig(t *testing.T) *rig {
+// process is what dies in a crash: its writes and its connections.
+type process struct {
+	*pebblestore.Store
+	disk   func() time.Duration
+	dead   chan struct{} // closed at the crash: nothing it does has an effect any more
+	reaped chan struct{} // closed when its remains are cleared away
+}
+
+var errKilled = errors.New("the process was killed")
+
+func (p *process) killed() bool {
+	select {
+	case <-p.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// Write takes its time before and after the store's own.
+func (p *process) Write(ctx context.Context, b *mta.Batch) (mta.Written, error) {
+	if p.disk != nil {
+		time.Sleep(p.disk())
+	}
+	if p.killed() {
+		<-p.reaped
+		return mta.Written{}, errKilled
+	}
+	out, err := p.Store.Write(ctx, b)
+	if p.disk != nil {
+		time.Sleep(p.disk())
+	}
+	if p.killed() {
+		<-p.reaped
+		return mta.Written{}, errKilled
+	}
+	return out, err
+}
+
+// newRig starts a relay; options change the rig before that.
+func newRig(t *testing.T, options ...func(*rig)) *rig {
 	t.Helper()
-	r := &rig{t: t, fs: vfs.NewMem(), world: newReceivers(), began: time.Now()}
+	r := &rig{t: t, fs: vfs.NewMem(), world: newReceivers(), began: time.Now(), mayRepeat: map[string]bool{}}
+	for _, o := range options {
+		o(r)
+	}
 	r.open()
 	return r
+}
+
+// crashable gives the rig a file system that forgets what was not synced.
+func crashable(r *rig) { r.fs = vfs.NewCrashableMem() }
+
+// rules puts a rule file in force.
+func rules(file string) func(*rig) {
+	return func(r *rig) {
+		parsed, err := rulefile.Parse("mx.yaml", []byte(file))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.configure(func(c *mta.Config) { c.Settings.Rules = parsed })
+	}
+}
+
+// configure changes what every relay of the rig is made of.
+func (r *rig) configure(change func(*mta.Config)) {
+	before := r.adjust
+	r.adjust = func(c *mta.Config) {
+		if before != nil {
+			before(c)
+		}
+		change(c)
+	}
 }
 
 // open starts a process over the file system.
@@ -77,19 +150,30 @@ func (r *rig) open() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.store = store
-	r.relay = mta.New(mta.Config{
-		Store: store, Resolver: r.world, Dial: r.world.dial, Tokens: tokens,
+	p := &process{Store: store, disk: r.disk, dead: make(chan struct{}), reaped: make(chan struct{})}
+	cfg := mta.Config{
+		Store: p, Resolver: r.world, Dial: r.world.dialer(p), Tokens: tokens,
 		Settings: mta.Settings{
 			Rules: mxrules.Builtin(), Bounces: bounce.Default(), Keys: keys,
 			Pools:        []dispatch.Pool{{Name: "default", Sources: []dispatch.Source{{Name: "s1", Weight: 1}}}},
-			HelloNames:   map[string]string{"s1": "mta.sender.example"},
+			HelloNames:   map[string]string{"s1": "mta.sender.example", "s2": "mta2.sender.example"},
 			BounceDomain: func(from string) string { return "bounce." + from },
 		},
-		Fatal: func(err error) { r.t.Error(err) },
-	})
+		Fatal: func(err error) {
+			if !p.killed() {
+				r.t.Error(err)
+			}
+		},
+	}
+	if r.adjust != nil {
+		r.adjust(&cfg)
+	}
+	r.store, r.proc, r.relay = store, p, mta.New(cfg)
 	if r.lost, err = r.relay.Start(r.t.Context()); err != nil {
 		r.t.Fatal(err)
+	}
+	for _, l := range r.lost {
+		r.mayRepeat[l.Name] = true
 	}
 }
 
@@ -104,30 +188,83 @@ func (r *rig) close() {
 	}
 }
 
+// crash kills the process and cuts the power: of what was not synced a random part
+// is there when another one starts. The rig must be crashable.
+func (r *rig) crash(rng *rand.Rand) {
+	r.t.Helper()
+	r.world.kill(r.proc)
+	r.fs = r.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+	close(r.proc.reaped)
+	at, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = r.relay.Stop(at)
+	_ = r.store.Close()
+	r.open()
+}
+
 // start creates a delivery to the recipients and hands it over.
 func (r *rig) start(id string, validity time.Duration, recipients ...string) *campaign.Delivery {
 	r.t.Helper()
+	return r.startAs(id, validity, &veredusv1.Delivery{}, recipients...)
+}
+
+// startAs is start with more to say about the delivery.
+func (r *rig) startAs(id string, validity time.Duration, spec *veredusv1.Delivery, recipients ...string) *campaign.Delivery {
+	r.t.Helper()
 	ctx := r.t.Context()
-	_, err := r.store.Create(ctx, &campaign.Delivery{ID: id, State: campaign.Draft, Spec: &veredusv1.Delivery{
-		Sender:  &veredusv1.Sender{From: "news@sender.example"},
-		Content: &veredusv1.Content{Subject: "Hello", Text: "Dear {{ recipient.address }}"},
-	}}, campaign.Request{})
-	if err != nil {
+	if spec.Sender == nil {
+		spec.Sender = &veredusv1.Sender{From: "news@sender.example"}
+	}
+	if spec.Content == nil {
+		spec.Content = &veredusv1.Content{Subject: "Hello", Text: "Dear {{ recipient.address }}"}
+	}
+	if _, err := r.store.Create(ctx, &campaign.Delivery{ID: id, State: campaign.Draft, Spec: spec}, campaign.Request{}); err != nil {
 		r.t.Fatal(err)
 	}
 	var items []campaign.Item
 	for i, address := range recipients {
-		_, domain, _ := strings.Cut(address, "@")
-		items = append(items, campaign.Item{Index: int64(i + 1), Address: address, Folded: address, Domain: domain})
+		items = append(items, itemOf(address))
+		items[i].Index = int64(i + 1)
 	}
-	if _, err := r.store.Add(ctx, id, items); err != nil {
-		r.t.Fatal(err)
+	for chunk := range slices.Chunk(items, 1000) {
+		if _, err := r.store.Add(ctx, id, chunk); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 	return r.change(id, func(d *campaign.Delivery) []campaign.Event {
 		now := time.Now()
 		d.State, d.Started, d.Expires = campaign.Running, now, now.Add(min(validity, mta.MaxValidity))
 		return []campaign.Event{{Type: veredusv1.FeedbackType_FEEDBACK_TYPE_STARTED, Count: d.Counters.Start(now)}}
 	}, func(d *campaign.Delivery) error { r.relay.HandOver(d.HandOver()); return nil })
+}
+
+// itemOf is a recipient. What follows a space in the address are its variables.
+func itemOf(recipient string) campaign.Item {
+	address, variables, _ := strings.Cut(recipient, " ")
+	_, domain, _ := strings.Cut(address, "@")
+	item := campaign.Item{Address: address, Folded: address, Domain: domain}
+	if variables != "" {
+		item.Variables = []byte(variables)
+	}
+	return item
+}
+
+// send sends one transactional message.
+func (r *rig) send(recipient string, validity time.Duration, pool string) mta.MessageID {
+	r.t.Helper()
+	item, now := itemOf(recipient), time.Now()
+	h, id, err := r.store.Send(r.t.Context(), campaign.Single{
+		Tenant: campaign.DefaultTenant, Item: item, Validity: validity, Time: now,
+		Content: &veredusv1.Delivery{
+			Sender:  &veredusv1.Sender{From: "service@sender.example"},
+			Content: &veredusv1.Content{Subject: "Your code", Text: "It is 1234"}, Pool: pool,
+		},
+	}, campaign.Request{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.relay.Arrived(h, id, item.Domain, now.Add(validity))
+	return id
 }
 
 func (r *rig) change(id string, change func(*campaign.Delivery) []campaign.Event, then func(*campaign.Delivery) error) *campaign.Delivery {
@@ -177,13 +314,18 @@ func (r *rig) delivery(id string) *campaign.Delivery {
 	return d
 }
 
+// over reports whether a delivery is final.
+func over(d *campaign.Delivery) bool {
+	return d.State == campaign.Finished || d.State == campaign.Cancelled && d.Counters.InRelay == 0
+}
+
 // await lets time pass until the delivery is final, at most limit.
 func (r *rig) await(id string, limit time.Duration) *campaign.Delivery {
 	r.t.Helper()
 	deadline := time.After(limit)
 	for {
 		changed := r.store.Changed(id)
-		if d := r.delivery(id); d.State == campaign.Finished || d.State == campaign.Cancelled && d.Counters.InRelay == 0 {
+		if d := r.delivery(id); over(d) {
 			return d
 		}
 		select {
@@ -192,6 +334,12 @@ func (r *rig) await(id string, limit time.Duration) *campaign.Delivery {
 			r.t.Fatalf("delivery %s is not final after %v: %+v", id, limit, r.delivery(id).Counters)
 		}
 	}
+}
+
+// pass lets time go by, and waits until everything has happened that was to happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // events are all events so far of one recipient; "" for all.
@@ -216,184 +364,97 @@ func (r *rig) events(recipient string) []*veredusv1.FeedbackEvent {
 	}
 }
 
+func typeName(e *veredusv1.FeedbackEvent) string {
+	return strings.ToLower(strings.TrimPrefix(e.GetType().String(), "FEEDBACK_TYPE_"))
+}
+
 // history is a recipient's events as "type@time since the beginning".
 func (r *rig) history(recipient string) []string {
 	r.t.Helper()
 	var list []string
 	for _, e := range r.events(recipient) {
-		name := strings.ToLower(strings.TrimPrefix(e.GetType().String(), "FEEDBACK_TYPE_"))
-		list = append(list, fmt.Sprintf("%s@%v", name, e.GetTime().AsTime().Sub(r.began)))
+		list = append(list, fmt.Sprintf("%s@%v", typeName(e), e.GetTime().AsTime().Sub(r.began)))
+	}
+	return list
+}
+
+// books compares what the receivers have with what the relay says, delivery by
+// delivery: each recipient has one final event or was cancelled, what was sent is
+// there, and it is there twice only if a repeat was announced.
+func (r *rig) books(recipients []string) {
+	r.t.Helper()
+	finals, uncertain, message := map[string]string{}, map[string]bool{}, map[string]string{}
+	for _, e := range r.events("") {
+		to := e.GetRecipient()
+		if to == "" {
+			continue
+		}
+		message[to] = e.GetMessage()
+		uncertain[to] = uncertain[to] || e.GetDeliveryUncertain()
+		if e.GetType() != veredusv1.FeedbackType_FEEDBACK_TYPE_DEFERRED && e.GetType() != veredusv1.FeedbackType_FEEDBACK_TYPE_TAKEN_INTO_ACCOUNT {
+			if finals[to] != "" {
+				r.t.Errorf("%s ended twice: %s, then %s", to, finals[to], typeName(e))
+			}
+			finals[to] = typeName(e)
+		}
+	}
+	for _, to := range recipients {
+		bodies := r.world.inbox(to)
+		if finals[to] == "delivered" && len(bodies) == 0 {
+			r.t.Errorf("%s is delivered, but nobody has it", to)
+		}
+		announced := r.mayRepeat[message[to]] || uncertain[to]
+		if len(bodies) > 1 && !announced {
+			r.t.Errorf("%s was sent %d times without notice", to, len(bodies))
+		}
+		if len(bodies) > 0 && finals[to] != "delivered" && !announced {
+			r.t.Errorf("%s has the mail, its end is %q", to, finals[to])
+		}
+		for _, b := range bodies {
+			if unsigned(b) != unsigned(bodies[0]) {
+				r.t.Errorf("%s got another mail at the repeat:\n%s\n--- at first\n%s", to, b, bodies[0])
+			}
+		}
+	}
+}
+
+// unsigned is a mail without its signature, whose time differs between attempts.
+func unsigned(mail string) string {
+	_, rest, _ := strings.Cut(mail, "\r\nFrom:")
+	return rest
+}
+
+// seeded runs a story in a bubble of its own for each of n seeds; VEREDUS_SEEDS names
+// others, as "7" or "1-500".
+func seeded(t *testing.T, n uint64, story func(t *testing.T, rng *rand.Rand)) {
+	first, last := uint64(1), n
+	if s := os.Getenv("VEREDUS_SEEDS"); s != "" {
+		from, to, more := strings.Cut(s, "-")
+		var errFrom, errTo error
+		first, errFrom = strconv.ParseUint(from, 10, 64)
+		if last = first; more {
+			last, errTo = strconv.ParseUint(to, 10, 64)
+		}
+		if err := errors.Join(errFrom, errTo); err != nil {
+			t.Fatalf("VEREDUS_SEEDS %q: %v", s, err)
+		}
+	}
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { story(t, rand.New(rand.NewPCG(seed, 7))) })
+		})
+	}
+}
+
+// many are n addresses spread over domains.
+func many(n int, domains ...string) []string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("u%d@%s", i, domains[i%len(domains)])
 	}
 	return list
 }
 
 var _ feedback.Log = (*pebblestore.Store)(nil)
-
-// receivers are the mail hosts of every domain: mx.<domain>.
-type receivers struct {
-	mu       sync.Mutex
-	start    time.Time
-	scripts  map[string][]string      // by recipient: replies of successive attempts; the last one stays
-	attempts map[string][]time.Time   // by recipient: instants of RCPT
-	bodies   map[string][]string      // by recipient: contents whose final dot came
-	down     map[string]time.Time     // by domain: refuses connections until then
-	greeting map[string]string        // by domain: greeting instead of 220
-	gates    map[string]chan struct{} // by recipient: the final reply waits for it
-	conns    int
-}
-
-func newReceivers() *receivers {
-	return &receivers{
-		start: time.Now(), scripts: map[string][]string{}, attempts: map[string][]time.Time{}, bodies: map[string][]string{},
-		down: map[string]time.Time{}, greeting: map[string]string{}, gates: map[string]chan struct{}{},
-	}
-}
-
-// Route implements mta.Resolver. nx.example does not exist; null.example accepts no mail.
-func (w *receivers) Route(_ context.Context, domain string) (*route.Route, error) {
-	expires := time.Now().Add(time.Hour)
-	switch domain {
-	case "nx.example":
-		return nil, &route.Error{Kind: route.NXDomain, Domain: domain, Expires: expires}
-	case "null.example":
-		return nil, &route.Error{Kind: route.NullMX, Domain: domain, Expires: expires}
-	}
-	return &route.Route{
-		Domain: domain, Destination: domain, Expires: expires,
-		Hosts: []route.Host{{Name: "mx." + domain, Preference: 10, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.2")}}},
-	}, nil
-}
-
-func (w *receivers) dial(_ context.Context, t mta.Target) (net.Conn, error) {
-	domain := strings.TrimPrefix(t.Host, "mx.")
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.conns++
-	if time.Now().Before(w.down[domain]) {
-		return nil, fmt.Errorf("connection refused")
-	}
-	client, server := memnet.Pipe(64 << 10)
-	go w.serve(server, domain)
-	return client, nil
-}
-
-// say scripts the replies to a recipient's attempts. A reply to RCPT begins with
-// its code; "dot 550 ..." answers the final dot; "drop" takes the content and ends
-// the line before its reply; "" accepts.
-func (w *receivers) say(recipient string, replies ...string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.scripts[recipient] = replies
-}
-
-func (w *receivers) attempt(recipient string) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := len(w.attempts[recipient])
-	w.attempts[recipient] = append(w.attempts[recipient], time.Now())
-	script := w.scripts[recipient]
-	if len(script) == 0 {
-		return ""
-	}
-	return script[min(n, len(script)-1)]
-}
-
-// instants are a recipient's attempts since the beginning.
-func (w *receivers) instants(recipient string) []time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var list []time.Duration
-	for _, at := range w.attempts[recipient] {
-		list = append(list, at.Sub(w.start))
-	}
-	return list
-}
-
-func (w *receivers) received(recipient string) []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.bodies[recipient])
-}
-
-func (w *receivers) total() (n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, bodies := range w.bodies {
-		n += len(bodies)
-	}
-	return n
-}
-
-func (w *receivers) serve(conn net.Conn, domain string) {
-	defer conn.Close()
-	w.mu.Lock()
-	greeting := w.greeting[domain]
-	w.mu.Unlock()
-	if greeting == "" {
-		greeting = "220 mx ESMTP"
-	}
-	fmt.Fprintf(conn, "%s\r\n", greeting)
-	in := bufio.NewReader(conn)
-	var script, recipient string
-	for {
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return
-		}
-		reply := "250 2.0.0 ok"
-		switch verb := strings.ToUpper(strings.TrimSpace(line)); {
-		case strings.HasPrefix(verb, "EHLO"):
-			reply = "250-mx\r\n250-PIPELINING\r\n250 ENHANCEDSTATUSCODES"
-		case strings.HasPrefix(verb, "RCPT"):
-			recipient = line[strings.IndexByte(line, '<')+1 : strings.IndexByte(line, '>')]
-			if script = w.attempt(recipient); script != "" && script[0] >= '4' && script[0] <= '5' {
-				reply = script
-			}
-		case verb == "DATA" && (script == "" || script[0] == 'd'):
-			if w.content(conn, in, recipient, script) != nil {
-				return
-			}
-			continue
-		case verb == "DATA":
-			reply = "503 5.5.1 no recipient"
-		case verb == "QUIT":
-			fmt.Fprint(conn, "221 2.0.0 bye\r\n")
-			return
-		}
-		fmt.Fprintf(conn, "%s\r\n", reply)
-	}
-}
-
-// content takes a message and answers its final dot.
-func (w *receivers) content(conn net.Conn, in *bufio.Reader, recipient, script string) error {
-	fmt.Fprint(conn, "354 go\r\n")
-	var body strings.Builder
-	for {
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return err
-		}
-		if line == ".\r\n" {
-			break
-		}
-		body.WriteString(line)
-	}
-	w.mu.Lock()
-	w.bodies[recipient] = append(w.bodies[recipient], body.String())
-	gate := w.gates[recipient]
-	w.mu.Unlock()
-	if gate != nil {
-		<-gate
-	}
-	if script == "drop" {
-		return net.ErrClosed
-	}
-	reply := strings.TrimPrefix(script, "dot ")
-	if reply == "" {
-		reply = "250 2.0.0 queued"
-	}
-	_, err := fmt.Fprintf(conn, "%s\r\n", reply)
-	return err
-}
 
 func everything() dispatch.Selector { return dispatch.Selector{Kind: dispatch.Everything} }
