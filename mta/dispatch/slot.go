@@ -60,13 +60,13 @@ func (c *Core) othersWait(d *destination) bool {
 	return n > 0
 }
 
-// slotFree reports whether the line may take a slot now: there is one, and no
-// other destination has a better right to it.
+// slotFree reports whether the line may take a slot now: there is one, and
+// nobody waited for it before.
 func (c *Core) slotFree(l *line) bool {
 	if l.kind() == probe && c.probes >= c.half() {
 		return false
 	}
-	return c.held < c.cfg.MaxSessions && !c.othersWait(l.group.dest)
+	return c.held < c.cfg.MaxSessions && c.inLine() == 0
 }
 
 // queueSlot makes a line wait for a slot. Destinations take turns, and lines

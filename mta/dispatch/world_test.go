@@ -367,6 +367,7 @@ func (w *world) slotQueue() (names []string) {
 func (w *world) carryOut(a Action) {
 	w.actions++
 	if w.actions > 100_000+500*len(w.msgs) {
+		w.explain()
 		w.fail("%d actions for %d messages: %v", w.actions, len(w.msgs), w.recent)
 	}
 	w.recent = append(w.recent[max(0, len(w.recent)-30):], fmt.Sprint(w.now.Sub(start), " ", a.Kind, " ", a.Path, " ", a.Session, " ", a.Msg, a.Msgs, "\n"))
@@ -809,13 +810,18 @@ func (w *world) finish(most time.Duration) {
 			n++
 		}
 	}
+	w.explain()
+	w.fail("%d messages are left; Wake %v, last actions: %v", w.left(), w.c.Wake(), w.recent)
+}
+
+// explain tells what the core has, when it is stuck.
+func (w *world) explain() {
 	for _, p := range w.c.paths {
 		w.t.Errorf("path %s: claimed %d open %d leaving %d claimers %d waiters %d senders %d %d state %+v", p.key, p.claimed, p.open, p.leaving, p.claimers.n, p.waiters.n, p.senders[0].n, p.senders[1].n, p.gov.State(w.now))
 	}
 	w.c.eachLine(func(l *line) {
-		w.t.Errorf("line %s>%.10s: %d sessions, %d opening, %d open, %d idle, pinned %d, ready %d %d, claiming %v, claimed %d, timer %v, waits %v slots %v", l.source.Name, l.group.key, l.sessions.n, l.opening, l.open, l.idle.n, l.pinned.n, l.ready[0].n, l.ready[1].n, l.claiming, l.claimed, l.timer, l.inWaiters.on != nil, l.inSlot.on != nil)
+		w.t.Errorf("line %s>%q: %d sessions, %d opening, %d open, %d idle, pinned %d, lanes %+v, ready %d %d, claiming %v, claimed %d, timer %v, waits %v slots %v", l.source.Name, l.group.key, l.sessions.n, l.opening, l.open, l.idle.n, l.pinned.n, laneText(l), l.ready[0].n, l.ready[1].n, l.claiming, l.claimed, l.timer, l.inWaiters.on != nil, l.inSlot.on != nil)
 	})
-	w.fail("%d messages are left; Wake %v, last actions: %v", w.left(), w.c.Wake(), w.recent)
 }
 
 // checkDone judges that nothing was lost or doubled.
@@ -866,4 +872,16 @@ func (w *world) jitter(rng *rand.Rand) {
 		}
 		return time.Duration(rng.IntN(20)) * time.Millisecond
 	}
+}
+
+func laneText(l *line) string {
+	text := ""
+	for _, ln := range l.group.lanes {
+		text += fmt.Sprintf("%s waits %d", ln.pool.name, ln.waiting)
+		for class := range ln.queues {
+			q := &ln.queues[class]
+			text += fmt.Sprintf(", ready %d starving %d hungry %d loaded %d asked %d", len(q.ready), q.starving.n, q.hungry.n, q.loaded, q.asked)
+		}
+	}
+	return text
 }
