@@ -206,7 +206,7 @@ type Action struct {
 	Usage       mxrules.Usage  // Claim: the path's quota meters including this claim
 	Path        string         // key of the path: "source>destination", or "*>destination" when shared
 	Change      PathChange
-	Text        string
+	Text        string // PathChanged, Fail: why
 	Until       time.Time
 }
 
