@@ -20,28 +20,37 @@ func (c *Classifier) attribute(s *study, original Header, env Envelope) Attribut
 		return a
 	}
 	stopped := false
-	for _, p := range []struct {
-		place Place
-		texts []string
-	}{
-		{PlaceReturnPath, s.arrivedAt(env)},
-		{PlaceMessageID, s.messageIDs(original)},
-		{PlaceListUnsubscribe, unsubscribeTargets(original)},
-	} {
-		refs, forged := c.tokens(p.texts)
+	for _, at := range s.places(original, env) {
+		refs, forged := c.tokens(at.texts)
 		a.Forged += forged
 		switch {
-		case len(refs) == 0 || stopped && a.Place == PlaceNone:
 		case a.Place != PlaceNone:
-			a.Conflict = a.Conflict || len(refs) > 1 || refs[0] != a.Ref
-		case len(refs) > 1:
-			a.Conflict, stopped = true, true
-		case forged == 0:
-			a.Place, a.Ref, a.Confirm = p.place, refs[0], p.place != PlaceReturnPath
+			a.Conflict = a.Conflict || len(refs) > 1 || len(refs) == 1 && refs[0] != a.Ref
+		case stopped:
+		case forged > 0 || len(refs) > 1:
+			stopped, a.Conflict = true, len(refs) > 1
+		case len(refs) == 1:
+			a.Place, a.Ref, a.Confirm = at.place, refs[0], at.place != PlaceReturnPath
 		}
-		stopped = stopped || forged > 0
 	}
 	return a
+}
+
+// placed is texts of one place that may be tokens.
+type placed struct {
+	place Place
+	texts []string
+}
+
+// places are the places of tokens, the most trusted first. What this mail answers
+// counts after the mail that it returns.
+func (s *study) places(original Header, env Envelope) []placed {
+	return []placed{
+		{PlaceReturnPath, s.arrivedAt(env)},
+		{PlaceMessageID, identifiers(s.about(original))},
+		{PlaceMessageID, identifiers([]string{s.answers()})},
+		{PlaceListUnsubscribe, unsubscribeTargets(original)},
+	}
 }
 
 // tokens returns the different messages that the texts name with our signature,
@@ -99,17 +108,29 @@ func segments(local string) []string {
 	return all
 }
 
-// messageIDs is the left sides of the identifiers of the mail returned, and of
-// those that this mail answers.
-func (s *study) messageIDs(original Header) []string {
-	values := append(original.All("Message-ID"), s.header.All("In-Reply-To")...)
-	values = append(values, s.header.All("References")...)
+// about is the fields that name the mail returned or complained about.
+func (s *study) about(original Header) []string {
+	values := append(original.All("Message-ID"), original.All("Return-Path")...)
 	if s.feedback != nil {
-		values = append(values, s.feedback.All("Message-ID")...)
-		values = append(values, s.feedback.All("Original-Message-ID")...)
-		values = append(values, s.feedback.All("Original-Mail-From")...)
+		for _, name := range []string{"Message-ID", "Original-Message-ID", "Original-Mail-From"} {
+			values = append(values, s.feedback.All(name)...)
+		}
 	}
-	values = append(values, original.All("Return-Path")...)
+	return values
+}
+
+// answers is the identifier of the mail that this one answers (RFC 5322 section
+// 3.6.4): In-Reply-To, or the last of References.
+func (s *study) answers() string {
+	if v := s.header.Get("In-Reply-To"); v != "" {
+		return v
+	}
+	v := s.header.Get("References")
+	return v[strings.LastIndexByte(v, '<')+1:]
+}
+
+// identifiers is the left sides of identifiers and addresses.
+func identifiers(values []string) []string {
 	var left []string
 	for _, v := range values {
 		for _, span := range findAddresses(v, maxTokens) {

@@ -2,7 +2,7 @@ package inbound
 
 import "strings"
 
-// status is what the machine-readable part of a bounce says about one recipient.
+// dsnRecipient is what the machine-readable part of a bounce says about one recipient.
 type dsnRecipient struct {
 	final, original, action, status string
 	diagnostic, remoteMTA           string
@@ -26,51 +26,54 @@ const maxRecipients = 200
 // systems forget them, others put them where they do not belong, so a field that
 // would stand twice begins a recipient, too.
 func readStatus(text string) []dsnRecipient {
-	var all []dsnRecipient
-	cur := dsnRecipient{}
-	var last *string
-	flush := func() {
-		if cur.final != "" || cur.original != "" {
-			all = append(all, cur)
-			cur = dsnRecipient{}
-		}
-		last = nil
-	}
-	blank := false
+	var r statusReader
 	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\r\n")
-		if strings.TrimSpace(line) == "" {
-			blank, last = true, nil
-			continue
+		if len(r.all) >= maxRecipients {
+			return r.all
 		}
-		if len(all) >= maxRecipients {
-			break
-		}
-		if (line[0] == ' ' || line[0] == '\t') && last != nil {
-			*last = clip(*last+" "+strings.TrimSpace(line), maxDiagnostic)
-			continue
-		}
-		name := strings.ToLower(fieldName([]byte(strings.TrimSpace(line))))
-		_, value, _ := strings.Cut(line, ":")
-		target := cur.field(name)
-		if target == nil {
-			last = nil
-			if blank {
-				flush()
-			}
-			blank = false
-			continue
-		}
-		if *target != "" || blank && cur.complete() {
-			flush()
-			target = cur.field(name)
-		}
-		blank = false
-		*target = clip(strings.TrimSpace(value), maxDiagnostic)
-		last = target
+		r.line(strings.TrimRight(line, "\r\n"))
 	}
-	flush()
-	return all
+	r.flush()
+	return r.all
+}
+
+type statusReader struct {
+	all   []dsnRecipient
+	cur   dsnRecipient
+	last  *string // the field that a folded line continues
+	blank bool    // a blank line stood above
+}
+
+func (r *statusReader) line(line string) {
+	trimmed := strings.TrimSpace(line)
+	if trimmed == "" {
+		r.blank, r.last = true, nil
+		return
+	}
+	if (line[0] == ' ' || line[0] == '\t') && r.last != nil {
+		*r.last = clip(*r.last+" "+trimmed, maxDiagnostic)
+		return
+	}
+	name, value, _ := strings.Cut(trimmed, ":")
+	name = strings.ToLower(strings.TrimRight(name, " \t"))
+	target := r.cur.field(name)
+	if target == nil && r.blank || target != nil && (*target != "" || r.blank && r.cur.complete()) {
+		r.flush()
+		target = r.cur.field(name)
+	}
+	r.blank, r.last = false, target
+	if target != nil {
+		*target = clip(strings.TrimSpace(value), maxDiagnostic)
+	}
+}
+
+// flush ends the group of a recipient. One that names nobody yet goes on.
+func (r *statusReader) flush() {
+	if r.cur.final != "" || r.cur.original != "" {
+		r.all = append(r.all, r.cur)
+		r.cur = dsnRecipient{}
+	}
+	r.last = nil
 }
 
 // maxDiagnostic bounds a diagnostic text, in bytes.

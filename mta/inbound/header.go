@@ -63,49 +63,59 @@ const (
 // no field, and returns what follows. An envelope line ("From ...", also quoted)
 // between fields is passed over.
 func readHeader(raw []byte, limit int) (h Header, body []byte) {
-	at := 0
-	for at < len(raw) {
+	for at := 0; at < len(raw); {
 		line, next := lineAt(raw, at)
 		if len(bytes.TrimSpace(line)) == 0 {
 			return h, raw[next:]
 		}
-		if !h.add(line, limit) {
+		folded := next
+		for folded < len(raw) && (raw[folded] == ' ' || raw[folded] == '\t') {
+			more, after := lineAt(raw, folded)
+			if len(bytes.TrimSpace(more)) == 0 {
+				break
+			}
+			folded = after
+		}
+		if !h.add(line, raw[next:folded], limit) {
 			return h, raw[at:]
 		}
-		at = next
+		at = folded
 	}
 	return h, nil
 }
 
-// add takes one line and reports whether it belongs to a header.
-func (h *Header) add(line []byte, limit int) bool {
-	if line[0] == ' ' || line[0] == '\t' {
-		h.fold(line)
-		return true
-	}
+// add takes a line with the lines folded to it and reports whether it belongs to
+// a header. A header may begin in the middle of a field.
+func (h *Header) add(line, folded []byte, limit int) bool {
 	name := fieldName(line)
 	switch {
-	case name == "" && (bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From "))):
-		return true
+	case line[0] == ' ' || line[0] == '\t':
+		return len(h.fields) == 0
 	case name == "":
-		return false
+		return bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From "))
 	case len(h.fields) >= limit:
 		h.cut = true
 		return true
 	}
-	_, value, _ := strings.Cut(string(line), ":")
-	h.fields = append(h.fields, field{name, clip(strings.TrimSpace(value), maxFieldValue)})
+	_, value, _ := bytes.Cut(line, []byte(":"))
+	h.fields = append(h.fields, field{name, unfold(value, folded)})
 	return true
 }
 
-func (h *Header) fold(line []byte) {
-	if len(h.fields) == 0 || h.cut {
-		return
+// unfold joins the lines of a field with single spaces, cut at maxFieldValue.
+func unfold(value, folded []byte) string {
+	value = bytes.TrimSpace(value)
+	if len(folded) == 0 {
+		return string(value[:min(len(value), maxFieldValue)])
 	}
-	f := &h.fields[len(h.fields)-1]
-	if len(f.value) < maxFieldValue {
-		f.value = strings.TrimSpace(f.value + " " + clip(string(bytes.TrimSpace(line)), maxFieldValue-len(f.value)))
+	out := append([]byte(nil), value...)
+	for line := range bytes.Lines(folded) {
+		if len(out) >= maxFieldValue {
+			break
+		}
+		out = append(append(out, ' '), bytes.TrimSpace(line)...)
 	}
+	return string(bytes.TrimSpace(out[:min(len(out), maxFieldValue)]))
 }
 
 // fieldName returns the name of a header field (RFC 5322 section 3.6.8), empty

@@ -53,7 +53,7 @@ func bounceScore(s *study, original Header) int {
 			score += n
 		}
 	}
-	from := s.header.Text("From")
+	from := clip(s.header.Text("From"), maxSubject)
 	add(4, s.header.Has("X-Failed-Recipients"))
 	add(2, daemonName.MatchString(from))
 	add(1, masterName.MatchString(from))

@@ -74,7 +74,7 @@ var traceFields = map[string]bool{
 // in a row, one of which stands in no prose.
 func beginsHeader(text string) bool {
 	fields, trace := 0, false
-	for at := 0; at < len(text) && fields < 40; {
+	for at, lines := 0, 0; at < len(text) && fields < 40 && lines < 400; lines++ {
 		line, next := nextLine(text, at)
 		at = next
 		if strings.TrimSpace(line) == "" {

@@ -126,7 +126,7 @@ func (p *passageReader) recipient(line string) (passage, bool) {
 	}
 	first := found[0]
 	before, after := strings.TrimSpace(line[:first.start]), strings.TrimSpace(line[first.end:])
-	if listed(before) && p.heads(first, after) {
+	if listed(before) && heads(first, after) {
 		return passage{first.address, trimLead(after), true}, !ownerAbove.MatchString(strings.TrimRight(p.above, " "))
 	}
 	if before == "" && after != "" || !failing.MatchString(line) || asking.MatchString(line) {
@@ -142,8 +142,8 @@ func (p *passageReader) recipient(line string) (passage, bool) {
 // listed reports whether what stands before an address is at most a list mark or
 // the label of a recipient.
 func listed(before string) bool {
-	switch strings.ToLower(strings.Trim(before, " \t:<\"'([")) {
-	case "", "*", "-", "+", "•", ">>>", "#", "·", "recipient", "addressed to", "final-recipient", "failed recipient", "to", "rcpt to", "smtp", "rfc822;", "address",
+	switch strings.ToLower(strings.Trim(before, " \t:<>\"'([*-+#•·")) {
+	case "", "recipient", "addressed to", "final-recipient", "failed recipient", "to", "rcpt to", "smtp", "rfc822;", "address",
 		"email address", "e-mail address", "user", "failed address", "original recipient", "recipient address", "受信者", "宛先", "收件人", "получатель":
 		return true
 	}
@@ -153,7 +153,7 @@ func listed(before string) bool {
 // heads reports whether what follows an address at the beginning of a line is
 // that of a list of failures: nothing, punctuation, a repetition, a date, or the
 // error itself.
-func (p *passageReader) heads(s span, after string) bool {
+func heads(s span, after string) bool {
 	if after == "" {
 		return true
 	}

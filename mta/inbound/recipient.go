@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/veredus/veredus/mta/bounce"
@@ -125,11 +126,15 @@ func withoutOwn(named []passage, own []string) []passage {
 
 // qualify fills in diagnostic, status and verdict. Of the texts at hand the first
 // that a rule understands decides: what the server said, what the report says of
-// this recipient, the transcript, all of the report.
+// this recipient, the transcript, all of the report. The last two speak of others,
+// too, and in whole sentences, so they decide only where the first two left even
+// the status open, and a single word in them decides nothing.
 func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
-	exact := []string{diagnostic, about}
-	loose := []string{transcript(s.report), s.report}
-	r.Diagnostic = firstReply(append(exact, loose...))
+	exact := append(readings(diagnostic), readings(about)...)
+	loose := s.loose()
+	if all := slices.Concat(exact, loose); len(all) > 0 {
+		r.Diagnostic = all[0].whole
+	}
 	if vague(r.Status) && r.Diagnostic.Enhanced != "" {
 		r.Status = r.Diagnostic.Enhanced
 	}
@@ -137,31 +142,37 @@ func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
 	case ActionDelivered, ActionRelayed, ActionExpanded:
 		return
 	}
-	decided := 0
-	for i, t := range append(exact, loose...) {
-		if t = strings.TrimSpace(t); t == "" || decided >= layerText || i >= len(exact) && decided >= layerStatus {
-			continue
-		}
-		for _, reply := range readings(t) {
+	r.Verdict = c.verdict(r, smtpc.Reply{})
+	decided := c.decide(r, exact, 0, 0)
+	if decided < layerStatus {
+		c.decide(r, loose, decided, layerStatus)
+	}
+}
+
+// decide takes the first verdict of the highest layer above decided, if it is at
+// least the layer wanted, and returns its layer.
+func (c *Classifier) decide(r *Recipient, texts []reading, decided, wanted int) int {
+	for _, t := range texts {
+		for _, reply := range []smtpc.Reply{t.quoted, t.whole} {
+			if decided == layerText || reply.Text == "" && reply.Code == 0 {
+				continue
+			}
 			v := c.verdict(r, reply)
-			if level := layer(v.Rule); level > decided && (i < len(exact) || level >= layerStatus || decided == 0) {
+			if level := layer(v.Rule); level > decided && level >= wanted {
 				r.Verdict, decided = v, level
 			}
 		}
 	}
-	if decided == 0 {
-		r.Verdict = c.verdict(r, smtpc.Reply{})
-	}
+	return decided
 }
 
-// firstReply reads the first text that is not empty.
-func firstReply(texts []string) smtpc.Reply {
-	for _, t := range texts {
-		if t = strings.TrimSpace(t); t != "" {
-			return readReply(t)
-		}
+// loose is the readings of the texts that are not about one recipient alone.
+func (s *study) loose() []reading {
+	if s.readings == nil {
+		s.readings = append(readings(transcript(s.report)), readings(s.report)...)
+		s.readings = append(s.readings, reading{}) // so that an empty report is read once, too
 	}
-	return smtpc.Reply{}
+	return s.readings[:len(s.readings)-1]
 }
 
 // verdict qualifies one text as if a server had said it just now. A mail system

@@ -51,29 +51,39 @@ func replyAt(text string) int {
 	}
 }
 
-// readings are the ways to read a text that quotes a server: what was quoted
-// alone, then all of it.
-func readings(text string) []smtpc.Reply {
-	whole := readReply(text)
-	at := replyAt(text)
-	if at <= 0 {
-		return []smtpc.Reply{whole}
+// reading is a text read as a reply: all of it, and what it quotes of a server
+// alone (empty if nothing).
+type reading struct{ quoted, whole smtpc.Reply }
+
+// readings reads a text; an empty one gives none.
+func readings(text string) []reading {
+	if text = strings.TrimSpace(text); text == "" {
+		return nil
 	}
-	end := len(text)
-	if blank := strings.Index(text[at:], "\n\n"); blank > 0 {
-		end = at + blank
-	}
-	if text[at-1] == '[' {
-		if close := strings.LastIndexByte(text[at:end], ']'); close > 0 {
-			end = at + close
+	r := reading{whole: readReply(text)}
+	if at := replyAt(text); at > 0 {
+		r.quoted = readReply(text[at:quoteEnd(text, at)])
+		r.quoted.Phase = r.whole.Phase
+		if r.quoted.Enhanced == "" {
+			r.quoted.Enhanced = r.whole.Enhanced
 		}
 	}
-	quoted := readReply(text[at:end])
-	quoted.Phase = whole.Phase
-	if quoted.Enhanced == "" {
-		quoted.Enhanced = whole.Enhanced
+	return []reading{r}
+}
+
+// quoteEnd returns where a quotation that begins at i ends: at the bracket that
+// closes it, else at a blank line.
+func quoteEnd(text string, i int) int {
+	end := len(text)
+	if blank := strings.Index(text[i:], "\n\n"); blank > 0 {
+		end = i + blank
 	}
-	return []smtpc.Reply{quoted, whole}
+	if text[i-1] == '[' {
+		if bracket := strings.LastIndexByte(text[i:end], ']'); bracket > 0 {
+			end = i + bracket
+		}
+	}
+	return end
 }
 
 // findStatus returns the first enhanced status code in a text.

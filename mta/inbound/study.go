@@ -13,16 +13,20 @@ type study struct {
 	receipt  bool      // it has a disposition notification (RFC 8098)
 	report   string    // what the reporting system wrote in words
 	passages []passage // the recipients named there
+	readings []reading // of the report, once needed
 	copied   string    // what of the returned mail stands in the text
 	enclosed *Part     // the returned mail as a part
 }
+
+// maxSubject bounds the subject considered, in bytes.
+const maxSubject = 2 << 10
 
 // maxReport bounds the words considered, in bytes.
 const maxReport = 64 << 10
 
 func newStudy(m *Mail) *study {
 	s := &study{mail: m, header: m.Root.Header}
-	s.subject = s.header.Text("Subject")
+	s.subject = clip(s.header.Text("Subject"), maxSubject)
 	s.from = firstAddress(decodeWords(s.header.Get("From")))
 	var words strings.Builder
 	s.part(m.Root, &words)
@@ -45,6 +49,7 @@ func (s *study) part(p *Part, words *strings.Builder) {
 		}
 	case isDeliveryStatus(p.Type):
 		s.status = append(s.status, readStatus(p.Text)...)
+		s.status = s.status[:min(len(s.status), maxRecipients)]
 	case p.Type == "message/feedback-report" || p.Type == "text/feedback-report":
 		h := fields(p.Text)
 		s.feedback = &h

@@ -187,16 +187,19 @@ func breaksLine(tag atom.Atom) bool {
 
 // writeWords writes text with runs of blanks as one.
 func writeWords(out *strings.Builder, text string) {
-	for _, line := range strings.Split(text, "\n") {
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			out.WriteByte(' ')
+	blank := false
+	for _, r := range text {
+		if r == ' ' || r == '\t' || r == '\n' || r == '\u00a0' {
+			blank = true
 			continue
 		}
-		if strings.TrimLeft(line, " \t") != line {
+		if blank {
 			out.WriteByte(' ')
+			blank = false
 		}
-		out.WriteString(strings.Join(words, " "))
+		out.WriteRune(r)
+	}
+	if blank {
 		out.WriteByte(' ')
 	}
 }
