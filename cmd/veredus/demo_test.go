@@ -83,11 +83,21 @@ func TestLedgersAreCompared(t *testing.T) {
 		problem string // "" if both agree
 	}{
 		{"both agree", []feedback{{"1", delivered, false}, {"2", delivered, false}}, []string{"2", "1"}, serve.Counts{Messages: 2, DKIMVerified: 2}, ""},
-		{"a lost reply and a repeat", []feedback{{"1", deferred, true}, {"1", delivered, false}}, []string{"1", "1"},
-			serve.Counts{Messages: 2, DKIMVerified: 2, DuplicatesProvoked: 1}, ""},
+		{
+			"a lost reply and a repeat",
+			[]feedback{{"1", deferred, true}, {"1", delivered, false}},
+			[]string{"1", "1"},
+			serve.Counts{Messages: 2, DKIMVerified: 2, DuplicatesProvoked: 1},
+			"",
+		},
 		{"a lost reply, then expired", []feedback{{"1", deferred, true}, {"1", expired, false}}, []string{"1"}, serve.Counts{Messages: 1, DKIMVerified: 1}, ""},
-		{"missing there", []feedback{{"1", delivered, false}, {"2", delivered, false}}, []string{"1"}, serve.Counts{Messages: 1, DKIMVerified: 1},
-			"1 messages that we reported as delivered are at no receiver"},
+		{
+			"missing there",
+			[]feedback{{"1", delivered, false}, {"2", delivered, false}},
+			[]string{"1"},
+			serve.Counts{Messages: 1, DKIMVerified: 1},
+			"1 messages that we reported as delivered are at no receiver",
+		},
 		{"unexpected there", []feedback{{"1", delivered, false}}, []string{"1", "2"}, serve.Counts{Messages: 2, DKIMVerified: 2}, "we did not report it as delivered"},
 		{"reported twice", []feedback{{"1", delivered, false}, {"1", delivered, false}}, []string{"1"}, serve.Counts{Messages: 1, DKIMVerified: 1}, "reported as delivered twice"},
 		{"sent twice", []feedback{{"1", delivered, false}}, []string{"1", "1"}, serve.Counts{Messages: 2, DKIMVerified: 2, Duplicates: 1}, "sent again although"},

@@ -101,8 +101,19 @@ func (l *lines) after(ctx context.Context, word string) (string, error) {
 
 func TestHelpIsAsWritten(t *testing.T) {
 	commands := [][]string{
-		{}, {"serve"}, {"demo"}, {"receivers"}, {"send"}, {"watch"}, {"messages"}, {"explain"}, {"qualify"}, {"rules"},
-		{"dkim"}, {"dkim", "keygen"}, {"dkim", "check"},
+		{},
+		{"serve"},
+		{"demo"},
+		{"receivers"},
+		{"send"},
+		{"watch"},
+		{"messages"},
+		{"explain"},
+		{"qualify"},
+		{"rules"},
+		{"dkim"},
+		{"dkim", "keygen"},
+		{"dkim", "check"},
 	}
 	for _, words := range commands {
 		name := strings.Join(append([]string{"veredus"}, words...), "-")

@@ -40,18 +40,26 @@ func TestEventLines(t *testing.T) {
 		event *veredusv1.FeedbackEvent
 		want  string
 	}{
-		{&veredusv1.FeedbackEvent{Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_STARTED, Delivery: "deliveries/d", Count: 12000},
-			"12:00:00 started       deliveries/d 12,000 messages"},
-		{&veredusv1.FeedbackEvent{Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED, Message: "m", Recipient: "a@b.example", Destination: "b.example", ReplyCode: 250, EnhancedCode: "2.0.0", Text: "OK\r\n queued"},
-			"12:00:00 delivered     a@b.example [b.example] 250 2.0.0 OK   queued"},
+		{
+			&veredusv1.FeedbackEvent{Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_STARTED, Delivery: "deliveries/d", Count: 12000},
+			"12:00:00 started       deliveries/d 12,000 messages",
+		},
+		{
+			&veredusv1.FeedbackEvent{Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED, Message: "m", Recipient: "a@b.example", Destination: "b.example", ReplyCode: 250, EnhancedCode: "2.0.0", Text: "OK\r\n queued"},
+			"12:00:00 delivered     a@b.example [b.example] 250 2.0.0 OK   queued",
+		},
 		{&veredusv1.FeedbackEvent{
 			Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_DEFERRED, Message: "m", Recipient: "a@b.example", ReplyCode: 452, Text: "452 4.2.2 \x1b[31mfull", EnhancedCode: "4.2.2",
 			Reason: veredusv1.FailureReason_FAILURE_REASON_MAILBOX_FULL, WillRetry: true, NextAttemptTime: timestamppb.New(now.Add(30 * time.Hour)),
 		}, "12:00:00 deferred      a@b.example 452 4.2.2  [31mfull (mailbox full) again at 2026-03-05 18:00:00"},
-		{&veredusv1.FeedbackEvent{Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_DEFERRED, Message: "m", Recipient: "a@b.example", Text: "connection reset", DeliveryUncertain: true},
-			"12:00:00 deferred      a@b.example connection reset (it may have been delivered)"},
-		{&veredusv1.FeedbackEvent{Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_SUSPENDED, Source: "a", Destination: "google", Text: "421 slow down"},
-			"12:00:00 path_suspended a google 421 slow down"},
+		{
+			&veredusv1.FeedbackEvent{Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_DEFERRED, Message: "m", Recipient: "a@b.example", Text: "connection reset", DeliveryUncertain: true},
+			"12:00:00 deferred      a@b.example connection reset (it may have been delivered)",
+		},
+		{
+			&veredusv1.FeedbackEvent{Time: at, Type: veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_SUSPENDED, Source: "a", Destination: "google", Text: "421 slow down"},
+			"12:00:00 path_suspended a google 421 slow down",
+		},
 	}
 	for _, c := range cases {
 		if got := eventLine(c.event, now); got != c.want {

@@ -48,6 +48,7 @@ type bar struct {
 	text    atomic.Pointer[string]
 	shown   *mpb.Bar
 	last    time.Time // of the last plain line; under p.mu
+	line    string    // the last plain line; under p.mu
 	quiet   bool      // not shown without a terminal
 }
 
@@ -111,10 +112,13 @@ func (b *bar) plain(last bool) {
 	if !last && now.Sub(b.last) < plainEvery {
 		return
 	}
-	b.last = now
-	text := *b.text.Load()
-	if text != "" {
-		text = "  " + text
+	line := b.title + " " + b.count()
+	if text := *b.text.Load(); text != "" {
+		line += "  " + text
 	}
-	fmt.Fprintf(b.p.out, "%s %s%s\n", b.title, b.count(), text)
+	if line == b.line {
+		return // nothing happened
+	}
+	b.last, b.line = now, line
+	fmt.Fprintln(b.p.out, line)
 }

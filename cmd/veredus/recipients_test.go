@@ -39,16 +39,26 @@ func TestRecipientsAreRead(t *testing.T) {
 		{"CSV with semicolons, as spreadsheets write it", "csv", "\ufeffAddress;Recipient_ID;name\r\nada@example.com;1;Ada\r\n", []*veredusv1.Recipient{ada}},
 		{"tabs", "csv", "name\te-mail\trecipient_id\nAda\tada@example.com\t1\n", []*veredusv1.Recipient{ada}},
 		{"CSV without variables", "csv", "email\nada@example.com\n\nalan@example.com\n", []*veredusv1.Recipient{{Address: "ada@example.com"}, {Address: "alan@example.com"}}},
-		{"CSV with metadata and quotes", "csv", "email,metadata.list,\"full, name\"\nada@example.com,spring,\"Ada \"\"the\"\" Countess\"\n",
-			[]*veredusv1.Recipient{{Address: "ada@example.com", Metadata: map[string]string{"list": "spring"}, Variables: []byte(`{"full, name":"Ada \"the\" Countess"}`)}}},
-		{"a second address column is a variable", "csv", "email,address\nada@example.com,12 St James's Square\n",
-			[]*veredusv1.Recipient{{Address: "ada@example.com", Variables: []byte(`{"address":"12 St James's Square"}`)}}},
-		{"JSON lines", "jsonl", `{"email":"ada@example.com","recipient_id":"1","name":"Ada"}` + "\n\n" + `{"address":"alan@example.com","recipient_id":"2","variables":{"name":"Alan"}}`,
-			[]*veredusv1.Recipient{ada, alan}},
-		{"JSON keeps types", "jsonl", `{"address":"a@example.com","points":12,"vip":true,"tags":["x"],"metadata":{"k":"v"}}`,
-			[]*veredusv1.Recipient{{Address: "a@example.com", Metadata: map[string]string{"k": "v"}, Variables: []byte(`{"points":12,"tags":["x"],"vip":true}`)}}},
-		{"JSON with nulls", "jsonl", `{"address":"a@example.com","variables":null,"metadata":null,"name":null}`,
-			[]*veredusv1.Recipient{{Address: "a@example.com", Variables: []byte(`{"name":null}`)}}},
+		{
+			"CSV with metadata and quotes", "csv", "email,metadata.list,\"full, name\"\nada@example.com,spring,\"Ada \"\"the\"\" Countess\"\n",
+			[]*veredusv1.Recipient{{Address: "ada@example.com", Metadata: map[string]string{"list": "spring"}, Variables: []byte(`{"full, name":"Ada \"the\" Countess"}`)}},
+		},
+		{
+			"a second address column is a variable", "csv", "email,address\nada@example.com,12 St James's Square\n",
+			[]*veredusv1.Recipient{{Address: "ada@example.com", Variables: []byte(`{"address":"12 St James's Square"}`)}},
+		},
+		{
+			"JSON lines", "jsonl", `{"email":"ada@example.com","recipient_id":"1","name":"Ada"}` + "\n\n" + `{"address":"alan@example.com","recipient_id":"2","variables":{"name":"Alan"}}`,
+			[]*veredusv1.Recipient{ada, alan},
+		},
+		{
+			"JSON keeps types", "jsonl", `{"address":"a@example.com","points":12,"vip":true,"tags":["x"],"metadata":{"k":"v"}}`,
+			[]*veredusv1.Recipient{{Address: "a@example.com", Metadata: map[string]string{"k": "v"}, Variables: []byte(`{"points":12,"tags":["x"],"vip":true}`)}},
+		},
+		{
+			"JSON with nulls", "jsonl", `{"address":"a@example.com","variables":null,"metadata":null,"name":null}`,
+			[]*veredusv1.Recipient{{Address: "a@example.com", Variables: []byte(`{"name":null}`)}},
+		},
 		{"no recipients", "csv", "email,name\n", nil},
 		{"an empty JSON lines file", "jsonl", "\n\n", nil},
 	}
