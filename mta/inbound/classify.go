@@ -34,66 +34,89 @@ func (c *Classifier) Classify(m *Mail, env Envelope) Report {
 // themselves automatic replies, too.
 func (c *Classifier) sort(s *study, original Header, env Envelope, r *Report) {
 	if isComplaint(s) {
-		c.complaint(s, original, r)
+		complaint(s, original, r)
 		return
 	}
 	if n, ok := readNotification(s.report + s.copied); ok {
 		c.notification(n, r)
 		return
 	}
-	bounced := bounceScore(s, original)
+	if len(s.status) > 0 {
+		r.Form = "rfc3464"
+		c.bounce(s, original, r)
+		return
+	}
+	score := bounceScore(s, original)
 	switch {
-	case len(s.status) > 0:
-		r.Kind, r.Form = KindBounce, "rfc3464"
-		r.Recipients = c.bounced(s, original)
 	case s.receipt:
 		r.Why = "a receipt (disposition notification), which says nothing about the delivery"
-	case bounced >= bounceSure:
-		c.worded(s, original, r)
+	case score >= bounceSure:
+		c.bounce(s, original, r)
 	case isUnsubscribe(s, env):
-		r.Kind, r.Form = KindUnsubscribe, "mailto"
-		r.Recipients = c.answered(s, bounce.CodeUnsubscribe, "unsubscribe", bounce.ReasonDenylisted)
+		answer(s, r, KindUnsubscribe, bounce.CodeUnsubscribe)
 	case isChallenge(s):
-		r.Kind, r.Form = KindChallenge, "text"
-		r.Recipients = c.answered(s, bounce.CodeChallengeResponse, "challenge", bounce.ReasonRefused)
+		answer(s, r, KindChallenge, bounce.CodeChallengeResponse)
 	case isAutoReply(s):
-		r.Kind, r.Form = KindAutoReply, "rfc3834"
-		r.Recipients = c.answered(s, bounce.CodeAutoReply, "auto_reply", bounce.ReasonErrorIgnored)
-	case bounced >= bounceLikely:
-		c.worded(s, original, r)
+		answer(s, r, KindAutoReply, bounce.CodeAutoReply)
+	case score >= bounceLikely:
+		c.bounce(s, original, r)
 	default:
 		r.Why = "neither a report, nor an automatic reply, nor a request known to us"
 	}
 }
 
-func (c *Classifier) worded(s *study, original Header, r *Report) {
-	r.Kind, r.Form = KindBounce, "text"
+// bounce fills in a report about a delivery.
+func (c *Classifier) bounce(s *study, original Header, r *Report) {
+	r.Kind = KindBounce
+	if r.Form == "" {
+		r.Form = "text"
+	}
 	r.Recipients = c.bounced(s, original)
 	if len(r.Recipients) == 0 {
-		r.Why = "a bounce that names no recipient"
+		nobody := Recipient{Action: actionOf(s)}
+		c.qualify(s, &nobody, "", "")
+		r.Verdict = nobody.Verdict
+		return
 	}
+	r.Verdict = r.Recipients[0].Verdict
 }
 
-// answered is the sender of a reply or request as its recipient.
-func (c *Classifier) answered(s *study, code int, tag string, reason bounce.Reason) []Recipient {
+// answer fills in what somebody sent back. Its recipient is who sent it.
+func answer(s *study, r *Report, kind Kind, code int) {
+	r.Kind, r.Form, r.Verdict = kind, "text", ownVerdict(code)
 	who := s.from
 	if who == "" {
 		who = firstAddress(s.header.Get("Reply-To"))
 	}
-	if who == "" {
-		return nil
+	if who != "" {
+		r.Recipients = []Recipient{{Address: who, Verdict: r.Verdict}}
 	}
-	return []Recipient{{Address: who, Verdict: ownVerdict(code, tag, reason)}}
 }
 
-// ownVerdict is the verdict of what is no reply of a server.
-func ownVerdict(code int, tag string, reason bounce.Reason) bounce.Verdict {
+// ownVerdict is the verdict of what is no reply of a server: codes 60, 90 and 100.
+func ownVerdict(code int) bounce.Verdict {
 	v := bounce.Verdict{
-		Code: code, Name: bounce.CodeName(code), BounceType: bounce.CodeType(code), Category: bounce.CodeType(code).String(),
-		Tag: tag, Reason: reason, Type: bounce.TypeIgnored, Rule: "inbound." + tag,
+		Code: code, Name: bounce.CodeName(code), BounceType: bounce.CodeType(code), Category: bounce.CodeType(code).String(), Type: bounce.TypeIgnored,
 	}
-	if code == bounce.CodeUnsubscribe {
-		v.Type, v.Address = bounce.TypeHard, bounce.AddressSuppress
+	switch code {
+	case bounce.CodeAutoReply:
+		v.Tag = "auto_reply"
+	case bounce.CodeChallengeResponse:
+		v.Tag, v.Reason, v.Type = "challenge", bounce.ReasonRefused, bounce.TypeSoft
+	case bounce.CodeUnsubscribe:
+		v.Tag, v.Reason, v.Type, v.Address = "unsubscribe", bounce.ReasonDenylisted, bounce.TypeHard, bounce.AddressSuppress
+	}
+	v.Rule = "inbound." + v.Tag
+	return v
+}
+
+// feedbackVerdict is the verdict of a complaint; a report that does not speak of a
+// reader means nothing for the address.
+func feedbackVerdict(kind string) bounce.Verdict {
+	v := ownVerdict(bounce.CodeUnsubscribe)
+	v.Tag, v.Rule = "feedback", "inbound.feedback"
+	if !speaksOfReader(kind) {
+		v.Type, v.Address = bounce.TypeIgnored, bounce.AddressNone
 	}
 	return v
 }

@@ -3,8 +3,6 @@ package inbound
 import (
 	"regexp"
 	"strings"
-
-	"github.com/veredus/veredus/mta/bounce"
 )
 
 var (
@@ -31,7 +29,7 @@ func isComplaint(s *study) bool {
 // complaint reads who complained, from the report's fields, else from the mail
 // complained about. Providers redact; then nobody is named, and only a token
 // tells.
-func (c *Classifier) complaint(s *study, original Header, r *Report) {
+func complaint(s *study, original Header, r *Report) {
 	r.Kind, r.Form, r.FeedbackType = KindComplaint, "arf", "abuse"
 	var named []string
 	if s.feedback != nil {
@@ -47,12 +45,9 @@ func (c *Classifier) complaint(s *study, original Header, r *Report) {
 	if len(named) == 0 {
 		named = complainers(original)
 	}
-	v := ownVerdict(bounce.CodeUnsubscribe, "feedback", bounce.ReasonDenylisted)
-	if !speaksOfReader(r.FeedbackType) {
-		v.Type, v.Address = bounce.TypeIgnored, bounce.AddressNone
-	}
+	r.Verdict = feedbackVerdict(r.FeedbackType)
 	for _, a := range named {
-		r.Recipients = append(r.Recipients, Recipient{Address: a, Verdict: v})
+		r.add(Recipient{Address: a, Verdict: r.Verdict})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"mime"
 	"strings"
+	"unicode/utf8"
 )
 
 // Header is the fields of a mail or part in order.
@@ -170,10 +171,13 @@ func decodeWords(value string) string {
 	return strings.ToValidUTF8(text, "\ufffd")
 }
 
-// clip cuts s to at most n bytes.
+// clip cuts s to at most n bytes, between characters.
 func clip(s string, n int) string {
-	if len(s) > n {
-		return s[:n]
+	if len(s) <= n {
+		return s
 	}
-	return s
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }

@@ -3,8 +3,6 @@ package inbound
 import (
 	"encoding/json"
 	"strings"
-
-	"github.com/veredus/veredus/mta/bounce"
 )
 
 // notification is a delivery event that Amazon SES sends as JSON by mail, as its
@@ -74,8 +72,9 @@ func (c *Classifier) notification(n notification, r *Report) {
 		if kind := n.Complaint.ComplaintFeedbackType; kind != "" {
 			r.FeedbackType = strings.ToLower(clip(kind, 40))
 		}
+		r.Verdict = feedbackVerdict(r.FeedbackType)
 		for _, a := range n.Complaint.ComplainedRecipients {
-			r.add(Recipient{Address: firstAddress(a.EmailAddress), Verdict: ownVerdict(bounce.CodeUnsubscribe, "feedback", bounce.ReasonDenylisted)})
+			r.add(Recipient{Address: firstAddress(a.EmailAddress), Verdict: r.Verdict})
 		}
 	case "Delivery":
 		for _, a := range n.Delivery.Recipients {
@@ -93,6 +92,9 @@ func (c *Classifier) notification(n notification, r *Report) {
 			c.qualify(&study{}, &d, diagnostic, n.Bounce.BounceType+" "+n.Bounce.BounceSubType)
 			r.add(d)
 		}
+	}
+	if len(r.Recipients) > 0 {
+		r.Verdict = r.Recipients[0].Verdict
 	}
 }
 

@@ -162,7 +162,7 @@ func messageID(value string) string {
 			value = value[:end]
 		}
 	}
-	return clip(strings.TrimSpace(value), 998)
+	return clip(strings.ToValidUTF8(strings.TrimSpace(value), "\ufffd"), 998)
 }
 
 // envelopeRecipients are the addresses that the returned mail was sent to, as its

@@ -2,7 +2,6 @@ package inbound
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/veredus/veredus/mta/bounce"
@@ -131,9 +130,10 @@ func withoutOwn(named []passage, own []string) []passage {
 // the status open, and a single word in them decides nothing.
 func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
 	exact := append(readings(diagnostic), readings(about)...)
-	loose := s.loose()
-	if all := slices.Concat(exact, loose); len(all) > 0 {
-		r.Diagnostic = all[0].whole
+	if len(exact) > 0 {
+		r.Diagnostic = exact[0].whole
+	} else if loose := s.loose(); len(loose) > 0 {
+		r.Diagnostic = loose[0].whole
 	}
 	if vague(r.Status) && r.Diagnostic.Enhanced != "" {
 		r.Status = r.Diagnostic.Enhanced
@@ -143,9 +143,8 @@ func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
 		return
 	}
 	r.Verdict = c.verdict(r, smtpc.Reply{})
-	decided := c.decide(r, exact, 0, 0)
-	if decided < layerStatus {
-		c.decide(r, loose, decided, layerStatus)
+	if decided := c.decide(r, exact, 0, 0); decided < layerStatus {
+		c.decide(r, s.loose(), decided, layerStatus)
 	}
 }
 

@@ -99,29 +99,55 @@ func vague(status string) bool {
 	return status == "" || strings.HasSuffix(status, ".0.0")
 }
 
-// phases tells the phase from how mail systems name the command that was
-// answered. The last match in the text wins: transcripts end with what failed.
-var phases = []struct {
-	pattern *regexp.Regexp
-	phase   smtpc.Phase
+// phaseWords tell the phase from how mail systems name the command that was answered.
+var phaseWords = []struct {
+	phase smtpc.Phase
+	words []string
 }{
-	{regexp.MustCompile(`(?i)after (?:initial connection|connect)|initial connection|while (?:performing the )?initial (?:protocol )?(?:greeting|connection)`), smtpc.PhaseGreeting},
-	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|\bour) (?:ehlo|helo)\b|\[(?:EHLO|HELO)\]`), smtpc.PhaseEHLO},
-	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|\bour|>>>) mail[ _]?(?:from)?\b|\(mail from\b|\[MAIL_?FROM\]|sender was rejected`), smtpc.PhaseMAIL},
-	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|\bour|>>>) rcpt[ _]?(?:to)?\b|\(rcpt to\b|\[RCPT_?TO\]|smtp:rcpt|does not like recipient`), smtpc.PhaseRCPT},
-	{regexp.MustCompile(`(?i)(?:(?:reply|response) to|after|for|\bour|>>>) (?:end of )?data\b|final data|(?:after|to|for) (?:the )?end of data|\[BODY\]|after i sent the message|for text command|>>> \.`), smtpc.PhaseEndOfData},
+	{smtpc.PhaseGreeting, []string{"initial connection", "after connect", "initial greeting", "initial protocol greeting"}},
+	{smtpc.PhaseEHLO, []string{"reply to ehlo", "reply to helo", "response to ehlo", "response to helo", "after ehlo", "after helo", "for ehlo", "our ehlo", "[ehlo]", "[helo]"}},
+	{smtpc.PhaseMAIL, []string{
+		"reply to mail from", "response to mail", "reply to mail command", "after mail from", "after mail command", "for mail command", "for mail from",
+		" our mail from", ">>> mail", "(mail from", "[mail_from]", "[mailfrom]", "sender was rejected",
+	}},
+	{smtpc.PhaseRCPT, []string{
+		"reply to rcpt", "response to rcpt", "after rcpt", "for rcpt", " our rcpt", ">>> rcpt", "(rcpt to", "[rcpt_to]", "[rcptto]", "smtp:rcpt", "does not like recipient",
+	}},
+	{smtpc.PhaseEndOfData, []string{
+		"reply to end of data", "response to end of data", "after end of data", "reply to data", "response to data", "after data", "for data command", "for end of data",
+		" our data", " our final data", ">>> data", "[body]", "after i sent the message", "for text command", ">>> .",
+	}},
 }
 
+// maxPhaseText is how much of a text is searched for its phase, in bytes.
+const maxPhaseText = 4 << 10
+
+// phaseOf tells the phase a text speaks of. The last mention wins: transcripts
+// end with what failed.
 func phaseOf(text string) smtpc.Phase {
+	text = strings.ToLower(strings.Join(strings.Fields(clip(text, maxPhaseText)), " "))
 	best, at := smtpc.PhaseNone, -1
-	for _, p := range phases {
-		all := p.pattern.FindAllStringIndex(text, 20)
-		if len(all) == 0 {
-			continue
-		}
-		if last := all[len(all)-1][0]; last > at || last == at && p.phase == smtpc.PhaseEndOfData {
-			best, at = p.phase, last
+	for _, p := range phaseWords {
+		for _, w := range p.words {
+			if i := lastIndex(text, w, at+1); i > at {
+				best, at = p.phase, i
+			}
 		}
 	}
 	return best
+}
+
+// lastIndex is the last place of sub in s from position from on, -1 if there is
+// none. It searches forwards, which costs far less than strings.LastIndex.
+func lastIndex(s, sub string, from int) int {
+	at := -1
+	for from < len(s) {
+		i := strings.Index(s[from:], sub)
+		if i < 0 {
+			break
+		}
+		at = from + i
+		from = at + 1
+	}
+	return at
 }

@@ -91,6 +91,9 @@ type Report struct {
 	// Recipients are those the mail names. Of a complaint or a reply it is who
 	// complains or answers; there may be none, for providers redact.
 	Recipients []Recipient
+	// Verdict is what the mail means as a whole: that of the first recipient, and
+	// where nobody is named what is known all the same.
+	Verdict bounce.Verdict
 	// FeedbackType is the Feedback-Type of a complaint in lower case: "abuse",
 	// "auth-failure", "not-spam" ... Only abuse and its like speak of a complaining reader.
 	FeedbackType string
