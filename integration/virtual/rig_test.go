@@ -5,9 +5,11 @@ package virtual
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
@@ -33,8 +35,9 @@ import (
 )
 
 // signer is one RSA key for all tests; generating one takes longer than most of them.
+// It is short, since signing is most of the work here.
 var signer = sync.OnceValues(func() (*dkim.Keyring, error) {
-	key, err := dkim.GenerateRSA(2048)
+	key, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +193,7 @@ func (r *rig) close() {
 
 // crash kills the process and cuts the power: of what was not synced a random part
 // is there when another one starts. The rig must be crashable.
-func (r *rig) crash(rng *rand.Rand) {
+func (r *rig) crash(rng *mathrand.Rand) {
 	r.t.Helper()
 	r.world.kill(r.proc)
 	r.fs = r.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
@@ -426,7 +429,7 @@ func unsigned(mail string) string {
 
 // seeded runs a story in a bubble of its own for each of n seeds; VEREDUS_SEEDS names
 // others, as "7" or "1-500".
-func seeded(t *testing.T, n uint64, story func(t *testing.T, rng *rand.Rand)) {
+func seeded(t *testing.T, n uint64, story func(t *testing.T, rng *mathrand.Rand)) {
 	first, last := uint64(1), n
 	if s := os.Getenv("VEREDUS_SEEDS"); s != "" {
 		from, to, more := strings.Cut(s, "-")
@@ -441,7 +444,7 @@ func seeded(t *testing.T, n uint64, story func(t *testing.T, rng *rand.Rand)) {
 	}
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { story(t, rand.New(rand.NewPCG(seed, 7))) })
+			synctest.Test(t, func(t *testing.T) { story(t, mathrand.New(mathrand.NewPCG(seed, 7))) })
 		})
 	}
 }
