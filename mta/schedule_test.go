@@ -193,7 +193,8 @@ var stories = map[string]attempts{
 		scale: 60, replies: []string{"full", "rate", "in 10 min", "grey", "moon"},
 		want: []span{
 			jittered(20 * time.Second), jittered(1 * time.Second), exactly(10 * time.Second),
-			{5 * time.Second, 15 * time.Second}, exactly(20 * time.Second),
+			{5 * time.Second, 15 * time.Second},
+			exactly(20 * time.Second),
 		},
 	},
 }

@@ -2,6 +2,7 @@ package virtual
 
 import (
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,29 +15,32 @@ import (
 // happens in the middle of transactions, claims and settlements.
 func busy(rng *rand.Rand) func(*rig) {
 	return func(r *rig) {
-		between := func(least, most time.Duration) func() time.Duration {
-			return func() time.Duration { return least + time.Duration(rng.Int64N(int64(most-least))) }
-		}
-		latency, disk := between(time.Millisecond, 80*time.Millisecond), between(0, 10*time.Millisecond)
-		r.world.latency, r.disk = alone(latency), alone(disk)
+		r.world.latency = between(rng.Uint64(), time.Millisecond, 80*time.Millisecond)
+		r.disk = between(rng.Uint64(), 0, 10*time.Millisecond)
 	}
 }
 
-// alone lets one caller in at a time.
-func alone(f func() time.Duration) func() time.Duration {
-	turn := make(chan struct{}, 1)
+// between answers random durations to any number of goroutines.
+func between(seed uint64, least, most time.Duration) func() time.Duration {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	var mu sync.Mutex
 	return func() time.Duration {
-		turn <- struct{}{}
-		defer func() { <-turn }()
-		return f()
+		mu.Lock()
+		defer mu.Unlock()
+		return least + time.Duration(rng.Int64N(int64(most-least)))
 	}
 }
 
 // troubled makes some recipients fail for a while, in several ways.
 func (r *rig) troubled(rng *rand.Rand, recipients []string) {
 	scripts := [][]string{
-		{"452 4.2.2 mailbox full", ""}, {"451 4.7.1 Greylisted, please try again later", ""}, {"550 5.1.1 user unknown"},
-		{"dot 451 4.3.0 try later", ""}, {"drop", ""}, {"421 4.3.0 shutting down", ""}, {"451 4.7.0 rate limited, slow down", ""},
+		{"452 4.2.2 mailbox full", ""},
+		{"451 4.7.1 Greylisted, please try again later", ""},
+		{"550 5.1.1 user unknown"},
+		{"dot 451 4.3.0 try later", ""},
+		{"drop", ""},
+		{"421 4.3.0 shutting down", ""},
+		{"451 4.7.0 rate limited, slow down", ""},
 	}
 	for _, to := range recipients {
 		if rng.IntN(5) == 0 {
