@@ -50,6 +50,7 @@ var sentinels = []sentinel{
 	{feedback.ErrStopping, codes.Unavailable, veredusv1.ErrorReason_ERROR_REASON_STOPPING, ""},
 	{feedback.ErrNoStart, codes.InvalidArgument, veredusv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "start"},
 	{feedback.ErrFilterTooLarge, codes.InvalidArgument, veredusv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "filter"},
+	{feedback.ErrBadFilter, codes.InvalidArgument, veredusv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "filter"},
 	{feedback.ErrMalformedToken, codes.InvalidArgument, veredusv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "token"},
 	{feedback.ErrOtherStore, codes.FailedPrecondition, veredusv1.ErrorReason_ERROR_REASON_TOKEN_OF_ANOTHER_STORE, "token"},
 	{feedback.ErrBeforeRetention, codes.OutOfRange, veredusv1.ErrorReason_ERROR_REASON_TOKEN_OUT_OF_RANGE, "token"},
@@ -84,6 +85,10 @@ func statusOf(err error) (s *status.Status, known bool) {
 		return status.New(codes.DeadlineExceeded, "the call's deadline passed"), true
 	}
 	if own, ok := status.FromError(err); ok && !wraps(err) {
+		if own.Code() == codes.ResourceExhausted {
+			a := tooLarge()
+			return a.status(), true // a frame beyond grpc's limit; trying again cannot help
+		}
 		return own, true // of grpc itself: a broken stream, an unknown method
 	}
 	internal := answer{
@@ -91,6 +96,16 @@ func statusOf(err error) (s *status.Status, known bool) {
 		text: "the server failed; its log has the cause",
 	}
 	return internal.status(), false
+}
+
+// tooLarge is a frame of a stream beyond what is read.
+func tooLarge() answer {
+	a := answer{
+		code: codes.InvalidArgument, reason: veredusv1.ErrorReason_ERROR_REASON_INVALID_FIELD,
+		text: "the message is too large: send at most 1,000 recipients and 3 MiB in a frame",
+	}
+	a.fault("recipients", a.text)
+	return a
 }
 
 // wraps reports whether there is an error inside, with text that is not for clients.

@@ -87,11 +87,16 @@ func (w *watch) run(cmd *cobra.Command) error {
 		Client: veredusv1.NewFeedbackServiceClient(conn), Token: w.token, FromNow: !w.oldest, Filter: w.filter,
 		Handle: w.handle,
 		Record: func(token string) error {
-			connected = true
-			if w.tokenFile == "" {
+			if w.tokenFile != "" {
+				if err := writeFile(w.tokenFile, token+"\n"); err != nil {
+					return err
+				}
+			}
+			if connected {
 				return nil
 			}
-			return writeFile(w.tokenFile, token+"\n")
+			connected = true
+			return w.findEnded(cmd.Context(), veredusv1.NewCampaignServiceClient(conn))
 		},
 	}
 	ctx, cancel := context.WithCancelCause(cmd.Context())
@@ -114,6 +119,28 @@ func (w *watch) run(cmd *cobra.Command) error {
 }
 
 // prepare reads flags and the token file.
+// findEnded looks after deliveries whose end lies before the place where the watch
+// begins, or that do not exist: nothing would ever tell. It is called once the stream stands, so
+// that an end that comes later is seen on it.
+func (w *watch) findEnded(ctx context.Context, campaigns veredusv1.CampaignServiceClient) error {
+	if !w.untilEnd {
+		return nil
+	}
+	for _, name := range slices.Clone(w.remaining) {
+		d, err := campaigns.GetDelivery(ctx, &veredusv1.GetDeliveryRequest{Name: name})
+		if err != nil {
+			return err
+		}
+		if d.GetFinishTime() != nil && (!w.oldest || w.token != "") {
+			w.remaining = slices.DeleteFunc(w.remaining, func(n string) bool { return n == name })
+		}
+	}
+	if len(w.remaining) == 0 {
+		return errWatched
+	}
+	return nil
+}
+
 func (w *watch) prepare(cmd *cobra.Command) error {
 	w.filter = &veredusv1.FeedbackFilter{Tenants: w.tenants, Destinations: w.destinations, RecipientIds: w.ids}
 	for _, d := range w.deliveries {

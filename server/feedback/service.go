@@ -8,6 +8,8 @@ package feedback
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
@@ -28,6 +30,9 @@ var ErrNoStart = errors.New("feedback: start is required: set oldest, now or tok
 
 // ErrFilterTooLarge is a filter with too many values.
 var ErrFilterTooLarge = errors.New("feedback: filter has more than 1000 values in a field: use several streams, or filter at the client")
+
+// ErrBadFilter is a filter with a value that nothing can match.
+var ErrBadFilter = errors.New("feedback: filter has a value that matches nothing")
 
 // ErrStopping ends the streams of a service that stops.
 var ErrStopping = errors.New("feedback: the service is stopping: resume with the last token")
@@ -64,6 +69,16 @@ func checkFilter(f *veredusv1.FeedbackFilter) error {
 	for _, n := range [...]int{len(f.GetTenants()), len(f.GetDeliveries()), len(f.GetTypes()), len(f.GetDestinations()), len(f.GetRecipientIds())} {
 		if n > maxFilterValues {
 			return ErrFilterTooLarge
+		}
+	}
+	for i, t := range f.GetTypes() {
+		if _, known := veredusv1.FeedbackType_name[int32(t)]; !known || t == veredusv1.FeedbackType_FEEDBACK_TYPE_UNSPECIFIED {
+			return fmt.Errorf("%w: types[%d] %d is no type of event: give one of FeedbackType", ErrBadFilter, i, t)
+		}
+	}
+	for i, name := range f.GetDeliveries() {
+		if id, ok := strings.CutPrefix(name, "deliveries/"); !ok || id == "" || strings.Contains(id, "/") {
+			return fmt.Errorf("%w: deliveries[%d] %.80q: write deliveries/{delivery}", ErrBadFilter, i, name)
 		}
 	}
 	return nil

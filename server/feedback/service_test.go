@@ -290,6 +290,22 @@ func TestUnusableTokensAreRefusedNotSilent(t *testing.T) {
 	}
 }
 
+func TestFiltersThatMatchNothingAreRefused(t *testing.T) {
+	for _, f := range []*veredusv1.FeedbackFilter{
+		{Types: []veredusv1.FeedbackType{999}},
+		{Types: []veredusv1.FeedbackType{0}},
+		{Deliveries: []string{"spring"}},
+		{Deliveries: []string{"deliveries/"}},
+		{Deliveries: []string{"deliveries/a/messages/b"}},
+	} {
+		req := fromNow()
+		req.Filter = f
+		if err := NewService(newMemoryLog(), nil).StreamFeedback(req, &client{ctx: t.Context()}); !errors.Is(err, ErrBadFilter) {
+			t.Errorf("%v: %v", f, err)
+		}
+	}
+}
+
 func TestStoppingEndsStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stopping := make(chan struct{})
