@@ -131,7 +131,7 @@ func (s *suspensions) reconcile(ctx context.Context) error {
 		if stored[id] {
 			continue
 		}
-		if err := s.relay.Unsuspend(ctx, id); err != nil {
+		if err := s.relay.Unsuspend(ctx, suspensionsPrefix+id); err != nil {
 			return err
 		}
 		delete(s.inForce, id)
@@ -157,11 +157,11 @@ func (s *suspensions) enforce(ctx context.Context, n suspend.Suspension) error {
 		}
 		sel.Value, sel.Delivery = "", dispatch.DeliveryID(number)
 	}
-	if err := s.relay.Suspend(ctx, n.ID, sel); err != nil {
+	if err := s.relay.Suspend(ctx, suspensionsPrefix+n.ID, sel); err != nil {
 		return err
 	}
 	s.inForce[n.ID] = n
-	s.log.Info("suspension in force", "suspension", n.ID, "reason", n.Reason, "end", n.End)
+	s.log.Info("suspension in force", "suspension", n.ID, "reason", n.Reason, "end", endText(n.End))
 	return nil
 }
 
@@ -199,4 +199,12 @@ func (s *suspensions) ended() {
 		s.log.Error("ending suspensions", "error", err)
 		s.arm(s.now(), s.now().Add(time.Second))
 	}
+}
+
+// endText is the end of a suspension for the log.
+func endText(end time.Time) string {
+	if end.IsZero() {
+		return "never"
+	}
+	return end.UTC().Format(time.RFC3339)
 }

@@ -41,14 +41,14 @@ type stops struct {
 func (s *stops) Suspend(_ context.Context, name string, sel dispatch.Selector) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.by[name] = sel
+	s.by[strings.TrimPrefix(name, suspensionsPrefix)] = sel
 	return nil
 }
 
 func (s *stops) Unsuspend(_ context.Context, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.by, name)
+	delete(s.by, strings.TrimPrefix(name, suspensionsPrefix))
 	return nil
 }
 
