@@ -87,13 +87,13 @@ var validities = []time.Duration{
 
 // sendExpiring sends messages of different validity, half to full mailboxes and half to a dead host.
 func (r *rig) sendExpiring() (recipients []string) {
+	r.world.change(func() { r.world.down["down.example"] = time.Now().Add(1000 * time.Hour) })
 	for i, v := range validities {
 		to := many(len(validities), "full.example", "down.example")[i]
 		r.world.say(to, "452 4.2.2 mailbox full")
 		r.send(to, v, "")
 		recipients = append(recipients, to)
 	}
-	r.world.down["down.example"] = time.Now().Add(1000 * time.Hour)
 	return recipients
 }
 
