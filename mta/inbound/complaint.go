@@ -61,9 +61,10 @@ func speaksOfReader(kind string) bool {
 	return true
 }
 
-// complainers are the recipients of a mail complained about.
+// complainers are the recipients of a mail complained about. To comes before what
+// delivery agents wrote, for a list may have passed the mail on.
 func complainers(original Header) []string {
-	for _, name := range []string{"X-HmXmrOriginalRecipient", "X-Original-To", "Envelope-To", "To", "Cc"} {
+	for _, name := range []string{"X-HmXmrOriginalRecipient", "To", "X-Original-To", "Envelope-To", "Cc"} {
 		if all := addresses(original.All(name), maxRecipients); len(all) > 0 {
 			return all
 		}

@@ -1,6 +1,10 @@
 package inbound
 
-import "strings"
+import (
+	"regexp"
+	"strconv"
+	"strings"
+)
 
 // dsnRecipient is what the machine-readable part of a bounce says about one recipient.
 type dsnRecipient struct {
@@ -114,18 +118,30 @@ func typed(field string) (kind, value string) {
 }
 
 // statusAddress reads the address of a recipient field. A value without a domain
-// is no address; "=40" or "+40" in place of @ (xtext, RFC 3461 section 4) is read.
+// is no address; "+40" in place of @ (xtext, RFC 3461 section 4) and "\x{e9}" for
+// other characters than ASCII (RFC 6533 section 3) are read.
 func statusAddress(field string) string {
-	_, value := typed(field)
+	kind, value := typed(field)
 	value = strings.TrimSpace(decodeWordsUnlessAddress(value))
+	if strings.HasPrefix(kind, "utf-8") {
+		value = escapedCharacter.ReplaceAllStringFunc(value, func(e string) string {
+			n, err := strconv.ParseUint(e[3:len(e)-1], 16, 32)
+			if err != nil || n <= ' ' || n == '<' || n == '>' {
+				return e
+			}
+			return string(rune(n))
+		})
+	}
+	if !strings.ContainsAny(value, "<> \t") {
+		value = "<" + value + ">" // nothing but an address: all of it is one
+	}
 	if a := firstAddress(value); a != "" {
 		return a
 	}
-	if strings.Contains(value, "+40") {
-		return firstAddress(strings.Replace(value, "+40", "@", 1))
-	}
-	return ""
+	return firstAddress(strings.Replace(value, "+40", "@", 1))
 }
+
+var escapedCharacter = regexp.MustCompile(`\\x\{[0-9A-Fa-f]{1,6}\}`)
 
 // decodeWordsUnlessAddress reads encoded words around an address, but leaves
 // those that are its local part.

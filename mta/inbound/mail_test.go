@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/veredus/veredus/mta/bounce"
 )
@@ -161,6 +162,7 @@ func FuzzClassify(f *testing.F) {
 	}
 	f.Add(bounceOf("a@b.example", "x@y.example", "<https://x.example/>"))
 	f.Add([]byte("Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/global-delivery-status\nContent-Transfer-Encoding: base64\n\nRmluYWwtUmVjaXBpZW50OiB1dGYtODsgw6lAeC5leGFtcGxlCg==\n--b--"))
+	f.Add([]byte("Subject: \xe9\nMessage-ID: <\xe9@x>\nContent-Type: message/feedback-report\n\nFeedback-Type: \xe9\nOriginal-Rcpt-To: <\xe9@x.example>\n"))
 	c := NewClassifier(bounce.Default(), testKeys(f, 1))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m := Parse(raw, Limits{Bytes: 64 << 10, Depth: 4, Parts: 20, Fields: 50})
@@ -171,10 +173,16 @@ func FuzzClassify(f *testing.F) {
 		if r.Attribution.Place != PlaceNone {
 			t.Fatalf("attributed without a token: %+v", r.Attribution)
 		}
+		if !utf8.ValidString(r.Original.MessageID + r.Original.From + r.Original.To + r.Original.Subject + r.FeedbackType) {
+			t.Fatalf("not UTF-8: %+v", r.Original)
+		}
 		if r.Kind == KindOther && r.Why == "" {
 			t.Fatal("other without a reason")
 		}
 		for _, x := range r.Recipients {
+			if !utf8.ValidString(x.Address + x.Original + x.Diagnostic.Text + x.Status + x.RemoteMTA) {
+				t.Fatalf("not UTF-8: %+v", x)
+			}
 			if x.Address == "" || x.Address != strings.ToLower(x.Address) || !strings.Contains(x.Address, "@") {
 				t.Fatalf("recipient %q", x.Address)
 			}

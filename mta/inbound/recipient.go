@@ -126,8 +126,8 @@ func withoutOwn(named []passage, own []string) []passage {
 // qualify fills in diagnostic, status and verdict. Of the texts at hand the first
 // that a rule understands decides: what the server said, what the report says of
 // this recipient, the transcript, all of the report. The last two speak of others,
-// too, and in whole sentences, so they decide only where the first two left even
-// the status open, and a single word in them decides nothing.
+// too, and in whole sentences: they are asked only where the first two say next to
+// nothing, and a single word in them decides nothing.
 func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
 	exact := append(readings(diagnostic), readings(about)...)
 	if len(exact) > 0 {
@@ -143,7 +143,8 @@ func (c *Classifier) qualify(s *study, r *Recipient, diagnostic, about string) {
 		return
 	}
 	r.Verdict = c.verdict(r, smtpc.Reply{})
-	if decided := c.decide(r, exact, 0, 0); decided < layerStatus {
+	decided := c.decide(r, exact, 0, 0)
+	if decided < layerWeak || decided == layerWeak && r.Diagnostic.Code == 0 {
 		c.decide(r, s.loose(), decided, layerStatus)
 	}
 }
