@@ -144,6 +144,10 @@ func TestANodeFromServeToStop(t *testing.T) {
 			t.Errorf("ledger: %.400s", ledger)
 		}
 	})
+	t.Run("a second node", func(t *testing.T) {
+		config := write(t, "veredus.yaml", "grpc: {listen: \""+n.addr+"\"}\ndata_dir: other\n")
+		veredus(t, "serve", "--config", config, "--control", "127.0.0.1:0").want(t, exitFailed, "grpc.listen", "another node may be running")
+	})
 	if status, out := n.stop(); status != exitOK {
 		t.Errorf("stopped with status %d:\n%s", status, out)
 	}

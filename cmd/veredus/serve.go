@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -109,6 +110,9 @@ func (n *serveNode) startReceivers(ctx context.Context, cfg *config.Config) erro
 	}
 	// The receivers outlive ctx: the node still talks to them while it stops.
 	n.sandbox, err = startSandbox(context.WithoutCancel(ctx), data.Compress(cfg.Sandbox.TimeScale), n.control, n.log)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w; another node or 'veredus receivers' may be running: stop it, or give --control 127.0.0.1:0", err)
+	}
 	return err
 }
 
@@ -163,16 +167,24 @@ func (n *serveNode) serve(ctx context.Context, cfg *config.Config) error {
 // listen takes both ports before anything is printed, so that what is printed is true.
 func listen(cfg *config.Config) (grpc, http net.Listener, err error) {
 	if grpc, err = net.Listen("tcp", cfg.GRPC.Listen); err != nil {
-		return nil, nil, fmt.Errorf("grpc.listen: %w", err)
+		return nil, nil, taken("grpc.listen", err)
 	}
 	if cfg.HTTP.Listen == "" {
 		return grpc, nil, nil
 	}
 	if http, err = net.Listen("tcp", cfg.HTTP.Listen); err != nil {
 		_ = grpc.Close()
-		return nil, nil, fmt.Errorf("http.listen: %w", err)
+		return nil, nil, taken("http.listen", err)
 	}
 	return grpc, http, nil
+}
+
+// taken says what to do about a port that cannot be had.
+func taken(key string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s: %w; another node may be running: stop it, or set %s to another port in a file for --config", key, err, key)
+	}
+	return fmt.Errorf("%s: %w", key, err)
 }
 
 func closeListeners(listeners ...net.Listener) {
