@@ -15,8 +15,9 @@ const runPage = 500
 // handover is a hand-over as the owner holds it.
 type handover struct {
 	Handover
-	runs map[uint32]*run
-	gone bool // cancelled, finished or expired: nothing is loaded any more
+	runs    map[uint32]*run
+	gone    bool // cancelled, finished or expired: its runs are being forgotten
+	expired bool // its validity ended: a sweep ends what is left
 }
 
 // run is the owner's part of a run: where loading goes on, and what is in memory.
@@ -240,7 +241,7 @@ func (ru *run) rewindTo(p Position) {
 // load reads messages of a run and reports them to the core.
 func (r *Relay) load(id dispatch.RunID, fresh, due int) {
 	ru := r.runs[id]
-	if ru == nil || ru.ho.gone {
+	if ru == nil || ru.ho.gone || ru.ho.expired {
 		r.core.Loaded(r.cfg.Now(), dispatch.Loaded{Run: id})
 		return
 	}
@@ -302,7 +303,7 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 	r.byID[m.ID] = h
 	ru.held = append(ru.held, h)
 	switch {
-	case !m.Expires.After(now):
+	case ru.ho.expired || !m.Expires.After(now):
 		r.expire(now, h, heldBy(r.core.Waiting(now, ru.id)))
 	case m.State.LostClaims >= maxLostClaims:
 		r.writer.settle(h, Settlement{
@@ -432,15 +433,31 @@ func (r *Relay) settled(now time.Time, h *held, s *Settlement) {
 	}
 }
 
-// closeHandover ends all loading of a hand-over. Messages being sent go on.
+// dropStep is how many runs are forgotten at a time, so that the end of a hand-over
+// with half a million of them delays nobody.
+const dropStep = 1000
+
+// closeHandover ends a hand-over at once, and forgets its runs step by step. Messages
+// being sent go on.
 func (r *Relay) closeHandover(now time.Time, ho *handover) {
 	if ho.gone {
 		return
 	}
 	ho.gone = true
-	r.core.DropDelivery(now, dispatch.DeliveryID(ho.Delivery))
+	delete(r.handovers, ho.ID)
+	r.core.Pause(now, dispatch.DeliveryID(ho.Delivery))
+	r.dropRuns(now, ho)
+}
+
+func (r *Relay) dropRuns(now time.Time, ho *handover) {
+	n := 0
 	for _, ru := range ho.runs {
+		if n++; n > dropStep {
+			r.work(func() { r.post(func(now time.Time) { r.dropRuns(now, ho) }) })
+			return
+		}
+		r.core.DropRun(now, ru.id)
 		r.forget(ru)
 	}
-	delete(r.handovers, ho.ID)
+	r.core.DropDelivery(now, dispatch.DeliveryID(ho.Delivery))
 }

@@ -85,10 +85,9 @@ func (e *expiry) look(r *Relay, now time.Time) {
 			e.sweeps = map[uint64]bool{}
 		}
 		e.sweeps[ho.ID] = true
-		end := &ending{ho: ho, waits: r.waitsOf(now, ho)}
-		r.steer(func() { r.closeHandover(now, ho) })
-		id, by := ho.ID, ho.Expires
-		r.work(func() { r.sweep(id, by, end) })
+		ho.expired = true // nothing is loaded any more
+		r.steer(func() { r.recallAll(now, ho) })
+		r.work(func() { r.sweep(ho) })
 	}
 	if !e.own.IsZero() && !e.own.After(now) && !e.sweeping && !r.stopping {
 		e.own, e.sweeping = time.Time{}, true
@@ -97,19 +96,31 @@ func (e *expiry) look(r *Relay, now time.Time) {
 	e.arm(r)
 }
 
-// sweep expires everything unfinished of a hand-over.
-func (r *Relay) sweep(handover uint64, by time.Time, end *ending) {
-	for wait := sweepAgain; r.sweepOnce(handover, by, end); wait = min(2*wait, sweepRarely) {
+// recallAll has everything of a hand-over given back that is in memory and not being sent.
+func (r *Relay) recallAll(now time.Time, ho *handover) {
+	for _, h := range r.held {
+		if h.run.ho == ho {
+			r.core.Recall(now, h.id)
+		}
+	}
+}
+
+// sweep expires everything unfinished of a hand-over, and then forgets it.
+func (r *Relay) sweep(ho *handover) {
+	for wait := sweepAgain; r.sweepOnce(ho.ID, time.Time{}, ho); wait = min(2*wait, sweepRarely) {
 		if !r.pause(wait) {
 			return
 		}
 	}
-	_ = r.call(r.calm, func(time.Time) { delete(r.expiry.sweeps, handover) })
+	_ = r.call(r.calm, func(now time.Time) {
+		delete(r.expiry.sweeps, ho.ID)
+		r.closeHandover(now, ho)
+	})
 }
 
 // sweepOwn expires the messages whose own validity ended, and finds the next end.
 func (r *Relay) sweepOwn(by time.Time) {
-	again := r.sweepOnce(0, by, &ending{})
+	again := r.sweepOnce(0, by, nil)
 	next, _, err := r.cfg.Store.Unfinished(r.calm, 0, by.Add(2*MaxValidity), MessageID{}, 1)
 	if err != nil {
 		r.broken("looking for the next expiry", err)
@@ -146,9 +157,10 @@ func (r *Relay) pause(d time.Duration) bool {
 }
 
 // sweepOnce goes over the unfinished messages once, page by page, each page made
-// durable before the next is read. It answers whether some were in memory, and so
-// have to be looked for again.
-func (r *Relay) sweepOnce(handover uint64, by time.Time, end *ending) (again bool) {
+// durable before the next is read: those of one hand-over, or those of standing
+// ones that expire by a time. It answers whether some were in memory, and so have to
+// be looked for again.
+func (r *Relay) sweepOnce(handover uint64, by time.Time, ho *handover) (again bool) {
 	after := MessageID{}
 	for {
 		page, done, err := r.cfg.Store.Unfinished(r.calm, handover, by, after, sweepPage)
@@ -157,15 +169,18 @@ func (r *Relay) sweepOnce(handover uint64, by time.Time, end *ending) (again boo
 			return false
 		}
 		if len(page) > 0 {
-			skipped, ok := r.expirePage(page, end)
+			skipped, ok := r.expirePage(page, ho)
 			if !ok {
 				return false
 			}
 			again = again || skipped
-			after = page[len(page)-1].ID
-			if handover == 0 {
+			last := page[len(page)-1].ID
+			if ho == nil {
 				r.recount(page)
+			} else {
+				r.dropSwept(ho, after.Domain, last.Domain)
 			}
+			after = last
 		}
 		if done || len(page) == 0 {
 			return again
@@ -173,11 +188,29 @@ func (r *Relay) sweepOnce(handover uint64, by time.Time, end *ending) (again boo
 	}
 }
 
+// dropSwept forgets the runs that a sweep is through with, so that the end of the
+// hand-over has little left to do.
+func (r *Relay) dropSwept(ho *handover, from, to uint32) {
+	if from == to {
+		return
+	}
+	_ = r.call(r.calm, func(now time.Time) {
+		for number := from; number < to; number++ {
+			if ru := ho.runs[number]; ru != nil && len(ru.held) == 0 {
+				r.core.DropRun(now, ru.id)
+				r.forget(ru)
+			}
+		}
+	})
+}
+
 // expirePage expires those messages of a page that are not in memory, and waits
-// until that is durable. Those in memory are given back unless being sent.
-func (r *Relay) expirePage(page []*Message, end *ending) (skipped, ok bool) {
+// until that is durable. Those in memory are given back unless being sent. ho is
+// their hand-over; nil: each its own.
+func (r *Relay) expirePage(page []*Message, ho *handover) (skipped, ok bool) {
 	durable := make(chan struct{})
 	if r.call(r.calm, func(now time.Time) {
+		why := reasons{r: r, now: now}
 		for _, m := range page {
 			if h := r.byID[m.ID]; h != nil {
 				skipped = true
@@ -188,17 +221,14 @@ func (r *Relay) expirePage(page []*Message, end *ending) (skipped, ok bool) {
 			}
 			h := &held{msg: m}
 			r.byID[m.ID] = h
-			ho, text := end.ho, end.waits[m.ID.Domain]
-			if ho == nil {
-				ho = r.handovers[m.ID.Handover]
+			of := ho
+			if of == nil {
+				of = r.handovers[m.ID.Handover]
 			}
-			if ho != nil && ho.runs[m.ID.Domain] != nil {
-				text = heldBy(r.core.Waiting(now, ho.runs[m.ID.Domain].id))
+			if of != nil {
+				h.mailID = r.earlierID(m, of)
 			}
-			if ho != nil {
-				h.mailID = r.earlierID(m, ho)
-			}
-			r.expire(now, h, text)
+			r.expire(now, h, why.of(of, m.ID.Domain))
 		}
 		r.writer.then(func(time.Time) { close(durable) })
 	}) != nil {
@@ -212,11 +242,22 @@ func (r *Relay) expirePage(page []*Message, end *ending) (skipped, ok bool) {
 	}
 }
 
-// ending is a hand-over whose validity ended; of messages with their own validity
-// it is empty.
-type ending struct {
-	ho    *handover
-	waits map[uint32]string // what held the mail of each domain number
+// reasons says what holds runs, asking once for messages of one run in a row.
+type reasons struct {
+	r    *Relay
+	now  time.Time
+	run  *run
+	text string
+}
+
+func (w *reasons) of(ho *handover, domain uint32) string {
+	if ho == nil || ho.runs[domain] == nil {
+		return ""
+	}
+	if ru := ho.runs[domain]; ru != w.run {
+		w.run, w.text = ru, heldBy(w.r.core.Waiting(w.now, ru.id))
+	}
+	return w.text
 }
 
 // recount forgets the runs of standing hand-overs of which a sweep left nothing. The
@@ -264,17 +305,6 @@ func (r *Relay) recountRun(name runName) {
 			r.forgetIfEmpty(now, ru)
 		}
 	})
-}
-
-// waitsOf says what holds the mail of each run of a hand-over.
-func (r *Relay) waitsOf(now time.Time, ho *handover) map[uint32]string {
-	waits := map[uint32]string{}
-	for number, ru := range ho.runs {
-		if text := heldBy(r.core.Waiting(now, ru.id)); text != "" {
-			waits[number] = text
-		}
-	}
-	return waits
 }
 
 // expire settles a message in memory as expired; why says what held it.

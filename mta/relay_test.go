@@ -535,6 +535,44 @@ func TestExpiredRunsAreForgotten(t *testing.T) {
 	})
 }
 
+// A hand-over to many domains ends at its instant, each message told what held it,
+// and leaves nothing behind.
+func TestLargeHandoverExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemory()
+		h := bulk(1)
+		h.Expires = time.Now().Add(time.Hour)
+		store.handovers = []*Handover{h}
+		const domains = 3000
+		for i := range domains {
+			domain := fmt.Sprintf("d%d.example", i)
+			store.add(h, uint32(i+1), "a@"+domain, "b@"+domain)
+		}
+		r := started(t, config(t, store, nil))
+		if err := r.Suspend(t.Context(), "maintenance", dispatch.Selector{Kind: dispatch.Everything}); err != nil {
+			t.Fatal(err)
+		}
+		pass(2 * time.Hour)
+		for _, s := range store.settles {
+			if s.Outcome != Expired || s.Time.Sub(h.Arrival) != time.Hour || !strings.Contains(s.Text, "suspended: maintenance") {
+				t.Fatalf("settled as %+v", s)
+			}
+		}
+		if n := len(store.settles); n != 2*domains {
+			t.Errorf("%d messages expired", n)
+		}
+		for _, n := range store.writes {
+			if n > sweepPage {
+				t.Errorf("%d messages in one write", n)
+			}
+		}
+		if len(r.runs)+len(r.handovers) != 0 {
+			t.Errorf("%d runs and %d hand-overs are left", len(r.runs), len(r.handovers))
+		}
+		stop(t, r)
+	})
+}
+
 // Failures of domains are remembered while there is mail for them.
 func TestDeadDomainsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -276,6 +276,39 @@ func TestExpiryUnderSuspension(t *testing.T) {
 	})
 }
 
+// The validity of a running delivery can be changed; the new end holds for all of it.
+func TestValidityChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		defer r.close()
+		for _, id := range []string{"shorter", "longer"} {
+			recipients := many(20, id+".example")
+			for _, to := range recipients {
+				r.world.say(to, "452 4.2.2 mailbox full")
+			}
+			r.start(id, 3*time.Hour, recipients...)
+		}
+		pass(time.Hour)
+		ends := map[string]time.Duration{"shorter": 90 * time.Minute, "longer": 5 * time.Hour}
+		for id, end := range ends {
+			r.change(id, func(d *campaign.Delivery) []campaign.Event { d.Expires = r.began.Add(end); return nil },
+				func(d *campaign.Delivery) error { return r.relay.Update(t.Context(), d.No, "default", 50, d.Expires) })
+		}
+		for id, end := range ends {
+			r.await(id, 6*time.Hour)
+			for _, to := range many(20, id+".example") {
+				history, instants := r.history(to), r.world.instants(to)
+				if last := history[len(history)-1]; last != "expired@"+end.String() {
+					t.Errorf("%s ended with %s, want its end at %v", to, last, end)
+				}
+				if last := instants[len(instants)-1]; last > end {
+					t.Errorf("%s was tried at %v", to, last)
+				}
+			}
+		}
+	})
+}
+
 // Cancelling stops at once; a transaction under way keeps its real outcome.
 func TestCancelInTheMiddleOfATransaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
