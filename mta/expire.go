@@ -173,7 +173,8 @@ func (r *Relay) sweepOnce(handover uint64, by time.Time, ho *handover) (again bo
 			if !ok {
 				return false
 			}
-			again = again || skipped
+			// Only a pass that finds nothing left is the last one of a hand-over.
+			again = again || skipped || ho != nil
 			last := page[len(page)-1].ID
 			if ho == nil {
 				r.recount(page)

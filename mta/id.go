@@ -23,7 +23,7 @@ func (id MessageID) String() string {
 
 // ParseMessageID is the inverse of String. Only the exact form that String gives is accepted.
 func ParseMessageID(s string) (MessageID, error) {
-	bad := fmt.Errorf("message id %q is malformed: give one that the service answered", clip(s, 64))
+	bad := fmt.Errorf("message id %q is malformed: give one that the service answered", clip(s, 24))
 	raw, err := idAlphabet.DecodeString(strings.ToLower(s))
 	if err != nil || len(s) > 42 {
 		return MessageID{}, bad

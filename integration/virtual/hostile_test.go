@@ -32,7 +32,13 @@ func TestHangUps(t *testing.T) {
 				if len(l.dials) > story.dials || len(l.mails) > story.mails {
 					t.Errorf("%d dials, %d transactions in the first hour", len(l.dials), len(l.mails))
 				}
-				if d := r.delivery("d"); d.Counters.InRelay != 20 || d.Counters.Attempts != int64(len(l.mails)) {
+				// MAIL may cross the end of the line: then it is an attempt that the receiver never heard of.
+				unheard := int64(0)
+				if story.verb == "EHLO" {
+					unheard = int64(len(l.dials))
+				}
+				heard := int64(len(l.mails))
+				if d := r.delivery("d"); d.Counters.InRelay != 20 || d.Counters.Attempts < heard || d.Counters.Attempts > heard+unheard {
 					t.Errorf("counters %+v", d.Counters)
 				}
 				r.world.change(func() { clear(r.world.hangUp) })
