@@ -76,6 +76,7 @@ func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Resul
 		v = r.qualify(s, res.Reply, h.run.domain)
 	}
 	ev := r.evidence(v, res.Reply)
+	ev.Messages = sess.Info().Messages - 1
 	if res.Local || !res.Delivered && res.Reply.Code == 0 {
 		ev = silence
 	}

@@ -127,6 +127,25 @@ func TestThrottledForHours(t *testing.T) {
 	})
 }
 
+// A server that takes only so many messages on a connection, which no rule says, is
+// believed when it says so: the next connections carry no more.
+func TestHiddenSessionLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		defer r.close()
+		r.world.session["a.example"] = 12
+		recipients := many(600, "a.example")
+		r.start("d", 84*time.Hour, recipients...)
+		if d := r.await("d", 2*time.Hour); d.Counters.Sent != 600 || d.Counters.Deferred != 0 {
+			t.Errorf("counters %+v", d.Counters)
+		}
+		if d := r.delivery("d"); d.Counters.Attempts > 600+15 {
+			t.Errorf("%d attempts for 600 messages: the limit was not learned", d.Counters.Attempts)
+		}
+		r.books(recipients)
+	})
+}
+
 // A path at rest after a block gets no mail, then one message at a time.
 func TestBlockedPathRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

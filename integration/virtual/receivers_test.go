@@ -31,6 +31,7 @@ type receivers struct {
 	hangUp   map[string]string        // by domain or host: the verb behind which the line ends
 	gates    map[string]chan struct{} // by recipient: the final reply waits for it
 	delays   map[string]time.Duration // by recipient: the final reply takes so long
+	session  map[string]int           // by domain or host: messages it takes on one connection
 	latency  func() time.Duration     // before each reply; nil: none
 	conns    int
 	ledgers  map[string]*ledger // by host
@@ -57,7 +58,7 @@ func newReceivers() *receivers {
 	return &receivers{
 		start: time.Now(), hosts: map[string][]string{}, scripts: map[string][]string{}, attempts: map[string][]time.Time{},
 		bodies: map[string][]string{}, accepted: map[string][]string{}, down: map[string]time.Time{}, greeting: map[string]string{}, hangUp: map[string]string{},
-		gates: map[string]chan struct{}{}, delays: map[string]time.Duration{}, ledgers: map[string]*ledger{},
+		gates: map[string]chan struct{}{}, delays: map[string]time.Duration{}, session: map[string]int{}, ledgers: map[string]*ledger{},
 	}
 }
 
@@ -285,6 +286,7 @@ func (c *caller) hear(line string) bool {
 	verb, _, _ := strings.Cut(strings.ToUpper(line), " ")
 	c.w.mu.Lock()
 	last := of(c.w.hangUp, c.host) == verb
+	most := of(c.w.session, c.host)
 	c.w.mu.Unlock()
 	reply := "250 2.0.0 ok"
 	switch verb {
@@ -301,6 +303,9 @@ func (c *caller) hear(line string) bool {
 		c.count()
 		if last {
 			return false
+		}
+		if most > 0 && c.mails > most {
+			return c.say("421 4.5.3 too many messages in this session")
 		}
 	case "RCPT":
 		reply = c.recipient(line)
