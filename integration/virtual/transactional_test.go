@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/mta/dispatch"
 )
 
@@ -76,6 +77,31 @@ func TestArrivalsDuringRecovery(t *testing.T) {
 		}
 		r.books(recipients)
 		r.close()
+	})
+}
+
+// Each message of a pool leaves by the pool's sources, whichever other pools mail is
+// sent through at the same time.
+func TestTransactionalPools(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(r *rig) {
+			r.configure(func(c *mta.Config) {
+				c.Settings.Pools = append(c.Settings.Pools, dispatch.Pool{Name: "second", Sources: []dispatch.Source{{Name: "s2", Weight: 1}}})
+			})
+		})
+		defer r.close()
+		for i, to := range many(60, "a.example", "b.example") {
+			r.send(to, time.Hour, []string{"default", "second", "second"}[i%3])
+		}
+		pass(time.Minute)
+		want := map[string]int{"s1": 20, "s2": 40}
+		got := map[string]int{}
+		for _, m := range r.world.seenMails() {
+			got[m.source]++
+		}
+		if got["s1"] != want["s1"] || got["s2"] != want["s2"] {
+			t.Errorf("messages by source %v, want %v", got, want)
+		}
 	})
 }
 

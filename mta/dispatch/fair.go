@@ -54,7 +54,7 @@ const stride = 1 << 32
 func flowQueued(f *flow) *links[flow] { return &f.inQueue }
 
 func (c *Core) flowOf(g *group, r *run) *flow {
-	l := g.lane(r.delivery.pool)
+	l := g.lane(r.pool)
 	key := flowKey{l, r.delivery, r.class}
 	f := c.flows[key]
 	if f == nil {

@@ -143,7 +143,7 @@ func (c *Core) sendable(l *line) bool {
 // do, also because its source cannot send now: later from elsewhere is worse
 // than now from another source.
 func (c *Core) pinLine(m *msg) *line {
-	if m.pin == nil || m.pin.removed || !m.run.delivery.pool.has(m.pin) {
+	if m.pin == nil || m.pin.removed || !m.run.pool.has(m.pin) {
 		return nil
 	}
 	l := c.lineOf(m.run.flow.lane.group, m.pin)

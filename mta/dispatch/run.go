@@ -11,6 +11,7 @@ type run struct {
 	id       RunID
 	delivery *delivery
 	sender   *sender
+	pool     *pool
 	domain   *domain
 	flow     *flow // nil while the domain has no group
 	work     *work // nil while nothing is loaded or asked for
@@ -54,7 +55,6 @@ type sender struct {
 // delivery is what runs of one delivery share.
 type delivery struct {
 	id       DeliveryID
-	pool     *pool
 	priority int
 	runs     list[run]
 	inOrder  links[delivery]
@@ -65,8 +65,9 @@ func runInDomain(r *run) *links[run]   { return &r.inDomain }
 func runHungry(r *run) *links[run]     { return &r.inHungry }
 func runReady(r *run) *links[run]      { return &r.work.inReady }
 
-// AddRun reports new backlog. A run that is known already grows by it. The run's
-// pool and priority become its delivery's. It stays until DropRun.
+// AddRun reports new backlog. A run that is known already grows by it. Runs of one
+// delivery may be of different pools; the run's priority becomes its delivery's. It
+// stays until DropRun.
 func (c *Core) AddRun(now time.Time, spec Run) {
 	c.begin(now)
 	if r := c.runs[spec.ID]; r != nil {
@@ -83,6 +84,7 @@ func (c *Core) addRun(spec *Run) {
 		id:       spec.ID,
 		delivery: c.deliveryOf(spec),
 		sender:   c.senderOf(spec.Tenant, spec.SenderDomain),
+		pool:     c.poolOf(spec.Pool),
 		domain:   c.domainOf(spec.Domain),
 		fresh:    max(spec.Fresh, 0),
 		deferred: max(spec.Deferred, 0),
@@ -102,13 +104,12 @@ func (c *Core) addRun(spec *Run) {
 func (c *Core) deliveryOf(spec *Run) *delivery {
 	d := c.deliveries[spec.Delivery]
 	if d == nil {
-		d = &delivery{id: spec.Delivery, pool: c.poolOf(spec.Pool), priority: weight(spec.Priority)}
+		d = &delivery{id: spec.Delivery}
 		d.runs.of = runInDelivery
 		c.deliveries[d.id] = d
 		c.inOrder.push(d)
-		return d
 	}
-	c.updateDelivery(d, spec.Pool, spec.Priority)
+	d.priority = weight(spec.Priority)
 	return d
 }
 
@@ -321,17 +322,17 @@ func (c *Core) UpdateDelivery(now time.Time, id DeliveryID, pool string, priorit
 
 func (c *Core) updateDelivery(d *delivery, pool string, priority int) {
 	d.priority = weight(priority)
-	if d.pool.name == pool {
-		return
-	}
-	d.pool = c.poolOf(pool)
+	p := c.poolOf(pool)
 	for r := d.runs.head; r != nil; r = r.inDelivery.next {
-		c.moveRun(r)
+		if r.pool != p {
+			r.pool = p
+			c.moveRun(r)
+		}
 	}
 }
 
 // moveRun gives back what is loaded of a run and queues it anew by its domain's
-// group and its delivery's pool.
+// group and its pool.
 func (c *Core) moveRun(r *run) {
 	if r.work != nil && r.work.out > 0 {
 		c.returnWhere(func(m *msg) bool { return m.run == r })
