@@ -15,6 +15,7 @@ func (p *parser) check(c *Config) {
 	}
 	together := &parser{file: p.file, lines: p.lines}
 	together.checkListen(c)
+	together.checkReturns(c)
 	together.checkMode(c)
 	together.checkSources(c)
 	together.checkDomains(c)
@@ -39,6 +40,24 @@ func (p *parser) checkListen(c *Config) {
 	}
 	if c.HTTP.Listen != "" && !Loopback(c.HTTP.Listen) {
 		c.Warnings = append(c.Warnings, fmt.Sprintf("http.listen: %s can be reached from other machines: metrics and health are open to them", c.HTTP.Listen))
+	}
+}
+
+// checkReturns judges the listeners for what comes back.
+func (p *parser) checkReturns(c *Config) {
+	for _, l := range []struct {
+		key string
+		tls TLSFiles
+	}{{"inbound", c.Inbound.TLS}, {"public", c.Public.TLS}} {
+		if (l.tls.Cert == "") != (l.tls.Key == "") {
+			p.errorf(p.line(l.key+".tls"), "%s.tls needs both cert and key; give the other one, too", l.key)
+		}
+	}
+	if c.Public.Listen != "" && c.Public.URL == "" && c.Relay.Mode == Live {
+		p.errorf(p.line("public.listen"), "public.listen needs public.url: how readers reach it, for example https://u.brand.example")
+	}
+	if c.Public.Listen == "" && c.Public.URL != "" {
+		p.errorf(p.line("public.url"), "public.url needs public.listen: where the node answers it, for example 127.0.0.1:8027 behind a proxy")
 	}
 }
 

@@ -25,6 +25,33 @@
 //	    - {domain: brand.example, selector: s1, key_file: s1.pem, bounce_domain: bounce.brand.example}
 //	mx_rules: mx.yaml               # "" is the built-in table
 //	bounce_rules: bounces.yaml      # in front of the embedded rules; "" is these alone
+//	inbound:                        # mail that comes back: bounces, complaints, unsubscribes
+//	  listen: 0.0.0.0:25            # "" for none; sandbox: a free port of loopback unless given
+//	  hostname: bounce.brand.example # of the greeting; "" is relay.hostname
+//	  tls: {cert: mx.crt, key: mx.key} # for STARTTLS
+//	  addresses: [abuse@brand.example] # taken beside the tokens issued; left out: abuse, postmaster and fbl at each bounce domain
+//	  unsubscribe: [leave@brand.example] # for mailto unsubscribes; left out: unsubscribe at each bounce domain
+//	  max_message_bytes: 10485760
+//	  max_connections: 200
+//	  max_connections_per_client: 20
+//	  messages_per_minute: 3000     # from one client address
+//	public:                         # hosted one-click unsubscribe, nothing else
+//	  listen: 0.0.0.0:443           # "" for none; sandbox: a free port of loopback unless given
+//	  url: https://u.brand.example  # how readers reach it; links are made of it
+//	  tls: {cert: u.crt, key: u.key} # "" behind a proxy that ends TLS
+//	addresses:
+//	  threshold: 5                  # counted errors that quarantine an address
+//	  scope: tenant                 # tenant or all: for whom errors count
+//	  unsubscribe: list             # list or tenant: what an unsubscribe ends
+//	protection:                     # pauses a delivery that harms its sender
+//	  enabled: true
+//	  hard_percent: 10              # of the attempts at a destination, after hard_after
+//	  hard_after: 500
+//	  complaint_percent: 0.3        # of mail delivered to destinations that report complaints
+//	  complaint_least: 10
+//	  auth_percent: 20              # of the attempts at a destination, after auth_after
+//	  auth_after: 20
+//	  auth_domains: 5               # or the same rejection from so many unrelated domains
 //	sandbox:
 //	  time_scale: 1                 # divides retry, validity and greylist periods
 //	log:
@@ -69,6 +96,10 @@ type Config struct {
 	DKIM        DKIM
 	MXRules     string // file; empty: the built-in table
 	BounceRules string // file; empty: the embedded rules alone
+	Inbound     Inbound
+	Public      Public
+	Addresses   Addresses
+	Protection  Protection
 	Sandbox     Sandbox
 	Log         Log
 	// Warnings are things that work and should be mended.
@@ -144,6 +175,43 @@ type Domain struct {
 	BounceDomain string // A-label; empty: the From domain itself
 }
 
+// Inbound is the listener for mail that comes back.
+type Inbound struct {
+	Listen      string // host:port; empty: none
+	Hostname    string
+	TLS         TLSFiles
+	Addresses   []string // full addresses in lower case; nil: the usual ones at each bounce domain
+	Unsubscribe []string // the same for unsubscribe mails
+	// MaxMessageBytes is 64 KiB to 1 GiB; the others are 1 to 100,000.
+	MaxMessageBytes, MaxConnections, MaxConnectionsPerClient, MessagesPerMinute int
+}
+
+// Public is the listener of hosted unsubscribe links.
+type Public struct {
+	Listen string // host:port; empty: none
+	URL    string // https://host[/path] without a slash at its end; links begin with it
+	TLS    TLSFiles
+}
+
+// Addresses say what errors and wishes do to addresses.
+type Addresses struct {
+	Threshold         int  // 1 to 100
+	AllTenants        bool // scope: all
+	TenantUnsubscribe bool // unsubscribe: tenant
+}
+
+// Protection has the thresholds that pause a delivery.
+type Protection struct {
+	Enabled          bool
+	HardPercent      float64
+	HardAfter        int
+	ComplaintPercent float64
+	ComplaintLeast   int
+	AuthPercent      float64
+	AuthAfter        int
+	AuthDomains      int
+}
+
 // Sandbox changes how fast time passes for mail.
 type Sandbox struct {
 	TimeScale float64 // at least 1
@@ -171,6 +239,14 @@ func blank() *Config {
 		GRPC:    GRPC{Listen: DefaultGRPCListen},
 		HTTP:    HTTP{Listen: DefaultHTTPListen},
 		Relay:   Relay{Mode: Sandboxed, SMTPPort: 25, MaxSessions: 1000},
+		Inbound: Inbound{
+			MaxMessageBytes: 10 << 20, MaxConnections: 200, MaxConnectionsPerClient: 20, MessagesPerMinute: 3000,
+		},
+		Addresses: Addresses{Threshold: 5},
+		Protection: Protection{
+			Enabled: true, HardPercent: 10, HardAfter: 500, ComplaintPercent: 0.3, ComplaintLeast: 10,
+			AuthPercent: 20, AuthAfter: 20, AuthDomains: 5,
+		},
 		Sandbox: Sandbox{TimeScale: 1},
 		Log:     Log{Format: "text"},
 	}
@@ -211,7 +287,8 @@ func Parse(name string, data []byte) (*Config, error) {
 
 // resolvePaths makes relative paths begin at the file's directory.
 func (c *Config) resolvePaths(dir string) {
-	paths := []*string{&c.DataDir, &c.GRPC.TLS.Cert, &c.GRPC.TLS.Key, &c.MXRules, &c.BounceRules}
+	paths := []*string{&c.DataDir, &c.GRPC.TLS.Cert, &c.GRPC.TLS.Key, &c.MXRules, &c.BounceRules,
+		&c.Inbound.TLS.Cert, &c.Inbound.TLS.Key, &c.Public.TLS.Cert, &c.Public.TLS.Key}
 	for i := range c.DKIM.Domains {
 		paths = append(paths, &c.DKIM.Domains[i].KeyFile)
 	}
@@ -232,6 +309,9 @@ func (c *Config) fill() {
 	}
 	if c.Relay.Mode != Live && !c.hasPool(DefaultPool) {
 		c.Relay.Pools = append(c.Relay.Pools, Pool{Name: DefaultPool, Sources: []Source{{Name: "local", Weight: 1}}})
+	}
+	if c.Inbound.Hostname == "" {
+		c.Inbound.Hostname = c.Relay.Hostname
 	}
 	for _, pool := range c.Relay.Pools {
 		for i := range pool.Sources {

@@ -36,6 +36,18 @@ func (c *Config) fixed() []key {
 		{"relay.redirect", quoted(c.Relay.Redirect)},
 		{"relay.allow_private_addresses", fmt.Sprint(c.Relay.AllowPrivateAddresses)},
 		{"relay.max_sessions", fmt.Sprint(c.Relay.MaxSessions)},
+		{"inbound.listen", quoted(c.Inbound.Listen)},
+		{"inbound.hostname", c.Inbound.Hostname},
+		{"inbound.tls.cert", quoted(c.Inbound.TLS.Cert)},
+		{"inbound.tls.key", quoted(c.Inbound.TLS.Key)},
+		{"inbound.max_message_bytes", fmt.Sprint(c.Inbound.MaxMessageBytes)},
+		{"inbound.max_connections", fmt.Sprint(c.Inbound.MaxConnections)},
+		{"inbound.max_connections_per_client", fmt.Sprint(c.Inbound.MaxConnectionsPerClient)},
+		{"inbound.messages_per_minute", fmt.Sprint(c.Inbound.MessagesPerMinute)},
+		{"public.listen", quoted(c.Public.Listen)},
+		{"public.url", quoted(c.Public.URL)},
+		{"public.tls.cert", quoted(c.Public.TLS.Cert)},
+		{"public.tls.key", quoted(c.Public.TLS.Key)},
 		{"sandbox.time_scale", fmt.Sprint(c.Sandbox.TimeScale)},
 		{"log.level", c.Log.Level.String()},
 		{"log.format", c.Log.Format},
@@ -57,6 +69,9 @@ func (c *Config) WithFixed(boot *Config) *Config {
 	n := *c
 	n.DataDir, n.GRPC, n.HTTP, n.DNS = boot.DataDir, boot.GRPC, boot.HTTP, boot.DNS
 	n.Sandbox, n.Log = boot.Sandbox, boot.Log
+	addresses, unsubscribe := n.Inbound.Addresses, n.Inbound.Unsubscribe
+	n.Inbound, n.Public = boot.Inbound, boot.Public
+	n.Inbound.Addresses, n.Inbound.Unsubscribe = addresses, unsubscribe
 	hostname, pools := n.Relay.Hostname, n.Relay.Pools
 	n.Relay = boot.Relay
 	n.Relay.Hostname, n.Relay.Pools = hostname, pools

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/veredus/veredus/mta/address"
 	"github.com/veredus/veredus/mta/route"
 )
 
@@ -42,6 +44,37 @@ func (p *parser) read(c *Config, data []byte) bool {
 		"dkim": p.section(section{"domains": func(path string, n *yaml.Node) {
 			p.list(path, n, func(path string, n *yaml.Node) { p.domain(c, path, n) })
 		}}),
+		"inbound": p.section(section{
+			"listen":                     p.text(&c.Inbound.Listen, optional(hostPort)),
+			"hostname":                   p.text(&c.Inbound.Hostname, optional(hostname)),
+			"tls":                        p.section(section{"cert": p.text(&c.Inbound.TLS.Cert, nil), "key": p.text(&c.Inbound.TLS.Key, nil)}),
+			"addresses":                  p.addresses(&c.Inbound.Addresses),
+			"unsubscribe":                p.addresses(&c.Inbound.Unsubscribe),
+			"max_message_bytes":          p.integer(&c.Inbound.MaxMessageBytes, 64<<10, 1<<30),
+			"max_connections":            p.integer(&c.Inbound.MaxConnections, 1, 100_000),
+			"max_connections_per_client": p.integer(&c.Inbound.MaxConnectionsPerClient, 1, 100_000),
+			"messages_per_minute":        p.integer(&c.Inbound.MessagesPerMinute, 1, 10_000_000),
+		}),
+		"public": p.section(section{
+			"listen": p.text(&c.Public.Listen, optional(hostPort)),
+			"url":    p.text(&c.Public.URL, optional(publicURL)),
+			"tls":    p.section(section{"cert": p.text(&c.Public.TLS.Cert, nil), "key": p.text(&c.Public.TLS.Key, nil)}),
+		}),
+		"addresses": p.section(section{
+			"threshold":   p.integer(&c.Addresses.Threshold, 1, 100),
+			"scope":       p.oneOf(func(s string) { c.Addresses.AllTenants = s == "all" }, "tenant", "all"),
+			"unsubscribe": p.oneOf(func(s string) { c.Addresses.TenantUnsubscribe = s == "tenant" }, "list", "tenant"),
+		}),
+		"protection": p.section(section{
+			"enabled":           p.boolean(&c.Protection.Enabled),
+			"hard_percent":      p.number(&c.Protection.HardPercent, 0.001, 100),
+			"hard_after":        p.integer(&c.Protection.HardAfter, 1, 1_000_000_000),
+			"complaint_percent": p.number(&c.Protection.ComplaintPercent, 0.001, 100),
+			"complaint_least":   p.integer(&c.Protection.ComplaintLeast, 1, 1_000_000_000),
+			"auth_percent":      p.number(&c.Protection.AuthPercent, 0.001, 100),
+			"auth_after":        p.integer(&c.Protection.AuthAfter, 1, 1_000_000_000),
+			"auth_domains":      p.integer(&c.Protection.AuthDomains, 1, 1000),
+		}),
 		"sandbox": p.section(section{"time_scale": p.number(&c.Sandbox.TimeScale, 1, 1e6)}),
 		"log": p.section(section{
 			"level":     p.oneOf(func(s string) { _ = c.Log.Level.UnmarshalText([]byte(s)) }, "debug", "info", "warn", "error"),
@@ -212,6 +245,41 @@ func sourceAddress(s string) error {
 		return fmt.Errorf("%s names no address; give one of this machine", s)
 	case a.IsMulticast():
 		return fmt.Errorf("%s is a multicast address; give one of this machine", s)
+	}
+	return nil
+}
+
+// addresses reads a list of mail addresses, lower case.
+func (p *parser) addresses(to *[]string) reader {
+	return func(path string, n *yaml.Node) {
+		*to = []string{}
+		p.list(path, n, func(path string, n *yaml.Node) {
+			var text string
+			p.text(&text, mailbox)(path, n)
+			if text != "" {
+				*to = append(*to, strings.ToLower(text))
+			}
+		})
+	}
+}
+
+// mailbox checks a mail address with a domain.
+func mailbox(s string) error {
+	if _, err := address.Parse(s); err != nil {
+		return fmt.Errorf("%.80q is not a mail address: %w", s, err)
+	}
+	return nil
+}
+
+// publicURL checks where readers reach hosted links. Plain http is for loopback, where
+// tests are.
+func publicURL(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.HasSuffix(s, "/") || len(s) > 200 {
+		return fmt.Errorf("%.80q is not a URL to build links on; write for example https://u.brand.example", s)
+	}
+	if u.Scheme != "https" && !(u.Scheme == "http" && Loopback(net.JoinHostPort(u.Hostname(), "80"))) {
+		return fmt.Errorf("%.80q must begin with https:, as RFC 8058 demands", s)
 	}
 	return nil
 }

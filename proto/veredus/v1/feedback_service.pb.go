@@ -58,6 +58,8 @@ const (
 	FeedbackType_FEEDBACK_TYPE_CANCELLED FeedbackType = 23
 	// Delivery: every message is final.
 	FeedbackType_FEEDBACK_TYPE_FINISHED FeedbackType = 24
+	// Delivery: a threshold of its protection is half reached; the text says which.
+	FeedbackType_FEEDBACK_TYPE_WARNING FeedbackType = 25
 	// Relay: a path was slowed.
 	FeedbackType_FEEDBACK_TYPE_PATH_THROTTLED FeedbackType = 40
 	// Relay: a path rests.
@@ -66,6 +68,9 @@ const (
 	FeedbackType_FEEDBACK_TYPE_PATH_RESUMED FeedbackType = 42
 	// Relay: the rules were changed.
 	FeedbackType_FEEDBACK_TYPE_RULE_CHANGED FeedbackType = 43
+	// Addresses: an operator or a changed rule altered `count` address entries (put,
+	// delete, import, release, confirmation, re-qualification); the text says what and why.
+	FeedbackType_FEEDBACK_TYPE_ADDRESSES_CHANGED FeedbackType = 60
 )
 
 // Enum value maps for FeedbackType.
@@ -86,10 +91,12 @@ var (
 		22: "FEEDBACK_TYPE_RESUMED",
 		23: "FEEDBACK_TYPE_CANCELLED",
 		24: "FEEDBACK_TYPE_FINISHED",
+		25: "FEEDBACK_TYPE_WARNING",
 		40: "FEEDBACK_TYPE_PATH_THROTTLED",
 		41: "FEEDBACK_TYPE_PATH_SUSPENDED",
 		42: "FEEDBACK_TYPE_PATH_RESUMED",
 		43: "FEEDBACK_TYPE_RULE_CHANGED",
+		60: "FEEDBACK_TYPE_ADDRESSES_CHANGED",
 	}
 	FeedbackType_value = map[string]int32{
 		"FEEDBACK_TYPE_UNSPECIFIED":        0,
@@ -107,10 +114,12 @@ var (
 		"FEEDBACK_TYPE_RESUMED":            22,
 		"FEEDBACK_TYPE_CANCELLED":          23,
 		"FEEDBACK_TYPE_FINISHED":           24,
+		"FEEDBACK_TYPE_WARNING":            25,
 		"FEEDBACK_TYPE_PATH_THROTTLED":     40,
 		"FEEDBACK_TYPE_PATH_SUSPENDED":     41,
 		"FEEDBACK_TYPE_PATH_RESUMED":       42,
 		"FEEDBACK_TYPE_RULE_CHANGED":       43,
+		"FEEDBACK_TYPE_ADDRESSES_CHANGED":  60,
 	}
 )
 
@@ -793,7 +802,7 @@ const file_veredus_v1_feedback_service_proto_rawDesc = "" +
 	"message_id\x18! \x01(\tR\tmessageId\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xd0\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x90\x05\n" +
 	"\fFeedbackType\x12\x1d\n" +
 	"\x19FEEDBACK_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FEEDBACK_TYPE_DELIVERED\x10\x01\x12\x19\n" +
@@ -809,11 +818,13 @@ const file_veredus_v1_feedback_service_proto_rawDesc = "" +
 	"\x14FEEDBACK_TYPE_PAUSED\x10\x15\x12\x19\n" +
 	"\x15FEEDBACK_TYPE_RESUMED\x10\x16\x12\x1b\n" +
 	"\x17FEEDBACK_TYPE_CANCELLED\x10\x17\x12\x1a\n" +
-	"\x16FEEDBACK_TYPE_FINISHED\x10\x18\x12 \n" +
+	"\x16FEEDBACK_TYPE_FINISHED\x10\x18\x12\x19\n" +
+	"\x15FEEDBACK_TYPE_WARNING\x10\x19\x12 \n" +
 	"\x1cFEEDBACK_TYPE_PATH_THROTTLED\x10(\x12 \n" +
 	"\x1cFEEDBACK_TYPE_PATH_SUSPENDED\x10)\x12\x1e\n" +
 	"\x1aFEEDBACK_TYPE_PATH_RESUMED\x10*\x12\x1e\n" +
-	"\x1aFEEDBACK_TYPE_RULE_CHANGED\x10+2l\n" +
+	"\x1aFEEDBACK_TYPE_RULE_CHANGED\x10+\x12#\n" +
+	"\x1fFEEDBACK_TYPE_ADDRESSES_CHANGED\x10<2l\n" +
 	"\x0fFeedbackService\x12Y\n" +
 	"\x0eStreamFeedback\x12!.veredus.v1.StreamFeedbackRequest\x1a\".veredus.v1.StreamFeedbackResponse0\x01B7Z5github.com/veredus/veredus/proto/veredus/v1;veredusv1b\x06proto3"
 

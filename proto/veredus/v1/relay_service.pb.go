@@ -22,6 +22,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ReplyTextStatus is what became of a text.
+type ReplyTextStatus int32
+
+const (
+	// Any, in filters.
+	ReplyTextStatus_REPLY_TEXT_STATUS_UNSPECIFIED ReplyTextStatus = 0
+	// No rule names it: its code alone, or nothing, decided.
+	ReplyTextStatus_REPLY_TEXT_STATUS_TO_QUALIFY ReplyTextStatus = 1
+	// A rule names it, or an operator confirmed its qualification.
+	ReplyTextStatus_REPLY_TEXT_STATUS_KEEP ReplyTextStatus = 2
+	// An operator set it aside.
+	ReplyTextStatus_REPLY_TEXT_STATUS_IGNORE ReplyTextStatus = 3
+)
+
+// Enum value maps for ReplyTextStatus.
+var (
+	ReplyTextStatus_name = map[int32]string{
+		0: "REPLY_TEXT_STATUS_UNSPECIFIED",
+		1: "REPLY_TEXT_STATUS_TO_QUALIFY",
+		2: "REPLY_TEXT_STATUS_KEEP",
+		3: "REPLY_TEXT_STATUS_IGNORE",
+	}
+	ReplyTextStatus_value = map[string]int32{
+		"REPLY_TEXT_STATUS_UNSPECIFIED": 0,
+		"REPLY_TEXT_STATUS_TO_QUALIFY":  1,
+		"REPLY_TEXT_STATUS_KEEP":        2,
+		"REPLY_TEXT_STATUS_IGNORE":      3,
+	}
+)
+
+func (x ReplyTextStatus) Enum() *ReplyTextStatus {
+	p := new(ReplyTextStatus)
+	*p = x
+	return p
+}
+
+func (x ReplyTextStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReplyTextStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_veredus_v1_relay_service_proto_enumTypes[0].Descriptor()
+}
+
+func (ReplyTextStatus) Type() protoreflect.EnumType {
+	return &file_veredus_v1_relay_service_proto_enumTypes[0]
+}
+
+func (x ReplyTextStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReplyTextStatus.Descriptor instead.
+func (ReplyTextStatus) EnumDescriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{0}
+}
+
 // Destination is all recipient domains that share a receiving infrastructure.
 type Destination struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1747,12 +1804,725 @@ func (x *ReloadConfigResponse) GetChanges() []string {
 	return nil
 }
 
+// ReplyText is one distinct text of failed replies, with what varies masked.
+// Name: `replyTexts/{text}`; opaque.
+type ReplyText struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The text as the rules see it.
+	NormalisedText string `protobuf:"bytes,2,opt,name=normalised_text,json=normalisedText,proto3" json:"normalised_text,omitempty"`
+	// The first reply of that text as it was said, capped at 2 KiB.
+	FirstReply string `protobuf:"bytes,3,opt,name=first_reply,json=firstReply,proto3" json:"first_reply,omitempty"`
+	// How often it was said.
+	Count int64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	// Providers that said it, most frequent first, at most 10; "other" where none is known.
+	Providers []string `protobuf:"bytes,5,rep,name=providers,proto3" json:"providers,omitempty"`
+	// When it was first said.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// When it was last said.
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// Its status.
+	Status ReplyTextStatus `protobuf:"varint,8,opt,name=status,proto3,enum=veredus.v1.ReplyTextStatus" json:"status,omitempty"`
+	// What the rules of today make of it.
+	Qualification *QualifyReplyResponse `protobuf:"bytes,9,opt,name=qualification,proto3" json:"qualification,omitempty"`
+	// Phase of the first reply.
+	Phase         string `protobuf:"bytes,10,opt,name=phase,proto3" json:"phase,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplyText) Reset() {
+	*x = ReplyText{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplyText) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplyText) ProtoMessage() {}
+
+func (x *ReplyText) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplyText.ProtoReflect.Descriptor instead.
+func (*ReplyText) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ReplyText) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReplyText) GetNormalisedText() string {
+	if x != nil {
+		return x.NormalisedText
+	}
+	return ""
+}
+
+func (x *ReplyText) GetFirstReply() string {
+	if x != nil {
+		return x.FirstReply
+	}
+	return ""
+}
+
+func (x *ReplyText) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ReplyText) GetProviders() []string {
+	if x != nil {
+		return x.Providers
+	}
+	return nil
+}
+
+func (x *ReplyText) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *ReplyText) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *ReplyText) GetStatus() ReplyTextStatus {
+	if x != nil {
+		return x.Status
+	}
+	return ReplyTextStatus_REPLY_TEXT_STATUS_UNSPECIFIED
+}
+
+func (x *ReplyText) GetQualification() *QualifyReplyResponse {
+	if x != nil {
+		return x.Qualification
+	}
+	return nil
+}
+
+func (x *ReplyText) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+// ListReplyTextsRequest asks for a page.
+type ListReplyTextsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only with this status; unspecified: all.
+	Status ReplyTextStatus `protobuf:"varint,1,opt,name=status,proto3,enum=veredus.v1.ReplyTextStatus" json:"status,omitempty"`
+	// Only said by this provider; empty: any.
+	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
+	// At most this many, 1 to 1000; 0 means 100.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the previous answer; the other fields must not change.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReplyTextsRequest) Reset() {
+	*x = ListReplyTextsRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReplyTextsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReplyTextsRequest) ProtoMessage() {}
+
+func (x *ListReplyTextsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReplyTextsRequest.ProtoReflect.Descriptor instead.
+func (*ListReplyTextsRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListReplyTextsRequest) GetStatus() ReplyTextStatus {
+	if x != nil {
+		return x.Status
+	}
+	return ReplyTextStatus_REPLY_TEXT_STATUS_UNSPECIFIED
+}
+
+func (x *ListReplyTextsRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *ListReplyTextsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListReplyTextsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListReplyTextsResponse is a page.
+type ListReplyTextsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The texts.
+	ReplyTexts []*ReplyText `protobuf:"bytes,1,rep,name=reply_texts,json=replyTexts,proto3" json:"reply_texts,omitempty"`
+	// For the next page; empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReplyTextsResponse) Reset() {
+	*x = ListReplyTextsResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReplyTextsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReplyTextsResponse) ProtoMessage() {}
+
+func (x *ListReplyTextsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReplyTextsResponse.ProtoReflect.Descriptor instead.
+func (*ListReplyTextsResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListReplyTextsResponse) GetReplyTexts() []*ReplyText {
+	if x != nil {
+		return x.ReplyTexts
+	}
+	return nil
+}
+
+func (x *ListReplyTextsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// QualifyReplyTextRequest settles one text.
+type QualifyReplyTextRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `replyTexts/{text}`. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// KEEP (with the present qualification), IGNORE, or TO_QUALIFY to undo these. Leave
+	// unset when a tag or bounce code is given.
+	Status ReplyTextStatus `protobuf:"varint,2,opt,name=status,proto3,enum=veredus.v1.ReplyTextStatus" json:"status,omitempty"`
+	// Tag of the rule to be written, such as "mailbox_full"; it brings code, disposition and effects.
+	Tag string `protobuf:"bytes,3,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Bounce code of the rule to be written; 0: the tag's.
+	BounceCode int32 `protobuf:"varint,4,opt,name=bounce_code,json=bounceCode,proto3" json:"bounce_code,omitempty"`
+	// Scope of the rule: a provider's id; empty: everywhere.
+	Provider string `protobuf:"bytes,5,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QualifyReplyTextRequest) Reset() {
+	*x = QualifyReplyTextRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QualifyReplyTextRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QualifyReplyTextRequest) ProtoMessage() {}
+
+func (x *QualifyReplyTextRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QualifyReplyTextRequest.ProtoReflect.Descriptor instead.
+func (*QualifyReplyTextRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *QualifyReplyTextRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *QualifyReplyTextRequest) GetStatus() ReplyTextStatus {
+	if x != nil {
+		return x.Status
+	}
+	return ReplyTextStatus_REPLY_TEXT_STATUS_UNSPECIFIED
+}
+
+func (x *QualifyReplyTextRequest) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *QualifyReplyTextRequest) GetBounceCode() int32 {
+	if x != nil {
+		return x.BounceCode
+	}
+	return 0
+}
+
+func (x *QualifyReplyTextRequest) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *QualifyReplyTextRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// QualifyReplyTextResponse tells what is in force now.
+type QualifyReplyTextResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The text with its qualification.
+	ReplyText *ReplyText `protobuf:"bytes,1,opt,name=reply_text,json=replyText,proto3" json:"reply_text,omitempty"`
+	// The rule as it was written to the operator's file; empty when none was.
+	Rule string `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The operator's file.
+	File          string `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QualifyReplyTextResponse) Reset() {
+	*x = QualifyReplyTextResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QualifyReplyTextResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QualifyReplyTextResponse) ProtoMessage() {}
+
+func (x *QualifyReplyTextResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QualifyReplyTextResponse.ProtoReflect.Descriptor instead.
+func (*QualifyReplyTextResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *QualifyReplyTextResponse) GetReplyText() *ReplyText {
+	if x != nil {
+		return x.ReplyText
+	}
+	return nil
+}
+
+func (x *QualifyReplyTextResponse) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *QualifyReplyTextResponse) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+// RequalifyRequest asks what changes.
+type RequalifyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Show, and change nothing.
+	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Why, for the event, up to 256 bytes.
+	Comment string `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequalifyRequest) Reset() {
+	*x = RequalifyRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequalifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequalifyRequest) ProtoMessage() {}
+
+func (x *RequalifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequalifyRequest.ProtoReflect.Descriptor instead.
+func (*RequalifyRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RequalifyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RequalifyRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *RequalifyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RequalifyResponse tells what changes, or changed.
+type RequalifyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Texts that are qualified otherwise than when they were last said, most frequent first; at most 1000.
+	Texts []*RequalifiedText `protobuf:"bytes,1,rep,name=texts,proto3" json:"texts,omitempty"`
+	// All such texts.
+	TextCount int64 `protobuf:"varint,2,opt,name=text_count,json=textCount,proto3" json:"text_count,omitempty"`
+	// Entries that this undoes, at most 100.
+	Entries []*RequalifiedEntry `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
+	// All such entries.
+	EntryCount    int64 `protobuf:"varint,4,opt,name=entry_count,json=entryCount,proto3" json:"entry_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequalifyResponse) Reset() {
+	*x = RequalifyResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequalifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequalifyResponse) ProtoMessage() {}
+
+func (x *RequalifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequalifyResponse.ProtoReflect.Descriptor instead.
+func (*RequalifyResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RequalifyResponse) GetTexts() []*RequalifiedText {
+	if x != nil {
+		return x.Texts
+	}
+	return nil
+}
+
+func (x *RequalifyResponse) GetTextCount() int64 {
+	if x != nil {
+		return x.TextCount
+	}
+	return 0
+}
+
+func (x *RequalifyResponse) GetEntries() []*RequalifiedEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *RequalifyResponse) GetEntryCount() int64 {
+	if x != nil {
+		return x.EntryCount
+	}
+	return 0
+}
+
+// RequalifiedText is a text whose meaning changed.
+type RequalifiedText struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The text, with its qualification of today.
+	ReplyText *ReplyText `protobuf:"bytes,1,opt,name=reply_text,json=replyText,proto3" json:"reply_text,omitempty"`
+	// Bounce code it had.
+	OldBounceCode int32 `protobuf:"varint,2,opt,name=old_bounce_code,json=oldBounceCode,proto3" json:"old_bounce_code,omitempty"`
+	// Rule it had.
+	OldRule string `protobuf:"bytes,3,opt,name=old_rule,json=oldRule,proto3" json:"old_rule,omitempty"`
+	// Effect on addresses it had: none, count, suppress.
+	OldAddressEffect string `protobuf:"bytes,4,opt,name=old_address_effect,json=oldAddressEffect,proto3" json:"old_address_effect,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RequalifiedText) Reset() {
+	*x = RequalifiedText{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequalifiedText) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequalifiedText) ProtoMessage() {}
+
+func (x *RequalifiedText) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequalifiedText.ProtoReflect.Descriptor instead.
+func (*RequalifiedText) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RequalifiedText) GetReplyText() *ReplyText {
+	if x != nil {
+		return x.ReplyText
+	}
+	return nil
+}
+
+func (x *RequalifiedText) GetOldBounceCode() int32 {
+	if x != nil {
+		return x.OldBounceCode
+	}
+	return 0
+}
+
+func (x *RequalifiedText) GetOldRule() string {
+	if x != nil {
+		return x.OldRule
+	}
+	return ""
+}
+
+func (x *RequalifiedText) GetOldAddressEffect() string {
+	if x != nil {
+		return x.OldAddressEffect
+	}
+	return ""
+}
+
+// RequalifiedEntry is an address entry that the changed meaning undoes, wholly or in part.
+type RequalifiedEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `addressEntries/{entry}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The address.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// The entry's status before.
+	OldStatus AddressStatus `protobuf:"varint,3,opt,name=old_status,json=oldStatus,proto3,enum=veredus.v1.AddressStatus" json:"old_status,omitempty"`
+	// Its status afterwards; unspecified: the entry goes.
+	NewStatus AddressStatus `protobuf:"varint,4,opt,name=new_status,json=newStatus,proto3,enum=veredus.v1.AddressStatus" json:"new_status,omitempty"`
+	// Errors counted afterwards.
+	NewErrorCount int32 `protobuf:"varint,5,opt,name=new_error_count,json=newErrorCount,proto3" json:"new_error_count,omitempty"`
+	// The evidence that no longer holds.
+	Evidence      []*AddressEvidence `protobuf:"bytes,6,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequalifiedEntry) Reset() {
+	*x = RequalifiedEntry{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequalifiedEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequalifiedEntry) ProtoMessage() {}
+
+func (x *RequalifiedEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequalifiedEntry.ProtoReflect.Descriptor instead.
+func (*RequalifiedEntry) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RequalifiedEntry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RequalifiedEntry) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RequalifiedEntry) GetOldStatus() AddressStatus {
+	if x != nil {
+		return x.OldStatus
+	}
+	return AddressStatus_ADDRESS_STATUS_UNSPECIFIED
+}
+
+func (x *RequalifiedEntry) GetNewStatus() AddressStatus {
+	if x != nil {
+		return x.NewStatus
+	}
+	return AddressStatus_ADDRESS_STATUS_UNSPECIFIED
+}
+
+func (x *RequalifiedEntry) GetNewErrorCount() int32 {
+	if x != nil {
+		return x.NewErrorCount
+	}
+	return 0
+}
+
+func (x *RequalifiedEntry) GetEvidence() []*AddressEvidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
 var File_veredus_v1_relay_service_proto protoreflect.FileDescriptor
 
 const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1everedus/v1/relay_service.proto\x12\n" +
-	"veredus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1averedus/v1/resources.proto\"\xc6\x02\n" +
+	"veredus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a veredus/v1/address_service.proto\x1a\x1averedus/v1/resources.proto\"\xc6\x02\n" +
 	"\vDestination\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x18\n" +
@@ -1897,7 +2667,77 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\"J\n" +
 	"\x14ReloadConfigResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x18\n" +
-	"\achanges\x18\x02 \x03(\tR\achanges2\x9e\x05\n" +
+	"\achanges\x18\x02 \x03(\tR\achanges\"\xa4\x03\n" +
+	"\tReplyText\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
+	"\x0fnormalised_text\x18\x02 \x01(\tR\x0enormalisedText\x12\x1f\n" +
+	"\vfirst_reply\x18\x03 \x01(\tR\n" +
+	"firstReply\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x03R\x05count\x12\x1c\n" +
+	"\tproviders\x18\x05 \x03(\tR\tproviders\x129\n" +
+	"\n" +
+	"first_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x123\n" +
+	"\x06status\x18\b \x01(\x0e2\x1b.veredus.v1.ReplyTextStatusR\x06status\x12F\n" +
+	"\rqualification\x18\t \x01(\v2 .veredus.v1.QualifyReplyResponseR\rqualification\x12\x14\n" +
+	"\x05phase\x18\n" +
+	" \x01(\tR\x05phase\"\xa4\x01\n" +
+	"\x15ListReplyTextsRequest\x123\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x1b.veredus.v1.ReplyTextStatusR\x06status\x12\x1a\n" +
+	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"x\n" +
+	"\x16ListReplyTextsResponse\x126\n" +
+	"\vreply_texts\x18\x01 \x03(\v2\x15.veredus.v1.ReplyTextR\n" +
+	"replyTexts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd0\x01\n" +
+	"\x17QualifyReplyTextRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x1b.veredus.v1.ReplyTextStatusR\x06status\x12\x10\n" +
+	"\x03tag\x18\x03 \x01(\tR\x03tag\x12\x1f\n" +
+	"\vbounce_code\x18\x04 \x01(\x05R\n" +
+	"bounceCode\x12\x1a\n" +
+	"\bprovider\x18\x05 \x01(\tR\bprovider\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\"x\n" +
+	"\x18QualifyReplyTextResponse\x124\n" +
+	"\n" +
+	"reply_text\x18\x01 \x01(\v2\x15.veredus.v1.ReplyTextR\treplyText\x12\x12\n" +
+	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\tR\x04file\"d\n" +
+	"\x10RequalifyRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x18\n" +
+	"\acomment\x18\x02 \x01(\tR\acomment\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\xbe\x01\n" +
+	"\x11RequalifyResponse\x121\n" +
+	"\x05texts\x18\x01 \x03(\v2\x1b.veredus.v1.RequalifiedTextR\x05texts\x12\x1d\n" +
+	"\n" +
+	"text_count\x18\x02 \x01(\x03R\ttextCount\x126\n" +
+	"\aentries\x18\x03 \x03(\v2\x1c.veredus.v1.RequalifiedEntryR\aentries\x12\x1f\n" +
+	"\ventry_count\x18\x04 \x01(\x03R\n" +
+	"entryCount\"\xb8\x01\n" +
+	"\x0fRequalifiedText\x124\n" +
+	"\n" +
+	"reply_text\x18\x01 \x01(\v2\x15.veredus.v1.ReplyTextR\treplyText\x12&\n" +
+	"\x0fold_bounce_code\x18\x02 \x01(\x05R\roldBounceCode\x12\x19\n" +
+	"\bold_rule\x18\x03 \x01(\tR\aoldRule\x12,\n" +
+	"\x12old_address_effect\x18\x04 \x01(\tR\x10oldAddressEffect\"\x95\x02\n" +
+	"\x10RequalifiedEntry\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x128\n" +
+	"\n" +
+	"old_status\x18\x03 \x01(\x0e2\x19.veredus.v1.AddressStatusR\toldStatus\x128\n" +
+	"\n" +
+	"new_status\x18\x04 \x01(\x0e2\x19.veredus.v1.AddressStatusR\tnewStatus\x12&\n" +
+	"\x0fnew_error_count\x18\x05 \x01(\x05R\rnewErrorCount\x127\n" +
+	"\bevidence\x18\x06 \x03(\v2\x1b.veredus.v1.AddressEvidenceR\bevidence*\x90\x01\n" +
+	"\x0fReplyTextStatus\x12!\n" +
+	"\x1dREPLY_TEXT_STATUS_UNSPECIFIED\x10\x00\x12 \n" +
+	"\x1cREPLY_TEXT_STATUS_TO_QUALIFY\x10\x01\x12\x1a\n" +
+	"\x16REPLY_TEXT_STATUS_KEEP\x10\x02\x12\x1c\n" +
+	"\x18REPLY_TEXT_STATUS_IGNORE\x10\x032\xa0\a\n" +
 	"\fRelayService\x12]\n" +
 	"\x10ListDestinations\x12#.veredus.v1.ListDestinationsRequest\x1a$.veredus.v1.ListDestinationsResponse\x12L\n" +
 	"\x0eGetDestination\x12!.veredus.v1.GetDestinationRequest\x1a\x17.veredus.v1.Destination\x12=\n" +
@@ -1906,7 +2746,10 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\x0fListSuspensions\x12\".veredus.v1.ListSuspensionsRequest\x1a#.veredus.v1.ListSuspensionsResponse\x12c\n" +
 	"\x12ExplainDestination\x12%.veredus.v1.ExplainDestinationRequest\x1a&.veredus.v1.ExplainDestinationResponse\x12Q\n" +
 	"\fQualifyReply\x12\x1f.veredus.v1.QualifyReplyRequest\x1a .veredus.v1.QualifyReplyResponse\x12Q\n" +
-	"\fReloadConfig\x12\x1f.veredus.v1.ReloadConfigRequest\x1a .veredus.v1.ReloadConfigResponseB7Z5github.com/veredus/veredus/proto/veredus/v1;veredusv1b\x06proto3"
+	"\fReloadConfig\x12\x1f.veredus.v1.ReloadConfigRequest\x1a .veredus.v1.ReloadConfigResponse\x12W\n" +
+	"\x0eListReplyTexts\x12!.veredus.v1.ListReplyTextsRequest\x1a\".veredus.v1.ListReplyTextsResponse\x12]\n" +
+	"\x10QualifyReplyText\x12#.veredus.v1.QualifyReplyTextRequest\x1a$.veredus.v1.QualifyReplyTextResponse\x12H\n" +
+	"\tRequalify\x12\x1c.veredus.v1.RequalifyRequest\x1a\x1d.veredus.v1.RequalifyResponseB7Z5github.com/veredus/veredus/proto/veredus/v1;veredusv1b\x06proto3"
 
 var (
 	file_veredus_v1_relay_service_proto_rawDescOnce sync.Once
@@ -1920,79 +2763,112 @@ func file_veredus_v1_relay_service_proto_rawDescGZIP() []byte {
 	return file_veredus_v1_relay_service_proto_rawDescData
 }
 
-var file_veredus_v1_relay_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_veredus_v1_relay_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_veredus_v1_relay_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_veredus_v1_relay_service_proto_goTypes = []any{
-	(*Destination)(nil),                // 0: veredus.v1.Destination
-	(*Path)(nil),                       // 1: veredus.v1.Path
-	(*EffectiveLimits)(nil),            // 2: veredus.v1.EffectiveLimits
-	(*Limit)(nil),                      // 3: veredus.v1.Limit
-	(*LastReply)(nil),                  // 4: veredus.v1.LastReply
-	(*ListDestinationsRequest)(nil),    // 5: veredus.v1.ListDestinationsRequest
-	(*ListDestinationsResponse)(nil),   // 6: veredus.v1.ListDestinationsResponse
-	(*GetDestinationRequest)(nil),      // 7: veredus.v1.GetDestinationRequest
-	(*Selector)(nil),                   // 8: veredus.v1.Selector
-	(*Suspension)(nil),                 // 9: veredus.v1.Suspension
-	(*SuspendRequest)(nil),             // 10: veredus.v1.SuspendRequest
-	(*ResumeRequest)(nil),              // 11: veredus.v1.ResumeRequest
-	(*ListSuspensionsRequest)(nil),     // 12: veredus.v1.ListSuspensionsRequest
-	(*ListSuspensionsResponse)(nil),    // 13: veredus.v1.ListSuspensionsResponse
-	(*ExplainDestinationRequest)(nil),  // 14: veredus.v1.ExplainDestinationRequest
-	(*ExplainDestinationResponse)(nil), // 15: veredus.v1.ExplainDestinationResponse
-	(*MxHost)(nil),                     // 16: veredus.v1.MxHost
-	(*QualifyReplyRequest)(nil),        // 17: veredus.v1.QualifyReplyRequest
-	(*QualifyReplyResponse)(nil),       // 18: veredus.v1.QualifyReplyResponse
-	(*ReloadConfigRequest)(nil),        // 19: veredus.v1.ReloadConfigRequest
-	(*ReloadConfigResponse)(nil),       // 20: veredus.v1.ReloadConfigResponse
-	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
-	(FailureReason)(0),                 // 22: veredus.v1.FailureReason
-	(FailureType)(0),                   // 23: veredus.v1.FailureType
-	(Disposition)(0),                   // 24: veredus.v1.Disposition
+	(ReplyTextStatus)(0),               // 0: veredus.v1.ReplyTextStatus
+	(*Destination)(nil),                // 1: veredus.v1.Destination
+	(*Path)(nil),                       // 2: veredus.v1.Path
+	(*EffectiveLimits)(nil),            // 3: veredus.v1.EffectiveLimits
+	(*Limit)(nil),                      // 4: veredus.v1.Limit
+	(*LastReply)(nil),                  // 5: veredus.v1.LastReply
+	(*ListDestinationsRequest)(nil),    // 6: veredus.v1.ListDestinationsRequest
+	(*ListDestinationsResponse)(nil),   // 7: veredus.v1.ListDestinationsResponse
+	(*GetDestinationRequest)(nil),      // 8: veredus.v1.GetDestinationRequest
+	(*Selector)(nil),                   // 9: veredus.v1.Selector
+	(*Suspension)(nil),                 // 10: veredus.v1.Suspension
+	(*SuspendRequest)(nil),             // 11: veredus.v1.SuspendRequest
+	(*ResumeRequest)(nil),              // 12: veredus.v1.ResumeRequest
+	(*ListSuspensionsRequest)(nil),     // 13: veredus.v1.ListSuspensionsRequest
+	(*ListSuspensionsResponse)(nil),    // 14: veredus.v1.ListSuspensionsResponse
+	(*ExplainDestinationRequest)(nil),  // 15: veredus.v1.ExplainDestinationRequest
+	(*ExplainDestinationResponse)(nil), // 16: veredus.v1.ExplainDestinationResponse
+	(*MxHost)(nil),                     // 17: veredus.v1.MxHost
+	(*QualifyReplyRequest)(nil),        // 18: veredus.v1.QualifyReplyRequest
+	(*QualifyReplyResponse)(nil),       // 19: veredus.v1.QualifyReplyResponse
+	(*ReloadConfigRequest)(nil),        // 20: veredus.v1.ReloadConfigRequest
+	(*ReloadConfigResponse)(nil),       // 21: veredus.v1.ReloadConfigResponse
+	(*ReplyText)(nil),                  // 22: veredus.v1.ReplyText
+	(*ListReplyTextsRequest)(nil),      // 23: veredus.v1.ListReplyTextsRequest
+	(*ListReplyTextsResponse)(nil),     // 24: veredus.v1.ListReplyTextsResponse
+	(*QualifyReplyTextRequest)(nil),    // 25: veredus.v1.QualifyReplyTextRequest
+	(*QualifyReplyTextResponse)(nil),   // 26: veredus.v1.QualifyReplyTextResponse
+	(*RequalifyRequest)(nil),           // 27: veredus.v1.RequalifyRequest
+	(*RequalifyResponse)(nil),          // 28: veredus.v1.RequalifyResponse
+	(*RequalifiedText)(nil),            // 29: veredus.v1.RequalifiedText
+	(*RequalifiedEntry)(nil),           // 30: veredus.v1.RequalifiedEntry
+	(*timestamppb.Timestamp)(nil),      // 31: google.protobuf.Timestamp
+	(FailureReason)(0),                 // 32: veredus.v1.FailureReason
+	(FailureType)(0),                   // 33: veredus.v1.FailureType
+	(Disposition)(0),                   // 34: veredus.v1.Disposition
+	(AddressStatus)(0),                 // 35: veredus.v1.AddressStatus
+	(*AddressEvidence)(nil),            // 36: veredus.v1.AddressEvidence
 }
 var file_veredus_v1_relay_service_proto_depIdxs = []int32{
-	1,  // 0: veredus.v1.Destination.paths:type_name -> veredus.v1.Path
-	4,  // 1: veredus.v1.Destination.last_replies:type_name -> veredus.v1.LastReply
-	2,  // 2: veredus.v1.Path.limits:type_name -> veredus.v1.EffectiveLimits
-	21, // 3: veredus.v1.Path.until:type_name -> google.protobuf.Timestamp
-	21, // 4: veredus.v1.Path.since:type_name -> google.protobuf.Timestamp
-	21, // 5: veredus.v1.Path.last_error_time:type_name -> google.protobuf.Timestamp
-	3,  // 6: veredus.v1.EffectiveLimits.limits:type_name -> veredus.v1.Limit
-	21, // 7: veredus.v1.LastReply.time:type_name -> google.protobuf.Timestamp
-	0,  // 8: veredus.v1.ListDestinationsResponse.destinations:type_name -> veredus.v1.Destination
-	8,  // 9: veredus.v1.Suspension.selector:type_name -> veredus.v1.Selector
-	21, // 10: veredus.v1.Suspension.create_time:type_name -> google.protobuf.Timestamp
-	21, // 11: veredus.v1.Suspension.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 12: veredus.v1.SuspendRequest.selector:type_name -> veredus.v1.Selector
-	21, // 13: veredus.v1.SuspendRequest.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 14: veredus.v1.ResumeRequest.selector:type_name -> veredus.v1.Selector
-	9,  // 15: veredus.v1.ListSuspensionsResponse.suspensions:type_name -> veredus.v1.Suspension
-	16, // 16: veredus.v1.ExplainDestinationResponse.mx_hosts:type_name -> veredus.v1.MxHost
-	2,  // 17: veredus.v1.ExplainDestinationResponse.limits:type_name -> veredus.v1.EffectiveLimits
-	1,  // 18: veredus.v1.ExplainDestinationResponse.paths:type_name -> veredus.v1.Path
-	21, // 19: veredus.v1.ExplainDestinationResponse.next_attempt_time:type_name -> google.protobuf.Timestamp
-	22, // 20: veredus.v1.QualifyReplyResponse.reason:type_name -> veredus.v1.FailureReason
-	23, // 21: veredus.v1.QualifyReplyResponse.failure_type:type_name -> veredus.v1.FailureType
-	24, // 22: veredus.v1.QualifyReplyResponse.disposition:type_name -> veredus.v1.Disposition
-	5,  // 23: veredus.v1.RelayService.ListDestinations:input_type -> veredus.v1.ListDestinationsRequest
-	7,  // 24: veredus.v1.RelayService.GetDestination:input_type -> veredus.v1.GetDestinationRequest
-	10, // 25: veredus.v1.RelayService.Suspend:input_type -> veredus.v1.SuspendRequest
-	11, // 26: veredus.v1.RelayService.Resume:input_type -> veredus.v1.ResumeRequest
-	12, // 27: veredus.v1.RelayService.ListSuspensions:input_type -> veredus.v1.ListSuspensionsRequest
-	14, // 28: veredus.v1.RelayService.ExplainDestination:input_type -> veredus.v1.ExplainDestinationRequest
-	17, // 29: veredus.v1.RelayService.QualifyReply:input_type -> veredus.v1.QualifyReplyRequest
-	19, // 30: veredus.v1.RelayService.ReloadConfig:input_type -> veredus.v1.ReloadConfigRequest
-	6,  // 31: veredus.v1.RelayService.ListDestinations:output_type -> veredus.v1.ListDestinationsResponse
-	0,  // 32: veredus.v1.RelayService.GetDestination:output_type -> veredus.v1.Destination
-	9,  // 33: veredus.v1.RelayService.Suspend:output_type -> veredus.v1.Suspension
-	9,  // 34: veredus.v1.RelayService.Resume:output_type -> veredus.v1.Suspension
-	13, // 35: veredus.v1.RelayService.ListSuspensions:output_type -> veredus.v1.ListSuspensionsResponse
-	15, // 36: veredus.v1.RelayService.ExplainDestination:output_type -> veredus.v1.ExplainDestinationResponse
-	18, // 37: veredus.v1.RelayService.QualifyReply:output_type -> veredus.v1.QualifyReplyResponse
-	20, // 38: veredus.v1.RelayService.ReloadConfig:output_type -> veredus.v1.ReloadConfigResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	2,  // 0: veredus.v1.Destination.paths:type_name -> veredus.v1.Path
+	5,  // 1: veredus.v1.Destination.last_replies:type_name -> veredus.v1.LastReply
+	3,  // 2: veredus.v1.Path.limits:type_name -> veredus.v1.EffectiveLimits
+	31, // 3: veredus.v1.Path.until:type_name -> google.protobuf.Timestamp
+	31, // 4: veredus.v1.Path.since:type_name -> google.protobuf.Timestamp
+	31, // 5: veredus.v1.Path.last_error_time:type_name -> google.protobuf.Timestamp
+	4,  // 6: veredus.v1.EffectiveLimits.limits:type_name -> veredus.v1.Limit
+	31, // 7: veredus.v1.LastReply.time:type_name -> google.protobuf.Timestamp
+	1,  // 8: veredus.v1.ListDestinationsResponse.destinations:type_name -> veredus.v1.Destination
+	9,  // 9: veredus.v1.Suspension.selector:type_name -> veredus.v1.Selector
+	31, // 10: veredus.v1.Suspension.create_time:type_name -> google.protobuf.Timestamp
+	31, // 11: veredus.v1.Suspension.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 12: veredus.v1.SuspendRequest.selector:type_name -> veredus.v1.Selector
+	31, // 13: veredus.v1.SuspendRequest.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: veredus.v1.ResumeRequest.selector:type_name -> veredus.v1.Selector
+	10, // 15: veredus.v1.ListSuspensionsResponse.suspensions:type_name -> veredus.v1.Suspension
+	17, // 16: veredus.v1.ExplainDestinationResponse.mx_hosts:type_name -> veredus.v1.MxHost
+	3,  // 17: veredus.v1.ExplainDestinationResponse.limits:type_name -> veredus.v1.EffectiveLimits
+	2,  // 18: veredus.v1.ExplainDestinationResponse.paths:type_name -> veredus.v1.Path
+	31, // 19: veredus.v1.ExplainDestinationResponse.next_attempt_time:type_name -> google.protobuf.Timestamp
+	32, // 20: veredus.v1.QualifyReplyResponse.reason:type_name -> veredus.v1.FailureReason
+	33, // 21: veredus.v1.QualifyReplyResponse.failure_type:type_name -> veredus.v1.FailureType
+	34, // 22: veredus.v1.QualifyReplyResponse.disposition:type_name -> veredus.v1.Disposition
+	31, // 23: veredus.v1.ReplyText.first_time:type_name -> google.protobuf.Timestamp
+	31, // 24: veredus.v1.ReplyText.last_time:type_name -> google.protobuf.Timestamp
+	0,  // 25: veredus.v1.ReplyText.status:type_name -> veredus.v1.ReplyTextStatus
+	19, // 26: veredus.v1.ReplyText.qualification:type_name -> veredus.v1.QualifyReplyResponse
+	0,  // 27: veredus.v1.ListReplyTextsRequest.status:type_name -> veredus.v1.ReplyTextStatus
+	22, // 28: veredus.v1.ListReplyTextsResponse.reply_texts:type_name -> veredus.v1.ReplyText
+	0,  // 29: veredus.v1.QualifyReplyTextRequest.status:type_name -> veredus.v1.ReplyTextStatus
+	22, // 30: veredus.v1.QualifyReplyTextResponse.reply_text:type_name -> veredus.v1.ReplyText
+	29, // 31: veredus.v1.RequalifyResponse.texts:type_name -> veredus.v1.RequalifiedText
+	30, // 32: veredus.v1.RequalifyResponse.entries:type_name -> veredus.v1.RequalifiedEntry
+	22, // 33: veredus.v1.RequalifiedText.reply_text:type_name -> veredus.v1.ReplyText
+	35, // 34: veredus.v1.RequalifiedEntry.old_status:type_name -> veredus.v1.AddressStatus
+	35, // 35: veredus.v1.RequalifiedEntry.new_status:type_name -> veredus.v1.AddressStatus
+	36, // 36: veredus.v1.RequalifiedEntry.evidence:type_name -> veredus.v1.AddressEvidence
+	6,  // 37: veredus.v1.RelayService.ListDestinations:input_type -> veredus.v1.ListDestinationsRequest
+	8,  // 38: veredus.v1.RelayService.GetDestination:input_type -> veredus.v1.GetDestinationRequest
+	11, // 39: veredus.v1.RelayService.Suspend:input_type -> veredus.v1.SuspendRequest
+	12, // 40: veredus.v1.RelayService.Resume:input_type -> veredus.v1.ResumeRequest
+	13, // 41: veredus.v1.RelayService.ListSuspensions:input_type -> veredus.v1.ListSuspensionsRequest
+	15, // 42: veredus.v1.RelayService.ExplainDestination:input_type -> veredus.v1.ExplainDestinationRequest
+	18, // 43: veredus.v1.RelayService.QualifyReply:input_type -> veredus.v1.QualifyReplyRequest
+	20, // 44: veredus.v1.RelayService.ReloadConfig:input_type -> veredus.v1.ReloadConfigRequest
+	23, // 45: veredus.v1.RelayService.ListReplyTexts:input_type -> veredus.v1.ListReplyTextsRequest
+	25, // 46: veredus.v1.RelayService.QualifyReplyText:input_type -> veredus.v1.QualifyReplyTextRequest
+	27, // 47: veredus.v1.RelayService.Requalify:input_type -> veredus.v1.RequalifyRequest
+	7,  // 48: veredus.v1.RelayService.ListDestinations:output_type -> veredus.v1.ListDestinationsResponse
+	1,  // 49: veredus.v1.RelayService.GetDestination:output_type -> veredus.v1.Destination
+	10, // 50: veredus.v1.RelayService.Suspend:output_type -> veredus.v1.Suspension
+	10, // 51: veredus.v1.RelayService.Resume:output_type -> veredus.v1.Suspension
+	14, // 52: veredus.v1.RelayService.ListSuspensions:output_type -> veredus.v1.ListSuspensionsResponse
+	16, // 53: veredus.v1.RelayService.ExplainDestination:output_type -> veredus.v1.ExplainDestinationResponse
+	19, // 54: veredus.v1.RelayService.QualifyReply:output_type -> veredus.v1.QualifyReplyResponse
+	21, // 55: veredus.v1.RelayService.ReloadConfig:output_type -> veredus.v1.ReloadConfigResponse
+	24, // 56: veredus.v1.RelayService.ListReplyTexts:output_type -> veredus.v1.ListReplyTextsResponse
+	26, // 57: veredus.v1.RelayService.QualifyReplyText:output_type -> veredus.v1.QualifyReplyTextResponse
+	28, // 58: veredus.v1.RelayService.Requalify:output_type -> veredus.v1.RequalifyResponse
+	48, // [48:59] is the sub-list for method output_type
+	37, // [37:48] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_veredus_v1_relay_service_proto_init() }
@@ -2000,6 +2876,7 @@ func file_veredus_v1_relay_service_proto_init() {
 	if File_veredus_v1_relay_service_proto != nil {
 		return
 	}
+	file_veredus_v1_address_service_proto_init()
 	file_veredus_v1_resources_proto_init()
 	file_veredus_v1_relay_service_proto_msgTypes[8].OneofWrappers = []any{
 		(*Selector_Everything)(nil),
@@ -2014,13 +2891,14 @@ func file_veredus_v1_relay_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_veredus_v1_relay_service_proto_rawDesc), len(file_veredus_v1_relay_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   21,
+			NumEnums:      1,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_veredus_v1_relay_service_proto_goTypes,
 		DependencyIndexes: file_veredus_v1_relay_service_proto_depIdxs,
+		EnumInfos:         file_veredus_v1_relay_service_proto_enumTypes,
 		MessageInfos:      file_veredus_v1_relay_service_proto_msgTypes,
 	}.Build()
 	File_veredus_v1_relay_service_proto = out.File

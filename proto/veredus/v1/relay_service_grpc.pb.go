@@ -27,6 +27,9 @@ const (
 	RelayService_ExplainDestination_FullMethodName = "/veredus.v1.RelayService/ExplainDestination"
 	RelayService_QualifyReply_FullMethodName       = "/veredus.v1.RelayService/QualifyReply"
 	RelayService_ReloadConfig_FullMethodName       = "/veredus.v1.RelayService/ReloadConfig"
+	RelayService_ListReplyTexts_FullMethodName     = "/veredus.v1.RelayService/ListReplyTexts"
+	RelayService_QualifyReplyText_FullMethodName   = "/veredus.v1.RelayService/QualifyReplyText"
+	RelayService_Requalify_FullMethodName          = "/veredus.v1.RelayService/Requalify"
 )
 
 // RelayServiceClient is the client API for RelayService service.
@@ -51,6 +54,14 @@ type RelayServiceClient interface {
 	QualifyReply(ctx context.Context, in *QualifyReplyRequest, opts ...grpc.CallOption) (*QualifyReplyResponse, error)
 	// Reads MX rules, bounce rules, DKIM keys and pools again: all or nothing.
 	ReloadConfig(ctx context.Context, in *ReloadConfigRequest, opts ...grpc.CallOption) (*ReloadConfigResponse, error)
+	// Lists the distinct texts of failed replies that were seen, most frequent first.
+	ListReplyTexts(ctx context.Context, in *ListReplyTextsRequest, opts ...grpc.CallOption) (*ListReplyTextsResponse, error)
+	// Settles what a text means: keeps its qualification, ignores it, or gives it one,
+	// which becomes a rule in the operator's file and is in force at once.
+	QualifyReplyText(ctx context.Context, in *QualifyReplyTextRequest, opts ...grpc.CallOption) (*QualifyReplyTextResponse, error)
+	// Shows, or does, what the rules of today change about the past: replies that they
+	// qualify otherwise, and address entries that these had caused.
+	Requalify(ctx context.Context, in *RequalifyRequest, opts ...grpc.CallOption) (*RequalifyResponse, error)
 }
 
 type relayServiceClient struct {
@@ -141,6 +152,36 @@ func (c *relayServiceClient) ReloadConfig(ctx context.Context, in *ReloadConfigR
 	return out, nil
 }
 
+func (c *relayServiceClient) ListReplyTexts(ctx context.Context, in *ListReplyTextsRequest, opts ...grpc.CallOption) (*ListReplyTextsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListReplyTextsResponse)
+	err := c.cc.Invoke(ctx, RelayService_ListReplyTexts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) QualifyReplyText(ctx context.Context, in *QualifyReplyTextRequest, opts ...grpc.CallOption) (*QualifyReplyTextResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(QualifyReplyTextResponse)
+	err := c.cc.Invoke(ctx, RelayService_QualifyReplyText_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) Requalify(ctx context.Context, in *RequalifyRequest, opts ...grpc.CallOption) (*RequalifyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RequalifyResponse)
+	err := c.cc.Invoke(ctx, RelayService_Requalify_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RelayServiceServer is the server API for RelayService service.
 // All implementations must embed UnimplementedRelayServiceServer
 // for forward compatibility.
@@ -163,6 +204,14 @@ type RelayServiceServer interface {
 	QualifyReply(context.Context, *QualifyReplyRequest) (*QualifyReplyResponse, error)
 	// Reads MX rules, bounce rules, DKIM keys and pools again: all or nothing.
 	ReloadConfig(context.Context, *ReloadConfigRequest) (*ReloadConfigResponse, error)
+	// Lists the distinct texts of failed replies that were seen, most frequent first.
+	ListReplyTexts(context.Context, *ListReplyTextsRequest) (*ListReplyTextsResponse, error)
+	// Settles what a text means: keeps its qualification, ignores it, or gives it one,
+	// which becomes a rule in the operator's file and is in force at once.
+	QualifyReplyText(context.Context, *QualifyReplyTextRequest) (*QualifyReplyTextResponse, error)
+	// Shows, or does, what the rules of today change about the past: replies that they
+	// qualify otherwise, and address entries that these had caused.
+	Requalify(context.Context, *RequalifyRequest) (*RequalifyResponse, error)
 	mustEmbedUnimplementedRelayServiceServer()
 }
 
@@ -196,6 +245,15 @@ func (UnimplementedRelayServiceServer) QualifyReply(context.Context, *QualifyRep
 }
 func (UnimplementedRelayServiceServer) ReloadConfig(context.Context, *ReloadConfigRequest) (*ReloadConfigResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReloadConfig not implemented")
+}
+func (UnimplementedRelayServiceServer) ListReplyTexts(context.Context, *ListReplyTextsRequest) (*ListReplyTextsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListReplyTexts not implemented")
+}
+func (UnimplementedRelayServiceServer) QualifyReplyText(context.Context, *QualifyReplyTextRequest) (*QualifyReplyTextResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method QualifyReplyText not implemented")
+}
+func (UnimplementedRelayServiceServer) Requalify(context.Context, *RequalifyRequest) (*RequalifyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Requalify not implemented")
 }
 func (UnimplementedRelayServiceServer) mustEmbedUnimplementedRelayServiceServer() {}
 func (UnimplementedRelayServiceServer) testEmbeddedByValue()                      {}
@@ -362,6 +420,60 @@ func _RelayService_ReloadConfig_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RelayService_ListReplyTexts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListReplyTextsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).ListReplyTexts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_ListReplyTexts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).ListReplyTexts(ctx, req.(*ListReplyTextsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_QualifyReplyText_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QualifyReplyTextRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).QualifyReplyText(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_QualifyReplyText_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).QualifyReplyText(ctx, req.(*QualifyReplyTextRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_Requalify_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RequalifyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).Requalify(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_Requalify_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).Requalify(ctx, req.(*RequalifyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RelayService_ServiceDesc is the grpc.ServiceDesc for RelayService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -400,6 +512,18 @@ var RelayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReloadConfig",
 			Handler:    _RelayService_ReloadConfig_Handler,
+		},
+		{
+			MethodName: "ListReplyTexts",
+			Handler:    _RelayService_ListReplyTexts_Handler,
+		},
+		{
+			MethodName: "QualifyReplyText",
+			Handler:    _RelayService_QualifyReplyText_Handler,
+		},
+		{
+			MethodName: "Requalify",
+			Handler:    _RelayService_Requalify_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -162,6 +162,9 @@ const (
 	UnsubscribeMode_UNSUBSCRIBE_MODE_NONE UnsubscribeMode = 1
 	// The client's own URL.
 	UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL UnsubscribeMode = 2
+	// The node's own one-click page (`public.listen`), which acts by itself; `url` must
+	// be empty, and the mailto address is the node's own.
+	UnsubscribeMode_UNSUBSCRIBE_MODE_HOSTED UnsubscribeMode = 3
 )
 
 // Enum value maps for UnsubscribeMode.
@@ -170,11 +173,13 @@ var (
 		0: "UNSUBSCRIBE_MODE_UNSPECIFIED",
 		1: "UNSUBSCRIBE_MODE_NONE",
 		2: "UNSUBSCRIBE_MODE_OWN_URL",
+		3: "UNSUBSCRIBE_MODE_HOSTED",
 	}
 	UnsubscribeMode_value = map[string]int32{
 		"UNSUBSCRIBE_MODE_UNSPECIFIED": 0,
 		"UNSUBSCRIBE_MODE_NONE":        1,
 		"UNSUBSCRIBE_MODE_OWN_URL":     2,
+		"UNSUBSCRIBE_MODE_HOSTED":      3,
 	}
 )
 
@@ -1458,8 +1463,10 @@ type DestinationKpis struct {
 	Cancelled int64 `protobuf:"varint,13,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
 	// Delivered in the last hour.
 	DeliveredLastHour int64 `protobuf:"varint,14,opt,name=delivered_last_hour,json=deliveredLastHour,proto3" json:"delivered_last_hour,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Attempts refused because SPF, DKIM or DMARC failed.
+	AuthRejections int64 `protobuf:"varint,15,opt,name=auth_rejections,json=authRejections,proto3" json:"auth_rejections,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DestinationKpis) Reset() {
@@ -1586,6 +1593,13 @@ func (x *DestinationKpis) GetCancelled() int64 {
 func (x *DestinationKpis) GetDeliveredLastHour() int64 {
 	if x != nil {
 		return x.DeliveredLastHour
+	}
+	return 0
+}
+
+func (x *DestinationKpis) GetAuthRejections() int64 {
+	if x != nil {
+		return x.AuthRejections
 	}
 	return 0
 }
@@ -2189,7 +2203,7 @@ const file_veredus_v1_resources_proto_rawDesc = "" +
 	"\x12taken_into_account\x18\x04 \x01(\x03R\x10takenIntoAccount\x12\x12\n" +
 	"\x04sent\x18\x05 \x01(\x03R\x04sent\x12\x16\n" +
 	"\x06failed\x18\x06 \x01(\x03R\x06failed\x12\x1c\n" +
-	"\tcancelled\x18\a \x01(\x03R\tcancelled\"\xf5\x03\n" +
+	"\tcancelled\x18\a \x01(\x03R\tcancelled\"\x9e\x04\n" +
 	"\x0fDestinationKpis\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x12\n" +
 	"\x04sent\x18\x02 \x01(\x03R\x04sent\x12\x16\n" +
@@ -2208,7 +2222,8 @@ const file_veredus_v1_resources_proto_rawDesc = "" +
 	"to_deliver\x18\v \x01(\x03R\ttoDeliver\x12,\n" +
 	"\x0fsuccess_percent\x18\f \x01(\x01H\x00R\x0esuccessPercent\x88\x01\x01\x12\x1c\n" +
 	"\tcancelled\x18\r \x01(\x03R\tcancelled\x12.\n" +
-	"\x13delivered_last_hour\x18\x0e \x01(\x03R\x11deliveredLastHourB\x12\n" +
+	"\x13delivered_last_hour\x18\x0e \x01(\x03R\x11deliveredLastHour\x12'\n" +
+	"\x0fauth_rejections\x18\x0f \x01(\x03R\x0eauthRejectionsB\x12\n" +
 	"\x10_success_percent\"V\n" +
 	"\vReasonCount\x121\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x19.veredus.v1.FailureReasonR\x06reason\x12\x14\n" +
@@ -2281,11 +2296,12 @@ const file_veredus_v1_resources_proto_rawDesc = "" +
 	"\fFeedbackMode\x12\x1d\n" +
 	"\x19FEEDBACK_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FEEDBACK_MODE_EFS\x10\x01\x12\x18\n" +
-	"\x14FEEDBACK_MODE_NO_EFS\x10\x02*\x8b\x01\n" +
+	"\x14FEEDBACK_MODE_NO_EFS\x10\x02*\x89\x01\n" +
 	"\x0fUnsubscribeMode\x12 \n" +
 	"\x1cUNSUBSCRIBE_MODE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15UNSUBSCRIBE_MODE_NONE\x10\x01\x12\x1c\n" +
-	"\x18UNSUBSCRIBE_MODE_OWN_URL\x10\x02\"\x04\b\x03\x10\x03*\x17UNSUBSCRIBE_MODE_HOSTED*\xe3\x04\n" +
+	"\x18UNSUBSCRIBE_MODE_OWN_URL\x10\x02\x12\x1b\n" +
+	"\x17UNSUBSCRIBE_MODE_HOSTED\x10\x03*\xe3\x04\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bFAILURE_REASON_USER_UNKNOWN\x10\x01\x12!\n" +
