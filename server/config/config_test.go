@@ -66,6 +66,22 @@ dkim:
     - {domain: brand.example, selector: 2026, key_file: /keys/ed.pem}
 mx_rules: mx.yaml
 bounce_rules: bounces.yaml
+inbound:
+  listen: 0.0.0.0:25
+  hostname: mx.brand.example
+  tls: {cert: mx.crt, key: mx.key}
+  addresses: [Abuse@brand.example]
+  unsubscribe: [leave@brand.example]
+  max_message_bytes: 1000000
+  max_connections: 7
+  max_connections_per_client: 3
+  messages_per_minute: 60
+public:
+  listen: 127.0.0.1:8027
+  url: https://u.brand.example/mail
+  tls: {cert: u.crt, key: /u.key}
+addresses: {threshold: 3, scope: all, unsubscribe: tenant}
+protection: {enabled: false, hard_percent: 5, hard_after: 100, complaint_percent: 0.1, complaint_least: 5, auth_percent: 10, auth_after: 30, auth_domains: 4}
 sandbox: {time_scale: 1}
 log: {level: warn, format: json, addresses: plain}
 `))
@@ -92,6 +108,21 @@ log: {level: warn, format: json, addresses: plain}
 			{Domain: "brand.example", Selector: "2026", KeyFile: "/keys/ed.pem"},
 		}},
 		MXRules: "/etc/veredus/mx.yaml", BounceRules: "/etc/veredus/bounces.yaml",
+		Inbound: Inbound{
+			Listen: "0.0.0.0:25", Hostname: "mx.brand.example",
+			TLS:       TLSFiles{Cert: "/etc/veredus/mx.crt", Key: "/etc/veredus/mx.key"},
+			Addresses: []string{"abuse@brand.example"}, Unsubscribe: []string{"leave@brand.example"},
+			MaxMessageBytes: 1_000_000, MaxConnections: 7, MaxConnectionsPerClient: 3, MessagesPerMinute: 60,
+		},
+		Public: Public{
+			Listen: "127.0.0.1:8027", URL: "https://u.brand.example/mail",
+			TLS: TLSFiles{Cert: "/etc/veredus/u.crt", Key: "/u.key"},
+		},
+		Addresses: Addresses{Threshold: 3, AllTenants: true, TenantUnsubscribe: true},
+		Protection: Protection{
+			HardPercent: 5, HardAfter: 100, ComplaintPercent: 0.1, ComplaintLeast: 5,
+			AuthPercent: 10, AuthAfter: 30, AuthDomains: 4,
+		},
 		Sandbox: Sandbox{TimeScale: 1}, Log: Log{Level: slog.LevelWarn, Format: "json", Plain: true},
 	}
 	if !reflect.DeepEqual(c, want) {

@@ -231,12 +231,14 @@ func (p *parser) number(to *float64, least, most float64) reader {
 		}
 		v, err := strconv.ParseFloat(n.Value, 64)
 		if err != nil || !(v >= least && v <= most) {
-			p.errorf(n.Line, "%s: %.40s is out of range; use %.0f to %.0f", path, n.Value, least, most)
+			p.errorf(n.Line, "%s: %.40s is out of range; use %s to %s", path, n.Value, decimal(least), decimal(most))
 			return
 		}
 		*to = v
 	}
 }
+
+func decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // oneOf reads one of some words.
 func (p *parser) oneOf(take func(string), words ...string) reader {
