@@ -249,6 +249,8 @@ type Settlement struct {
 	Destination string
 	// MessageID is the Message-ID header without angle brackets.
 	MessageID string
+	// Provider is the mailbox provider of the host that answered; empty when none is known.
+	Provider string
 }
 
 // Attempt is one SMTP transaction, from its MAIL.

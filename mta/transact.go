@@ -86,6 +86,7 @@ func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Resul
 	d := r.cfg.Schedule.Decide(h.msg, h.run.ho.Class, v, res.Reply, s.open.Source.Name, now)
 	end := Settlement{
 		Message: h.msg, Outcome: d.Outcome, Time: now, Verdict: v, Next: d.Next, Destination: s.open.Destination, MessageID: h.mailID,
+		Provider: r.settings.Load().Rules.ProviderOf(s.open.Host),
 	}
 	if !res.Delivered {
 		end.Text = res.Reply.String()
@@ -101,7 +102,7 @@ func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Resul
 	}
 	r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, ev, res.Usable) })
 	r.writer.settle(h, end)
-	r.observe(r.settings.Load().Rules.ProviderOf(s.open.Host), d.Outcome, end.Verdict.Code, end.Attempt)
+	r.observe(end.Provider, d.Outcome, end.Verdict.Code, end.Attempt)
 }
 
 func attempt(s *session, sess *smtpc.Session, res smtpc.Result, number int, began, now time.Time) *Attempt {
