@@ -3,7 +3,9 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -69,15 +71,27 @@ func (s *settings) loadRules(errs *config.Errors) {
 // maxBounceFile is the largest file of bounce rules read, in bytes.
 const maxBounceFile = 4 << 20
 
+// ownBounceRules is the operator's file, below data_dir, where bounce_rules names none. It
+// comes into being with the first reply text that an operator qualifies.
+const ownBounceRules = "bounces.yaml"
+
+// bounceFile is the operator's file of bounce rules.
+func bounceFile(cfg *config.Config) string {
+	if cfg.BounceRules != "" {
+		return cfg.BounceRules
+	}
+	return filepath.Join(cfg.DataDir, ownBounceRules)
+}
+
 func (s *settings) loadBounces(errs *config.Errors) {
-	if s.cfg.BounceRules == "" {
+	data, err := readFile(bounceFile(s.cfg), maxBounceFile)
+	if s.cfg.BounceRules == "" && errors.Is(err, fs.ErrNotExist) {
 		s.bounces = bounce.Default()
 		return
 	}
-	data, err := readFile(s.cfg.BounceRules, maxBounceFile)
 	if err == nil {
 		s.bounceSource = data
-		s.bounces, err = bounce.Load(data, s.cfg.BounceRules)
+		s.bounces, err = bounce.Load(data, bounceFile(s.cfg))
 	}
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {

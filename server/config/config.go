@@ -24,7 +24,7 @@
 //	  domains:                      # a domain may have several, for example RSA and Ed25519
 //	    - {domain: brand.example, selector: s1, key_file: s1.pem, bounce_domain: bounce.brand.example}
 //	mx_rules: mx.yaml               # "" is the built-in table
-//	bounce_rules: bounces.yaml      # in front of the embedded rules; "" is these alone
+//	bounce_rules: bounces.yaml      # in front of the embedded rules; "" is bounces.yaml in data_dir, if there is one
 //	inbound:                        # mail that comes back: bounces, complaints, unsubscribes
 //	  listen: 0.0.0.0:25            # "" for none; sandbox: a free port of loopback unless given
 //	  hostname: bounce.brand.example # of the greeting; "" is relay.hostname
@@ -95,7 +95,7 @@ type Config struct {
 	Relay       Relay
 	DKIM        DKIM
 	MXRules     string // file; empty: the built-in table
-	BounceRules string // file; empty: the embedded rules alone
+	BounceRules string // file; empty: bounces.yaml in DataDir, if there is one
 	Inbound     Inbound
 	Public      Public
 	Addresses   Addresses
