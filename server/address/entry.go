@@ -78,8 +78,8 @@ type Entry struct {
 	Created     time.Time
 	Updated     time.Time
 	LastError   time.Time
-	// Evidence is what caused each change, latest first, at most MaxEvidence. Those that
-	// count for Errors are never dropped while they do.
+	// Evidence is what caused each change, latest first, at most MaxEvidence; those that
+	// count for Errors are never dropped while they do, so they may be up to MaxThreshold more.
 	Evidence []Evidence
 }
 

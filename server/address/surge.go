@@ -1,0 +1,183 @@
+package address
+
+import (
+	"container/list"
+	"math"
+	"math/bits"
+	"time"
+)
+
+// The figures of Surge. An outage in a provider's user directory (Gmail's of December
+// 2020 answered "550 5.1.1" for hours) shows as a jump of the unknown-user share
+// against what is usual there. A bad list shows as a share that was high from the start.
+const (
+	// surgeDestinations bounds memory (about 300 octets each); the one longest unseen goes.
+	surgeDestinations = 10_000
+	// surgeWindow is the recent attempts that are looked at: as many as bits in a word.
+	// 20 or more of 64 by chance, where 9 % is usual, happens once in a million windows;
+	// of 20 attempts, 6 would happen once in 150.
+	surgeWindow = 64
+	// surgeEvidence is how many attempts before those of the window make a baseline.
+	surgeEvidence = 100
+	// surgeMemory is how many attempts the baseline remembers, so that it follows a list
+	// that gets worse over thousands; its half-life lets it outlast a week between mailings.
+	surgeMemory   = 2000
+	surgeHalfLife = 14 * 24 * time.Hour
+	// surgeShare and surgeTimes: on when the recent share is at least so high and so many times the baseline.
+	surgeShare = 0.30
+	surgeTimes = 3
+	// calmShare and calmTimes: normal below the higher of that share and that many times the baseline ...
+	calmShare = 0.15
+	calmTimes = 1.5
+	// calmFor: ... and off after so long of it.
+	calmFor = 30 * time.Minute
+	// surgeSilence ends it when nothing was attempted for so long.
+	surgeSilence = 24 * time.Hour
+	// surgeLongest: what lasts longer is no outage but the new normal.
+	surgeLongest = 48 * time.Hour
+)
+
+// Surge notices when a destination suddenly answers for unusually many addresses that they are
+// unknown, which is more often its trouble than theirs: quarantine entries made
+// then are provisional. Each destination has a slow baseline of its unknown-user share and the
+// last 64 attempts. It is on when, with 100 attempts or more behind the baseline, the recent share is at least 30 % and three times
+// the baseline; it goes off after 30 minutes of a share that is normal again, after
+// a day without attempts, or after two days as the new normal. During a surge the baseline learns nothing.
+//
+// It is pure: answers follow from the calls alone. It keeps 10,000 destinations,
+// in memory only, so a restart needs 164 attempts of a destination to know it again. Not safe for
+// concurrent use; the zero value is not ready, call NewSurge.
+type Surge struct {
+	by     map[string]*list.Element // of *shares
+	recent *list.List               // latest used first
+}
+
+// shares is what is known of one destination.
+type shares struct {
+	destination string
+	window      uint64  // the last attempts, a set bit is an unknown user; the latest is bit 0
+	filled      int     // bits of window in use
+	attempts    float64 // of the baseline, decayed
+	unknown     float64 // of them
+	last        time.Time
+	on          bool
+	since       time.Time // on since
+	calm        time.Time // normal since, while on; zero: not
+}
+
+// NewSurge knows no destination yet.
+func NewSurge() *Surge {
+	return &Surge{by: map[string]*list.Element{}, recent: list.New()}
+}
+
+// Observe takes one attempt that told something of its recipient: that it is unknown, or
+// that it is not (accepted, full ...). Attempts refused for other reasons are not for
+// it. Time that runs backwards counts as standing still.
+func (s *Surge) Observe(now time.Time, destination string, unknown bool) {
+	d := s.destination(destination)
+	if now.Before(d.last) {
+		now = d.last
+	}
+	d.settle(now)
+	d.fade(now)
+	d.push(unknown)
+	d.judge(now)
+}
+
+// On reports whether the destination refuses unusually many addresses just now.
+func (s *Surge) On(now time.Time, destination string) bool {
+	found, ok := s.by[destination]
+	if !ok {
+		return false
+	}
+	d := found.Value.(*shares)
+	d.settle(now)
+	return d.on
+}
+
+// destination finds or makes the shares, and forgets the longest unseen beyond the bound.
+func (s *Surge) destination(name string) *shares {
+	if found, ok := s.by[name]; ok {
+		s.recent.MoveToFront(found)
+		return found.Value.(*shares)
+	}
+	if s.recent.Len() >= surgeDestinations {
+		oldest := s.recent.Back()
+		delete(s.by, oldest.Value.(*shares).destination)
+		s.recent.Remove(oldest)
+	}
+	d := &shares{destination: name}
+	s.by[name] = s.recent.PushFront(d)
+	return d
+}
+
+// settle ends a surge that time has ended.
+func (d *shares) settle(now time.Time) {
+	switch {
+	case !d.on:
+	case now.Sub(d.last) >= surgeSilence:
+		d.on, d.window, d.filled = false, 0, 0 // what was seen then says nothing of now
+	case !d.calm.IsZero() && now.Sub(d.calm) >= calmFor:
+		d.on = false
+	case now.Sub(d.since) >= surgeLongest:
+		d.on = false
+		d.attempts, d.unknown = surgeMemory, surgeMemory*d.share()
+	}
+}
+
+// fade lets the baseline forget with time.
+func (d *shares) fade(now time.Time) {
+	if !d.last.IsZero() && d.attempts > 0 {
+		keep := math.Exp2(-float64(now.Sub(d.last)) / float64(surgeHalfLife))
+		d.attempts *= keep
+		d.unknown *= keep
+	}
+	d.last = now
+}
+
+// push puts an attempt into the window; what falls out of it joins the baseline.
+func (d *shares) push(unknown bool) {
+	falls := d.window >> (surgeWindow - 1)
+	if d.filled == surgeWindow && !d.on {
+		if d.attempts >= surgeMemory {
+			d.unknown *= (surgeMemory - 1) / d.attempts
+			d.attempts = surgeMemory - 1
+		}
+		d.attempts++
+		d.unknown += float64(falls)
+	}
+	d.window <<= 1
+	if unknown {
+		d.window |= 1
+	}
+	d.filled = min(d.filled+1, surgeWindow)
+}
+
+// judge begins a surge, and notices whether one has calmed.
+func (d *shares) judge(now time.Time) {
+	share, baseline := d.share(), d.baseline()
+	if d.on {
+		switch calm := share < max(calmShare, calmTimes*baseline); {
+		case !calm:
+			d.calm = time.Time{}
+		case d.calm.IsZero():
+			d.calm = now
+		}
+		return
+	}
+	if d.filled == surgeWindow && d.attempts >= surgeEvidence && share >= max(surgeShare, surgeTimes*baseline) {
+		d.on, d.since, d.calm = true, now, time.Time{}
+	}
+}
+
+// share is the unknown share of the window.
+func (d *shares) share() float64 {
+	return float64(bits.OnesCount64(d.window)) / float64(max(1, d.filled))
+}
+
+func (d *shares) baseline() float64 {
+	if d.attempts == 0 {
+		return 0
+	}
+	return d.unknown / d.attempts
+}
