@@ -23,6 +23,7 @@ type Template struct {
 	headers     []header
 	listID      string
 	unsubscribe *fragment
+	hosted      bool
 	mailto      *fragment
 	feedbackID  string
 	size        int // octets to make room for, a guess
@@ -70,6 +71,18 @@ func Compile(src Source) (*Template, error) {
 
 // From returns the sender's address, whose domain the mail is signed for.
 func (t *Template) From() address.Address { return t.from }
+
+// Hosted reports whether the mail is unsubscribed from by the links of its Job (UnsubscribeHosted).
+func (t *Template) Hosted() bool { return t.hosted }
+
+// ListID returns the list's identifier in lower case, as lists compare; empty when there is none.
+func (t *Template) ListID() string { return strings.ToLower(t.listID) }
+
+// ListID returns what Template.ListID answers for a Source.ListID in mail from a domain, without
+// compiling. It checks nothing.
+func ListID(value, fromDomain string) string {
+	return strings.ToLower(qualifiedListID(value, fromDomain))
+}
 
 // Variables returns the variables that the templates read, sorted, each with the
 // properties that follow it: first_name, order.total. Names that templates
@@ -187,10 +200,7 @@ func (c *compiler) listID(value, domain string) string {
 	if value == "" {
 		return ""
 	}
-	id := strings.TrimSuffix(strings.TrimPrefix(value, "<"), ">")
-	if !strings.Contains(id, ".") && domain != "" {
-		id += "." + domain
-	}
+	id := qualifiedListID(value, domain)
 	bad := len(id) > 255 || strings.HasPrefix(id, ".") || strings.HasSuffix(id, ".") || strings.Contains(id, "..")
 	for i := range len(id) {
 		bad = bad || id[i] != '.' && !isAtext(id[i])
@@ -201,10 +211,23 @@ func (c *compiler) listID(value, domain string) string {
 	return id
 }
 
+// qualifiedListID adds the From domain to an identifier without a dot.
+func qualifiedListID(value, domain string) string {
+	id := strings.TrimSuffix(strings.TrimPrefix(value, "<"), ">")
+	if value != "" && !strings.Contains(id, ".") && domain != "" {
+		id += "." + domain
+	}
+	return id
+}
+
 func isAtext(b byte) bool { return plainInWord(b) || strings.IndexByte("#$%&'=?^_`{|}~", b) >= 0 }
 
 func (c *compiler) unsubscribe(t *Template, src Source) {
 	const field = "unsubscribe_url"
+	if t.hosted = src.Unsubscribe == UnsubscribeHosted; t.hosted {
+		c.hosted(src)
+		return
+	}
 	t.mailto = c.template("unsubscribe_mailto", src.UnsubscribeMailto, false, MaxHeaderValue)
 	if t.mailto != nil && t.mailto.root == nil {
 		if _, err := mailtoURL(src.UnsubscribeMailto); err != nil {
@@ -212,8 +235,8 @@ func (c *compiler) unsubscribe(t *Template, src Source) {
 		}
 	}
 	switch {
-	case src.Unsubscribe > UnsubscribeOwnURL:
-		c.refuse("unsubscribe", fmt.Sprint(src.Unsubscribe), "is no known mode", "use none or own URL")
+	case src.Unsubscribe > UnsubscribeHosted:
+		c.refuse("unsubscribe", fmt.Sprint(src.Unsubscribe), "is no known mode", "use none, own URL or hosted")
 	case src.Unsubscribe == UnsubscribeNone && src.UnsubscribeURL != "":
 		c.refuse(field, src.UnsubscribeURL, "is given, but the unsubscribe mode is none", "choose the mode own URL, or remove it")
 	case src.Unsubscribe == UnsubscribeOwnURL && src.UnsubscribeURL == "":
@@ -234,5 +257,16 @@ func (c *compiler) unsubscribe(t *Template, src Source) {
 		if _, err := httpsURL(start); err != nil {
 			c.refuse(field, start, err.Error(), "give an absolute https URL")
 		}
+	}
+}
+
+// hosted refuses what would contradict the node's own links.
+func (c *compiler) hosted(src Source) {
+	const problem, remedy = "is given, but the unsubscribe mode is hosted", "remove it, or choose the mode own URL"
+	if src.UnsubscribeURL != "" {
+		c.refuse("unsubscribe_url", src.UnsubscribeURL, problem, remedy)
+	}
+	if src.UnsubscribeMailto != "" {
+		c.refuse("unsubscribe_mailto", src.UnsubscribeMailto, problem, remedy)
 	}
 }

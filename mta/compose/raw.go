@@ -227,10 +227,11 @@ func (c *compiler) rawFields(m *rawMessage) {
 // drop removes the fields that are ours.
 func (m *rawMessage) drop(src Source) {
 	gone := slices.Clone(removed)
+	unsubscribe := src.UnsubscribeURL != "" || src.UnsubscribeMailto != "" || src.Unsubscribe == UnsubscribeHosted
 	for name, given := range map[string]bool{
 		"list-id": src.ListID != "", "feedback-id": src.FeedbackID != "", "reply-to": src.ReplyTo != "",
-		"list-unsubscribe":      src.UnsubscribeURL != "" || src.UnsubscribeMailto != "",
-		"list-unsubscribe-post": src.UnsubscribeURL != "" || src.UnsubscribeMailto != "",
+		"list-unsubscribe":      unsubscribe,
+		"list-unsubscribe-post": unsubscribe,
 	} {
 		if given {
 			gone = append(gone, name)

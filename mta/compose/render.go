@@ -3,6 +3,7 @@ package compose
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -19,6 +20,17 @@ type Job struct {
 	Builtin   map[string]any // more variables, under the recipient's own: text, numbers, booleans, and slices ([]any) and maps (map[string]any) of them
 	MessageID string         // without angle brackets: token@domain
 	Date      time.Time      // of the first attempt
+	Links     Links          // for a hosted unsubscribe; ignored otherwise
+}
+
+// Links are where one recipient gets off the list, for UnsubscribeHosted. They differ by recipient and
+// must be the same at every attempt.
+type Links struct {
+	// URL takes the POST of RFC 8058: absolute, of at most MaxURL octets. It is https, but for
+	// a node that is tried out on loopback; that is for the caller to see to.
+	URL string
+	// Mailto is a mailto: URL beside it; may be empty.
+	Mailto string
 }
 
 // Rendered is one message, ready to sign and send.
@@ -219,6 +231,9 @@ func (m *message) replyTo() error {
 // unsubscribe renders the targets of List-Unsubscribe and gives the templates
 // of the body the URL.
 func (m *message) unsubscribe() (targets []string, err error) {
+	if m.t.hosted {
+		return m.hosted()
+	}
 	if m.t.unsubscribe != nil {
 		value, err := m.field(m.t.unsubscribe)
 		if err != nil {
@@ -228,9 +243,7 @@ func (m *message) unsubscribe() (targets []string, err error) {
 			return nil, &RenderError{Field: m.t.unsubscribe.field, Err: err}
 		}
 		targets = append(targets, value)
-		if _, given := m.vars["unsubscribe_url"]; !given {
-			m.vars["unsubscribe_url"] = value
-		}
+		m.unsubscribeURL(value)
 	}
 	value, err := m.field(m.t.mailto)
 	if err != nil || value == "" {
@@ -242,6 +255,35 @@ func (m *message) unsubscribe() (targets []string, err error) {
 	return append(targets, value), nil
 }
 
+// hosted takes the job's links as they are. A hosted template without them must not be
+// sent: it would promise a way out that is not there.
+func (m *message) hosted() (targets []string, err error) {
+	const field = "unsubscribe"
+	links := m.job.Links
+	if links.URL == "" {
+		return nil, &RenderError{Field: field, Err: errors.New("is hosted by this node, which has no public listener; set public.listen and public.url")}
+	}
+	if links.URL, err = hostedURL(links.URL); err != nil {
+		return nil, &RenderError{Field: field, Err: err}
+	}
+	m.unsubscribeURL(links.URL)
+	targets = []string{links.URL}
+	if links.Mailto == "" {
+		return targets, nil
+	}
+	if links.Mailto, err = mailtoURL(links.Mailto); err != nil {
+		return nil, &RenderError{Field: field, Err: err}
+	}
+	return append(targets, links.Mailto), nil
+}
+
+// unsubscribeURL gives the templates the URL, where the recipient's variables leave the name free.
+func (m *message) unsubscribeURL(value string) {
+	if _, given := m.vars["unsubscribe_url"]; !given {
+		m.vars["unsubscribe_url"] = value
+	}
+}
+
 // list writes List-Id, List-Unsubscribe (RFC 2369), List-Unsubscribe-Post
 // (RFC 8058) and Feedback-ID.
 func (m *message) list(unsubscribe []string) {
@@ -251,7 +293,7 @@ func (m *message) list(unsubscribe []string) {
 	if len(unsubscribe) > 0 {
 		m.out = appendVerbatim(m.out, "List-Unsubscribe", "<"+strings.Join(unsubscribe, ">,\r\n <")+">")
 	}
-	if m.t.unsubscribe != nil {
+	if m.t.unsubscribe != nil || m.t.hosted {
 		m.out = appendVerbatim(m.out, "List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
 	}
 	if m.t.feedbackID != "" {
@@ -261,18 +303,28 @@ func (m *message) list(unsubscribe []string) {
 
 // httpsURL checks a URL and writes what a header's angle brackets cannot hold as
 // percent escapes.
-func httpsURL(s string) (string, error) {
+func httpsURL(s string) (string, error) { return webURL(s, "https") }
+
+// hostedURL is httpsURL for a link of our own, which may be plain on loopback.
+func hostedURL(s string) (string, error) {
+	if strings.HasPrefix(s, "http://") {
+		return webURL(s, "http")
+	}
+	return webURL(s, "https")
+}
+
+func webURL(s, scheme string) (string, error) {
 	s = escapeURL(s)
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("%q is no URL", truncate(s, 200))
-	case !strings.EqualFold(u.Scheme, "https") || u.Host == "" || u.Hostname() == "":
-		return "", fmt.Errorf("%q is not an absolute https URL", truncate(s, 200))
+	case !strings.EqualFold(u.Scheme, scheme) || u.Host == "" || u.Hostname() == "":
+		return "", fmt.Errorf("%q is not an absolute %s URL", truncate(s, 200), scheme)
 	case u.User != nil:
 		return "", fmt.Errorf("%q holds a user name", truncate(s, 200))
-	case len(s) > maxURL:
-		return "", fmt.Errorf("%w: the URL has %d octets (at most %d)", ErrLimit, len(s), maxURL)
+	case len(s) > MaxURL:
+		return "", fmt.Errorf("%w: the URL has %d octets (at most %d)", ErrLimit, len(s), MaxURL)
 	}
 	return s, nil
 }
@@ -295,8 +347,8 @@ func mailtoURL(s string) (string, error) {
 	if query != "" {
 		s += "?" + escapeURL(query)
 	}
-	if len(s) > maxURL {
-		return "", fmt.Errorf("%w: the URL has %d octets (at most %d)", ErrLimit, len(s), maxURL)
+	if len(s) > MaxURL {
+		return "", fmt.Errorf("%w: the URL has %d octets (at most %d)", ErrLimit, len(s), MaxURL)
 	}
 	return s, nil
 }

@@ -18,7 +18,7 @@
 // division of negative numbers), the reference holds.
 //
 // Templates see the recipient's variables, and where those leave the names free:
-// recipient.address, the address mailed; unsubscribe_url, the rendered
+// recipient.address, the address mailed; unsubscribe_url, the rendered or hosted
 // unsubscribe URL (in text and HTML); and the caller's Job.Builtin.
 package compose
 
@@ -47,7 +47,7 @@ const (
 	MaxHeaderValue = 4 << 10  // octets of one rendered header value, before encoding
 	maxLine        = 998      // octets of a line without CRLF, RFC 5322 section 2.1.1
 	maxMissing     = 100      // names that Rendered.Missing lists
-	maxURL         = 900      // octets of an unsubscribe URL: it cannot be folded
+	MaxURL         = 900      // octets of an unsubscribe URL: it cannot be folded
 	maxHeaderName  = 76       // octets of an extra header's name
 	maxFeedbackID  = 512      // octets
 	bulkString     = 4 << 10  // octets from which merely reading a value counts as work
@@ -100,6 +100,8 @@ const (
 	UnsubscribeNone Mode = iota
 	// UnsubscribeOwnURL points at the sender's own UnsubscribeURL.
 	UnsubscribeOwnURL
+	// UnsubscribeHosted points at Job.Links: a page of the node that sends, and its mail address.
+	UnsubscribeHosted
 )
 
 // FieldError is one thing wrong with a Source. Compile joins all it finds with

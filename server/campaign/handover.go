@@ -48,9 +48,11 @@ func (d *Delivery) Source() *compose.Source {
 	for _, h := range content.GetHeaders() {
 		s.Headers = append(s.Headers, compose.Header{Name: h.GetName(), Value: h.GetValue()})
 	}
-	if d.Spec.GetUnsubscribe().GetMode() == veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL {
-		s.Unsubscribe = compose.UnsubscribeOwnURL
-		s.UnsubscribeURL = d.Spec.GetUnsubscribe().GetUrl()
+	switch d.Spec.GetUnsubscribe().GetMode() {
+	case veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL:
+		s.Unsubscribe, s.UnsubscribeURL = compose.UnsubscribeOwnURL, d.Spec.GetUnsubscribe().GetUrl()
+	case veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_HOSTED:
+		s.Unsubscribe = compose.UnsubscribeHosted
 	}
 	return s
 }
@@ -81,6 +83,16 @@ func feedbackPart(s string) string {
 		return '-'
 	}, s)
 	return clean[:min(len(clean), 64)]
+}
+
+// hosted reports whether this node takes the delivery's unsubscribes.
+func (d *Delivery) hosted() bool {
+	return d.Spec.GetUnsubscribe().GetMode() == veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_HOSTED
+}
+
+// list is the delivery's List-Id in lower case, as address entries name it.
+func (d *Delivery) list() string {
+	return compose.ListID(d.Spec.GetListId(), senderDomain(d.Spec.GetSender().GetFrom()))
 }
 
 func (d *Delivery) tenant() string {

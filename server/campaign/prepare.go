@@ -15,6 +15,7 @@ import (
 
 	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mta/compose"
+	"github.com/veredus/veredus/mta/unsubscribe"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
 
@@ -160,7 +161,21 @@ func (s *Service) lack(d *Delivery) []*veredusv1.Finding {
 		findings = append(findings, failure("pool.unknown", "pool",
 			fmt.Sprintf("the pool %q is not configured; use one of relay.pools", d.pool())))
 	}
+	if d.hosted() && s.hostedURL() == "" {
+		findings = append(findings, failure("unsubscribe.no_public_listener", "unsubscribe.mode", noListener))
+	}
 	return findings
+}
+
+// noListener is what stands against UNSUBSCRIBE_MODE_HOSTED.
+const noListener = "hosted unsubscribe needs a public listener, and this node has none; set public.listen and public.url, or use UNSUBSCRIBE_MODE_OWN_URL"
+
+// hostedURL is what hosted links begin with; empty when there can be none.
+func (s *Service) hostedURL() string {
+	if s.o.HostedURL == nil {
+		return ""
+	}
+	return s.o.HostedURL()
 }
 
 func noKey(domain string) *veredusv1.Finding {
@@ -273,11 +288,30 @@ func (s *Service) rendering(ctx context.Context, d *Delivery, sample []Sampled, 
 	return append(r.findings(), d.unsubscribing(r.last)...), nil
 }
 
-// job renders a message as it would be sent, but for its Message-ID.
+// job renders a message as it would be sent, but for its Message-ID and its hosted unsubscribe
+// links, whose token belongs to nobody.
 func (s *Service) job(d *Delivery, to string, variables []byte, now time.Time) compose.Job {
-	return compose.Job{
-		To: to, Variables: variables, Date: now,
-		MessageID: "preview@" + s.bounceDomain(senderDomain(d.Spec.GetSender().GetFrom())),
+	back := s.bounceDomain(senderDomain(d.Spec.GetSender().GetFrom()))
+	job := compose.Job{To: to, Variables: variables, Date: now, MessageID: previewToken + "@" + back}
+	if d.hosted() {
+		job.Links = s.previewLinks(back)
+	}
+	return job
+}
+
+// previewToken stands where mail that is sent has a token.
+const previewToken = "preview"
+
+// previewLinks look like hosted links and do nothing. Without a public listener they lead nowhere: that
+// is a finding of its own, and the content shall have its findings still.
+func (s *Service) previewLinks(back string) compose.Links {
+	base := s.hostedURL()
+	if base == "" {
+		base = "https://unsubscribe.invalid"
+	}
+	return compose.Links{
+		URL:    base + unsubscribe.Path + previewToken,
+		Mailto: "mailto:" + unsubscribe.Mailbox + "@" + back + "?subject=" + previewToken,
 	}
 }
 
@@ -357,17 +391,22 @@ func (r *renderings) findings() []*veredusv1.Finding {
 }
 
 // unsubscribing warns of bulk mail without the one-click unsubscribe of RFC 8058,
-// which Gmail and Yahoo demand. A complete message may bring its own.
+// which Gmail and Yahoo demand, and of a hosted one that does not say which list it
+// ends. A complete message may bring its own.
 func (d *Delivery) unsubscribing(message []byte) []*veredusv1.Finding {
-	if d.Spec.GetUnsubscribe().GetMode() == veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL {
+	switch mode := d.Spec.GetUnsubscribe().GetMode(); {
+	case mode == veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL, d.hosted() && d.Spec.GetListId() != "":
 		return nil
+	case d.hosted():
+		return []*veredusv1.Finding{warning("unsubscribe.no_list", "list_id",
+			"no list is named, so that an unsubscribe ends all marketing mail of the tenant to the address; give a list_id, such as news.example.com")}
 	}
 	header, _, _ := bytes.Cut(message, []byte("\r\n\r\n"))
 	if bytes.Contains(bytes.ToLower(header), []byte("\r\nlist-unsubscribe-post:")) {
 		return nil
 	}
 	return []*veredusv1.Finding{warning("unsubscribe.missing", "unsubscribe.mode",
-		"bulk mail has no one-click unsubscribe (RFC 8058), which Gmail and Yahoo demand; set UNSUBSCRIBE_MODE_OWN_URL and unsubscribe.url")}
+		"bulk mail has no one-click unsubscribe (RFC 8058), which Gmail and Yahoo demand; set UNSUBSCRIBE_MODE_HOSTED, or UNSUBSCRIBE_MODE_OWN_URL and unsubscribe.url")}
 }
 
 // lifetime tells how long the relay will try.

@@ -28,6 +28,9 @@ func (s *Service) PreviewMessage(ctx context.Context, r *veredusv1.PreviewMessag
 	if from := d.Spec.GetSender().GetFrom(); from == "" {
 		findings = append(findings, failure("sender.missing_from", "sender.from", "the sender's address is missing; give one"))
 	}
+	if d.hosted() && s.hostedURL() == "" {
+		findings = append(findings, failure("unsubscribe.no_public_listener", "unsubscribe.mode", noListener))
+	}
 	if len(findings) > 0 {
 		return nil, &NotPreparedError{Delivery: id, State: d.State, Findings: findings}
 	}

@@ -91,6 +91,9 @@ func (s *Service) sendable(ctx context.Context, m *Single) error {
 		v.add("sender.from", m.Content.GetSender().GetFrom(), fmt.Sprintf("is of the domain %s, which has no DKIM key", domain),
 			"use an address of a domain that has one, or add one to dkim.domains")
 	}
+	if d.hosted() && s.hostedURL() == "" {
+		v.add("unsubscribe.mode", "UNSUBSCRIBE_MODE_HOSTED", "needs a public listener, and this node has none", "set public.listen and public.url, or use UNSUBSCRIBE_MODE_OWN_URL")
+	}
 	t, err := compose.Compile(*d.Source())
 	for _, bad := range fieldErrors(err) {
 		v.add(apiField(bad.Field), bad.Value, bad.Problem, bad.Remedy)

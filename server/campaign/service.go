@@ -36,7 +36,8 @@ type Relay interface {
 	Waiting(ctx context.Context, id mta.MessageID) (wait dispatch.Wait, sending bool, err error)
 }
 
-// Options are what a Service is made of. All but HasPool, Ingested, Now and Stopping are required.
+// Options are what a Service is made of. All but HasPool, HostedURL, Addresses, Ingested, Now and
+// Stopping are required.
 // The functions are asked at every use, so that a reload takes effect at once.
 type Options struct {
 	Deliveries Deliveries
@@ -49,6 +50,11 @@ type Options struct {
 	BounceDomain func(fromDomain string) string
 	// HasPool reports whether a source pool is configured; nil takes any name.
 	HasPool func(name string) bool
+	// HostedURL is what hosted unsubscribe links begin with (public.url); empty, or nil, when the
+	// node has no public listener.
+	HostedURL func() string
+	// Addresses says who must not be mailed; nil excludes nobody.
+	Addresses Exclusions
 	// TimeScale divides validity periods: a sandbox's faster time. 0 and 1 leave them.
 	TimeScale float64
 	// Ingested is told of every chunk of recipients once it is durable; may be nil.

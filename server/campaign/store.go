@@ -6,6 +6,7 @@ import (
 
 	"github.com/veredus/veredus/mta"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/address"
 )
 
 // Deliveries keeps deliveries. Every method is safe for concurrent use; those that
@@ -56,6 +57,12 @@ type Recipients interface {
 	Sample(ctx context.Context, delivery string, max int) ([]Sampled, error)
 	// Rejected lists up to max refused items behind an index.
 	Rejected(ctx context.Context, delivery string, after int64, max int) ([]*veredusv1.RejectedRecipient, error)
+}
+
+// Exclusions says who must not be mailed; an address.Store has it.
+type Exclusions interface {
+	// Exclusions tells for each query, in order, what the address's entries say now.
+	Exclusions(ctx context.Context, queries []address.Query) ([]address.Exclusion, error)
 }
 
 // SendingLog reads messages. The status is derived, not written, for mail that was

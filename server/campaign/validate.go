@@ -300,7 +300,7 @@ func metadataProblem(m map[string]string, keys, most int) (problem, remedy strin
 
 func (v *violations) unsubscribe(field string, u *veredusv1.Unsubscribe) {
 	if _, known := veredusv1.UnsubscribeMode_name[int32(u.GetMode())]; !known {
-		v.add(field+".mode", fmt.Sprint(int32(u.GetMode())), "is no unsubscribe mode", "use UNSUBSCRIBE_MODE_NONE or UNSUBSCRIBE_MODE_OWN_URL")
+		v.add(field+".mode", fmt.Sprint(int32(u.GetMode())), "is no unsubscribe mode", "use UNSUBSCRIBE_MODE_NONE, UNSUBSCRIBE_MODE_OWN_URL or UNSUBSCRIBE_MODE_HOSTED")
 	}
 	v.text(field+".url", u.GetUrl(), maxURL)
 	v.text(field+".mailto", u.GetMailto(), maxMailto)
@@ -308,14 +308,26 @@ func (v *violations) unsubscribe(field string, u *veredusv1.Unsubscribe) {
 
 // whole checks what fields say together. It is quick.
 func (v *violations) whole(field string, d *veredusv1.Delivery) {
-	own := d.GetUnsubscribe().GetMode() == veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL
-	switch url := d.GetUnsubscribe().GetUrl(); {
-	case own && url == "":
-		v.add(field+"unsubscribe.url", "", "is missing", "give an https URL that takes the one-click POST of RFC 8058")
-	case !own && url != "":
-		v.add(field+"unsubscribe.mode", "", "is not OWN_URL though a URL is given", "set UNSUBSCRIBE_MODE_OWN_URL, or clear unsubscribe.url")
-	}
+	v.leaving(field+"unsubscribe", d.GetUnsubscribe())
 	if size := contentSize(d.GetContent()); size > maxContent {
 		v.add(field+"content", "", fmt.Sprintf("is %d octets together", size), fmt.Sprintf("shorten it to %d", maxContent))
+	}
+}
+
+// leaving checks that mode, URL and mailto of an unsubscribe go together.
+func (v *violations) leaving(field string, u *veredusv1.Unsubscribe) {
+	switch mode, url, mailto := u.GetMode(), u.GetUrl(), u.GetMailto(); {
+	case mode == veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_HOSTED:
+		const problem, remedy = "is given though the mode is HOSTED, which has its own", "clear it, or set UNSUBSCRIBE_MODE_OWN_URL"
+		if url != "" {
+			v.add(field+".url", url, problem, remedy)
+		}
+		if mailto != "" {
+			v.add(field+".mailto", mailto, problem, remedy)
+		}
+	case mode == veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL && url == "":
+		v.add(field+".url", "", "is missing", "give an https URL that takes the one-click POST of RFC 8058")
+	case mode != veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL && url != "":
+		v.add(field+".mode", "", "is not OWN_URL though a URL is given", "set UNSUBSCRIBE_MODE_OWN_URL, or clear unsubscribe.url")
 	}
 }

@@ -56,7 +56,11 @@ func TestMalformedDeliveries(t *testing.T) {
 		{"feedback_mode", func(d *veredusv1.Delivery) { d.FeedbackMode = 7 }},
 		{"pool", func(d *veredusv1.Delivery) { d.Pool = "cold" }},
 		{"list_id", func(d *veredusv1.Delivery) { d.ListId = long(256) }},
-		{"unsubscribe.mode", func(d *veredusv1.Delivery) { d.Unsubscribe = &veredusv1.Unsubscribe{Mode: 3} }},
+		{"unsubscribe.mode", func(d *veredusv1.Delivery) { d.Unsubscribe = &veredusv1.Unsubscribe{Mode: 4} }},
+		{"unsubscribe.url", func(d *veredusv1.Delivery) { d.Unsubscribe.Mode = veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_HOSTED }},
+		{"unsubscribe.url unsubscribe.mailto", func(d *veredusv1.Delivery) {
+			d.Unsubscribe.Mode, d.Unsubscribe.Mailto = veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_HOSTED, "leave@shop.example"
+		}},
 		{"unsubscribe.url", func(d *veredusv1.Delivery) { d.Unsubscribe.Url = "" }},
 		{"unsubscribe.url", func(d *veredusv1.Delivery) { d.Unsubscribe.Url = "https://" + long(3000) }},
 		{"unsubscribe.mode", func(d *veredusv1.Delivery) { d.Unsubscribe.Mode = 0 }},
