@@ -220,6 +220,9 @@ func (s *Service) steer(ctx context.Context, r controlRequest, method string, ca
 			return nil, err
 		}
 		d.State, d.Updated = next, now
+		if call == CallResume {
+			d.Protection = d.Protection.resumed(&d.Counters)
+		}
 		if next == Cancelled && d.Counters.Claimed == 0 {
 			d.Finished = now
 		}

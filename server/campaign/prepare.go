@@ -136,6 +136,9 @@ func info(code, field, text string, count int64) *veredusv1.Finding {
 func (s *Service) analyse(ctx context.Context, d *Delivery, sample []Sampled, now time.Time) ([]*veredusv1.Finding, error) {
 	findings := s.lack(d)
 	findings = append(findings, s.signing(d)...)
+	if s.o.Doctor != nil && d.Spec.GetSender().GetFrom() != "" {
+		findings = append(findings, s.o.Doctor(ctx, d)...)
+	}
 	content, err := s.rendering(ctx, d, sample, now)
 	if err != nil {
 		return nil, err

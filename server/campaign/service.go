@@ -55,6 +55,9 @@ type Options struct {
 	HostedURL func() string
 	// Addresses says who must not be mailed; nil excludes nobody.
 	Addresses Exclusions
+	// Doctor looks at what the world sees of a delivery's From domain and pool (DNS,
+	// addresses) and answers within seconds; nil finds nothing.
+	Doctor func(ctx context.Context, d *Delivery) []*veredusv1.Finding
 	// TimeScale divides validity periods: a sandbox's faster time. 0 and 1 leave them.
 	TimeScale float64
 	// Ingested is told of every chunk of recipients once it is durable; may be nil.

@@ -105,6 +105,8 @@ type Delivery struct {
 	Expires       time.Time
 	Finished      time.Time
 	Counters      Counters
+	// Protection is what its protection remembers. Its maps are never changed, only replaced.
+	Protection Protection
 }
 
 // State is where a delivery is in its life.
@@ -151,8 +153,10 @@ const MaxDestinations = 1000
 // DestinationCounters are a delivery's figures at one destination.
 type DestinationCounters struct {
 	Sent, Failed, Deferred, Attempts, Complaints, Unsubs, Cancelled int64
-	FailedBy                                                        map[int32]int64
-	DeliveredBy                                                     Minutes
+	// AuthRejections are attempts that were refused because SPF, DKIM or DMARC failed.
+	AuthRejections int64
+	FailedBy       map[int32]int64
+	DeliveredBy    Minutes
 }
 
 // Item is one recipient of a chunk, validated.
@@ -244,7 +248,7 @@ const (
 	CancelledMessage
 )
 
-// Event is a delivery event to be stored with a change: started, paused, resumed, cancelled.
+// Event is a delivery event to be stored with a change: started, paused, resumed, cancelled, warning.
 type Event struct {
 	Type  veredusv1.FeedbackType
 	Count int64

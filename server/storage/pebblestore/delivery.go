@@ -261,6 +261,7 @@ func (t *txn) replace(w *work, d *campaign.Delivery) error {
 	spec := proto.CloneOf(d.Spec)
 	n.Spec, n.State = spec, d.State
 	n.Updated, n.Started, n.Expires, n.Finished = d.Updated, d.Started, d.Expires, d.Finished
+	n.Protection = d.Protection
 	w.record = true
 	t.touch(w)
 	if old > campaign.Prepared || n.Transactional {

@@ -215,19 +215,19 @@ func (d *deliveryState) encode() ([]byte, error) {
 	for i, t := range []time.Time{d.Created, d.Updated, d.Started, d.Expires, d.Finished} {
 		b = putTime(b, protowire.Number(8+i), t)
 	}
-	return b, nil
+	return putBytes(b, 13, encodeProtection(&d.Protection)), nil
 }
 
 func decodeDelivery(row []byte) (*deliveryState, error) {
 	d := &deliveryState{}
 	d.Spec = &veredusv1.Delivery{}
 	times := []*time.Time{&d.Created, &d.Updated, &d.Started, &d.Expires, &d.Finished}
-	err := readRow(row, func(field protowire.Number, v value) error {
+	err := readRow(row, func(field protowire.Number, v value) (err error) {
 		switch field {
 		case 1:
 			d.ID = v.string()
 		case 2:
-			return proto.Unmarshal(v.bytes, d.Spec)
+			err = proto.Unmarshal(v.bytes, d.Spec)
 		case 3:
 			d.Transactional = v.bool()
 		case 4:
@@ -240,8 +240,10 @@ func decodeDelivery(row []byte) (*deliveryState, error) {
 			d.tenant = uint32(v.n)
 		case 8, 9, 10, 11, 12:
 			*times[field-8] = v.time()
+		case 13:
+			d.Protection, err = decodeProtection(v.bytes)
 		}
-		return nil
+		return err
 	})
 	return d, err
 }
