@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/veredus/veredus/mta/bounce"
+	"github.com/veredus/veredus/mta/compose"
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/returnpath"
 	"github.com/veredus/veredus/mta/route"
@@ -66,9 +68,28 @@ type Config struct {
 	// Observe is told of every settled attempt and failure, for metrics; may be
 	// nil. It must be quick and safe for concurrent use.
 	Observe func(Observation)
+	// Excluded is asked just before each attempt whether the recipient was excluded since it
+	// came in: the reason, ReasonDenylisted or ReasonInQuarantine, or ReasonNotDefined
+	// to send. It may read from disk and is called by many goroutines; nil excludes nobody.
+	Excluded func(ctx context.Context, a Addressee) (bounce.Reason, error)
+	// Links makes the unsubscribe links of a message whose content asks for hosted ones; nil when
+	// there are none. What it answers must be the same at every attempt.
+	Links func(a Addressee) (compose.Links, error)
 	// Fatal is told when the store failed: nothing can be settled any more. The
 	// process should log it and exit. nil panics.
 	Fatal func(error)
+}
+
+// Addressee is whom a message goes to, and in which scope.
+type Addressee struct {
+	ID           MessageID
+	Recipient    string // address as it goes on the wire
+	Tenant       string
+	Delivery     string // D of deliveries/D
+	DeliveryNo   uint64
+	SenderDomain string
+	List         string // List-Id of its content in lower case; empty for none
+	Class        dispatch.Class
 }
 
 // Observation is one settled message, for metrics.

@@ -14,6 +14,7 @@ import (
 
 // mail is a message ready for the wire.
 type mail struct {
+	to       Addressee
 	envelope smtpc.Envelope
 	bytes    []byte
 }
@@ -38,6 +39,12 @@ func (r *Relay) transact(s *session, sess *smtpc.Session, h *held) bool {
 	now := r.cfg.Now()
 	if !h.msg.Expires.After(now) {
 		return r.untold(s, h, expired(h, "", now))
+	}
+	if err == nil {
+		var reason bounce.Reason
+		if reason, err = r.excluded(m.to); reason != bounce.ReasonNotDefined {
+			return r.untold(s, h, suppressed(s, h, reason, now))
+		}
 	}
 	if err != nil {
 		return r.untold(s, h, r.unprepared(s, h, err, now))
@@ -135,13 +142,21 @@ func (r *Relay) prepare(h *held) (m mail, err error) {
 	if err != nil {
 		return mail{}, err
 	}
-	rendered, err := tmpl.Render(r.ctx, compose.Job{
-		To: h.msg.Recipient, Variables: h.msg.Variables, MessageID: h.mailID, Date: h.msg.State.FirstClaim,
-	})
+	from := h.run.ho.SenderDomain
+	to := Addressee{
+		ID: h.msg.ID, Recipient: h.msg.Recipient, Tenant: h.run.ho.Tenant, Delivery: h.run.ho.DeliveryID, DeliveryNo: h.run.ho.Delivery,
+		SenderDomain: from, List: tmpl.ListID(), Class: h.run.ho.Class,
+	}
+	job := compose.Job{To: h.msg.Recipient, Variables: h.msg.Variables, MessageID: h.mailID, Date: h.msg.State.FirstClaim}
+	if tmpl.Hosted() && r.cfg.Links != nil {
+		if job.Links, err = r.cfg.Links(to); err != nil {
+			return mail{}, err
+		}
+	}
+	rendered, err := tmpl.Render(r.ctx, job)
 	if err != nil {
 		return mail{}, err
 	}
-	from := h.run.ho.SenderDomain
 	if len(set.Keys.Find(from)) == 0 {
 		return mail{}, fmt.Errorf("%w %s: load one and reload the configuration", errNoKey, from)
 	}
@@ -150,9 +165,35 @@ func (r *Relay) prepare(h *held) (m mail, err error) {
 		return mail{}, err
 	}
 	return mail{
+		to:       to,
 		envelope: smtpc.Envelope{From: h.mailID, To: h.msg.Recipient, EightBit: rendered.EightBit, UTF8: rendered.UTF8 || h.msg.UTF8},
 		bytes:    signed,
 	}, nil
+}
+
+// excluded asks whether the recipient was excluded since it came in.
+func (r *Relay) excluded(to Addressee) (bounce.Reason, error) {
+	if r.cfg.Excluded == nil {
+		return bounce.ReasonNotDefined, nil
+	}
+	reason, err := r.cfg.Excluded(r.ctx, to)
+	if err != nil {
+		return bounce.ReasonNotDefined, fmt.Errorf("looking up the recipient's state: %w", err)
+	}
+	return reason, nil
+}
+
+// suppressed ends a message whose recipient was excluded after the hand-over.
+func suppressed(s *session, h *held, reason bounce.Reason, now time.Time) Settlement {
+	end := Settlement{
+		Message: h.msg, Outcome: Suppressed, Time: now, Verdict: bounce.Suppressed(reason), Destination: s.open.Destination, MessageID: h.mailID,
+		Text: "the recipient was denylisted after the hand-over",
+	}
+	if reason == bounce.ReasonInQuarantine {
+		end.Text = "the recipient was quarantined after the hand-over"
+	}
+	h.msg.State.Last = end.Verdict
+	return end
 }
 
 // messageID is `<token>@<bounce domain>`: the return path and the Message-ID at once.
