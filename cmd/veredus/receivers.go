@@ -15,6 +15,7 @@ import (
 // receivers serves the receiving world in a process of its own.
 type receivers struct {
 	world, dns, control string
+	returnTo            string
 	smtpPort            int
 	timeScale           float64
 	print               bool
@@ -30,10 +31,16 @@ full mailboxes, outages, broken SMTP. Each mail exchanger has an address of its 
 in 127.77.0.0/16, all on one port, and a DNS server leads there. The receivers keep a
 ledger of what they accepted, with DKIM verdicts, duplicates and broken limits.
 
+Some of their mailboxes accept a mail and have something to say about it afterwards: a
+bounce, a complaint, an unsubscribe, an automatic reply. With --return-to such mail is
+sent to your inbound listener; without it such mail waits, and what finds the
+queue full is dropped. The ledger counts what was sent back and how it was answered.
+
 One line of JSON tells where everything is: "dns", "smtp_port" and "control". Point a
 node there with dns.server and relay.smtp_port. The control URL answers GET /ledger,
-/messages, /accepted?recipient=A and /config, and takes POST /txt and /limits.`,
-		Example: `  veredus receivers --dns 127.0.0.1:5353 --smtp-port 2525
+/messages, /accepted?recipient=A and /config, and takes POST /txt, /limits and
+/return_to.`,
+		Example: `  veredus receivers --dns 127.0.0.1:5353 --smtp-port 2525 --return-to 127.0.0.1:2526
   curl -s http://127.0.0.1:8027/ledger
   veredus receivers --print > world.yaml; veredus receivers --world world.yaml`,
 		Args: noArgs,
@@ -44,6 +51,7 @@ node there with dns.server and relay.smtp_port. The control URL answers GET /led
 	f.StringVar(&r.dns, "dns", "127.0.0.1:0", "where the DNS server listens, UDP and TCP; port 0 takes a free one")
 	f.IntVar(&r.smtpPort, "smtp-port", 0, "port of all mail exchangers; 0 takes a free one")
 	f.StringVar(&r.control, "control", "127.0.0.1:8027", "where the control endpoint listens; port 0 takes a free one")
+	f.StringVar(&r.returnTo, "return-to", "", "host:port of the inbound listener, on loopback, that gets bounces, complaints and replies")
 	f.Float64Var(&r.timeScale, "time-scale", 1, "divide greylisting, penalties and outages; use the node's sandbox.time_scale")
 	f.BoolVar(&r.print, "print", false, "print the world as a file for --world, and end")
 	return cmd
@@ -61,7 +69,7 @@ func (r *receivers) run(cmd *cobra.Command) error {
 		return usagef(cmd, "--time-scale %g: give 1 or more", r.timeScale)
 	}
 	w, err := serve.Start(cmd.Context(), serve.Config{
-		World: data.Compress(r.timeScale), SMTPPort: r.smtpPort, DNSListen: r.dns, ControlListen: r.control,
+		World: data.Compress(r.timeScale), SMTPPort: r.smtpPort, DNSListen: r.dns, ControlListen: r.control, ReturnTo: r.returnTo,
 		Logger: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
 	})
 	if err != nil {

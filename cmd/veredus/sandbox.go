@@ -38,6 +38,15 @@ func startSandbox(ctx context.Context, data world.World, control string, log *sl
 
 func (s *sandbox) close() { s.world.Close() }
 
+// setReturnTo makes the receivers send bounces, complaints and replies to addr, the
+// node's inbound listener; until then such mail waits with them.
+func (s *sandbox) setReturnTo(addr string) error {
+	if err := s.world.SetReturnTo(addr); err != nil {
+		return fmt.Errorf("built-in receivers: %w", err)
+	}
+	return nil
+}
+
 // fit points a configuration to the receivers, publishes its keys in their DNS and
 // tells them the limits that its MX rules state.
 func (s *sandbox) fit(cfg *config.Config) error {

@@ -22,6 +22,8 @@ type Decision struct {
 	// Accepted is set at the end of data when the receiver keeps the message,
 	// with or without saying so.
 	Accepted bool
+	// Returns is what comes back about the message once its reply was given.
+	Returns []Return
 }
 
 // Positive reports a 2xx or 3xx reply.

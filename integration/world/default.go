@@ -25,7 +25,10 @@ func Default() World {
 // largeProviders follow the figures of the built-in MX rules; what they hide is
 // tighter than what they state.
 func largeProviders() []Receiver {
-	mixed := map[Fate]int{FateUnknown: 8, FateFull: 6, FateDisabled: 4}
+	mixed := map[Fate]int{
+		FateUnknown: 8, FateFull: 6, FateDisabled: 4,
+		FateOOBUnknown: 2, FateOOBFull: 1, FateComplaint: 1, FateUnsubscribe: 2, FateAutoReply: 5,
+	}
 	return []Receiver{
 		{
 			Name: "google", Dialect: "gmail", TLS: TLSRequired,

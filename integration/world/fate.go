@@ -39,9 +39,40 @@ const (
 	// FateDrop takes the content and closes the line without its 250, once for
 	// each (return path, recipient); afterwards it accepts.
 	FateDrop Fate = "drop"
+
+	// The fates below are accepted as FateOK is; afterwards something comes back,
+	// as [Return] describes it.
+
+	// FateOOBUnknown is reported by mail as not existing (5.1.1).
+	FateOOBUnknown Fate = "oob-unknown"
+	// FateOOBFull is reported by mail as over quota (5.2.2).
+	FateOOBFull Fate = "oob-full"
+	// FateComplaint calls the mail unwanted: a feedback report follows.
+	FateComplaint Fate = "complaint"
+	// FateUnsubscribe takes itself off the list, as List-Unsubscribe says how.
+	FateUnsubscribe Fate = "unsubscribe"
+	// FateAutoReply answers that it is out of office.
+	FateAutoReply Fate = "autoreply"
 )
 
-var fates = []Fate{FateOK, FateUnknown, FateFull, FateDisabled, FateGreylist, FateRateLimit, FateBlock, FateSpam, FateSlow, FateDrop}
+var fates = []Fate{
+	FateOK, FateUnknown, FateFull, FateDisabled, FateGreylist, FateRateLimit, FateBlock, FateSpam, FateSlow, FateDrop,
+	FateOOBUnknown, FateOOBFull, FateComplaint, FateUnsubscribe, FateAutoReply,
+}
+
+// Returns reports whether a mailbox of this fate accepts the mail and sends
+// something back later.
+func (f Fate) Returns() bool {
+	switch f {
+	case FateOOBUnknown, FateOOBFull, FateComplaint, FateUnsubscribe, FateAutoReply:
+		return true
+	}
+	return false
+}
+
+// exempt reports whether hidden limits on messages leave the fate alone at RCPT
+// and at the end of data.
+func (f Fate) exempt() bool { return f == FateOK || f.Returns() }
 
 // FateNames returns the magic local parts, in the order of their declaration.
 func FateNames() []string {

@@ -57,7 +57,7 @@ func NewModel(w *World, name string, start time.Time) (*Model, error) {
 		return nil, fmt.Errorf("receiver %q: %w", name, err)
 	}
 	return &Model{
-		r: *r, seed: w.Seed, start: start, magic: w.Magic.withDefaults(), words: words,
+		r: *r, seed: w.Seed, start: start, magic: w.Magic.WithDefaults(), words: words,
 		owner: w.owners(), catchAll: w.CatchAll == name,
 		sources:  map[netip.Addr]*sourceState{},
 		greylist: newMemory(memorySize), visits: newMemory(memorySize),

@@ -2,6 +2,7 @@ package world
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,7 +116,7 @@ func (s *Session) Rcpt(now time.Time, to string) Decision {
 	if d, refused := s.refuseMailbox(now, to, fate); refused {
 		return s.late(d)
 	}
-	if fate != FateOK && s.m.r.Hidden.At == AtRcpt {
+	if !fate.exempt() && s.m.r.Hidden.At == AtRcpt {
 		if d, refused := s.refuseMessage(now); refused {
 			return d
 		}
@@ -178,7 +179,7 @@ func (s *Session) EndOfData(now time.Time) Decision {
 		}
 	}
 	d := s.say(SayAccepted, CauseNone, Stay)
-	d.Accepted = true
+	d.Accepted, d.Returns = true, s.returns(now)
 	d.Delay = s.delay(s.m.r.Latency.EndOfData)
 	if s.any(FateSlow) {
 		d.Delay += s.m.magic.SlowDelay.Std()
@@ -190,7 +191,7 @@ func (s *Session) refuseContent(now time.Time) (Decision, bool) {
 	if s.any(FateSpam) {
 		return s.say(SaySpam, CauseContent, Stay), true
 	}
-	if s.m.r.Hidden.At == AtEndOfData && !s.any(FateOK) {
+	if s.m.r.Hidden.At == AtEndOfData && !slices.ContainsFunc(s.rcpts, func(r recipient) bool { return r.fate.exempt() }) {
 		return s.refuseMessage(now)
 	}
 	return Decision{}, false

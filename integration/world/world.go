@@ -46,9 +46,15 @@ type Magic struct {
 	// SlowDelay is how long the replies to RCPT and to the final dot of a "slow"
 	// recipient wait; default 2 s.
 	SlowDelay Duration `json:"slow_delay,omitempty" yaml:"slow_delay,omitempty"`
+	// ReturnDelay is how long after its acceptance a message comes back as a
+	// bounce, a complaint or a reply; default 1 s. It is real time, which
+	// [World.Compress] leaves alone: in it the sender writes down that it was
+	// delivered.
+	ReturnDelay Duration `json:"return_delay,omitempty" yaml:"return_delay,omitempty"`
 }
 
-func (m Magic) withDefaults() Magic {
+// WithDefaults returns m with its unset figures filled in.
+func (m Magic) WithDefaults() Magic {
 	if m.GreylistDelay == 0 {
 		m.GreylistDelay = Duration(5 * time.Minute)
 	}
@@ -57,6 +63,9 @@ func (m Magic) withDefaults() Magic {
 	}
 	if m.SlowDelay == 0 {
 		m.SlowDelay = Duration(2 * time.Second)
+	}
+	if m.ReturnDelay == 0 {
+		m.ReturnDelay = Duration(time.Second)
 	}
 	return m
 }
@@ -117,7 +126,7 @@ func (w World) Compress(factor float64) World {
 	if factor <= 1 {
 		return w
 	}
-	w.Magic = w.Magic.withDefaults()
+	w.Magic = w.Magic.WithDefaults()
 	w.Magic.GreylistDelay = w.Magic.GreylistDelay.divide(factor)
 	receivers := make([]Receiver, len(w.Receivers))
 	for i, r := range w.Receivers {
@@ -156,7 +165,7 @@ func (w *World) Validate() error {
 		errs = append(errs, fmt.Errorf("receivers: %d listed; at most %d fit", len(w.Receivers), maxReceivers))
 	}
 	errs = append(errs, w.validateCatchAll())
-	if w.Magic.RateLimitCount < 0 || w.Magic.GreylistDelay < 0 || w.Magic.SlowDelay < 0 {
+	if w.Magic.RateLimitCount < 0 || w.Magic.GreylistDelay < 0 || w.Magic.SlowDelay < 0 || w.Magic.ReturnDelay < 0 {
 		errs = append(errs, errors.New("magic: counts and delays must not be negative"))
 	}
 	return errors.Join(errs...)

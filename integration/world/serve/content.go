@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"strings"
 	"sync"
 )
 
@@ -130,33 +129,5 @@ func hasHighOctet(b []byte) bool {
 	return false
 }
 
-// headerField returns the unfolded, trimmed value of the first header field
-// called name (lower case), empty if there is none.
-func headerField(content []byte, name string) string {
-	for len(content) > 0 {
-		line, rest, _ := bytes.Cut(content, []byte("\n"))
-		line = bytes.TrimSuffix(line, []byte("\r"))
-		if len(line) == 0 {
-			return ""
-		}
-		if len(line) > len(name) && line[len(name)] == ':' && strings.EqualFold(string(line[:len(name)]), name) {
-			return unfold(line[len(name)+1:], rest)
-		}
-		content = rest
-	}
-	return ""
-}
-
 // maxField bounds a header field's value as the ledger keeps it.
 const maxField = 998
-
-// unfold joins a field's first line with the continuation lines behind it.
-func unfold(first, rest []byte) string {
-	value := bytes.TrimSpace(first)
-	for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') && len(value) < maxField {
-		var line []byte
-		line, rest, _ = bytes.Cut(rest, []byte("\n"))
-		value = append(append(bytes.Clone(value), ' '), bytes.TrimSpace(line)...)
-	}
-	return strings.TrimSpace(string(value[:min(len(value), maxField)]))
-}

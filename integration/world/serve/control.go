@@ -21,6 +21,7 @@ import (
 //	GET  /certificate                the mail exchangers' certificate, PEM
 //	POST /txt                        {"name": ..., "value": ...} as World.AddTXT
 //	POST /limits                     {receiver: Limits} as World.SetLimits
+//	POST /return_to                  {"to": host:port} as World.SetReturnTo
 type controlServer struct {
 	addr   string
 	server *http.Server
@@ -35,6 +36,8 @@ type ControlConfig struct {
 	Receivers []string `json:"receivers"`
 	// Limits are those stated now, by receiver.
 	Limits map[string]world.Limits `json:"limits"`
+	// ReturnTo is where mail that comes back is sent; empty: it waits.
+	ReturnTo string `json:"return_to"`
 }
 
 // serveControl listens on loopback only: the endpoint knows no callers' names.
@@ -78,11 +81,12 @@ func (w *World) controlRoutes() http.Handler {
 	})
 	mux.HandleFunc("POST /txt", w.postTXT)
 	mux.HandleFunc("POST /limits", w.postLimits)
+	mux.HandleFunc("POST /return_to", w.postReturnTo)
 	return mux
 }
 
 func (w *World) controlConfig() ControlConfig {
-	c := ControlConfig{World: w.cfg.World.Name, DNS: w.DNSAddr(), SMTPPort: w.port, Limits: map[string]world.Limits{}}
+	c := ControlConfig{World: w.cfg.World.Name, DNS: w.DNSAddr(), SMTPPort: w.port, Limits: map[string]world.Limits{}, ReturnTo: w.ReturnTo()}
 	for _, s := range w.sites {
 		c.Receivers = append(c.Receivers, s.name)
 		s.mu.Lock()
@@ -136,6 +140,18 @@ func (w *World) postLimits(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := w.SetLimits(limits); err != nil {
+		http.Error(rw, err.Error(), http.StatusBadRequest)
+		return
+	}
+	rw.WriteHeader(http.StatusNoContent)
+}
+
+func (w *World) postReturnTo(rw http.ResponseWriter, r *http.Request) {
+	var where struct{ To string }
+	if !readJSON(rw, r, &where) {
+		return
+	}
+	if err := w.SetReturnTo(where.To); err != nil {
 		http.Error(rw, err.Error(), http.StatusBadRequest)
 		return
 	}

@@ -28,6 +28,10 @@ type Snapshot struct {
 	// WithoutMessageID counts accepted messages that had no Message-ID.
 	WithoutMessageID int64              `json:"without_message_id"`
 	ByProvider       []ProviderSnapshot `json:"by_provider"`
+	// Returns is what was sent back, by the fate of the recipient; ReturnFailures are
+	// the words of the first twenty that did not go well.
+	Returns        map[world.Fate]ReturnCounts `json:"returns"`
+	ReturnFailures []string                    `json:"return_failures"`
 	// Violations, ProtocolErrorDetails and DKIMFailures hold the first hundred each.
 	Violations           []world.Violation `json:"violations"`
 	ProtocolErrorDetails []ProtocolError   `json:"protocol_error_details"`
@@ -338,6 +342,7 @@ func (w *World) Ledger() Snapshot {
 		p.Causes = causes
 		s.ByProvider[i] = p
 	}
+	s.Returns, s.ReturnFailures = w.returns.snapshot()
 	return s
 }
 

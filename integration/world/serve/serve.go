@@ -53,6 +53,10 @@ type Config struct {
 	// IdleTimeout ends a connection that sends nothing. Default 5 min (RFC 5321
 	// section 4.5.3.2.7).
 	IdleTimeout time.Duration
+	// ReturnTo is where bounces, complaints and replies are sent to by SMTP: the
+	// host:port of the sender's inbound listener, on loopback. While it is empty they
+	// wait; see [World.SetReturnTo].
+	ReturnTo string
 	// Logger receives what goes wrong on our side. Default: nothing.
 	Logger *slog.Logger
 }
@@ -101,6 +105,7 @@ type World struct {
 	zone      *zone
 	ledger    *ledger
 	verifier  *verifier
+	returns   *returns
 	tls       *tls.Config
 	certPEM   []byte
 	dns       *dnsServer
@@ -142,6 +147,9 @@ func (w *World) start() (err error) {
 	}
 	w.zone = newZone(&w.cfg.World, hosts)
 	w.verifier = newVerifier(w.ledger, w.zone, w.cfg.VerifyEvery, w.cfg.Verifiers)
+	if w.returns, err = newReturns(w.cfg.World.Magic.WithDefaults().ReturnDelay.Std(), w.cfg.ReturnTo); err != nil {
+		return err
+	}
 	if w.port, w.listeners, err = listenAll(hosts, w.cfg.SMTPPort); err != nil {
 		return err
 	}
@@ -221,6 +229,9 @@ func (w *World) Close() {
 			_ = l.Close()
 		}
 		w.conns.Wait()
+		if w.returns != nil {
+			w.returns.close()
+		}
 		if w.control != nil {
 			w.control.close()
 		}

@@ -606,7 +606,7 @@ func FuzzContent(f *testing.F) {
 		if _, err := readContent(bufio.NewReaderSize(strings.NewReader(in), 16+int(size)), b, 1000, true); err == nil && len(b.data) > 1000 {
 			t.Fatalf("kept %d octets of at most 1000", len(b.data))
 		}
-		if v := headerField(b.data, "message-id"); len(v) > maxField || strings.ContainsAny(v, "\n") {
+		if v := world.HeaderField(b.data, "message-id", maxField); len(v) > maxField || strings.ContainsAny(v, "\n") {
 			t.Fatalf("Message-ID %q", v)
 		}
 		_, _ = fromDomain(b.data)

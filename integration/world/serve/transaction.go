@@ -124,27 +124,39 @@ func (c *conn) endOfData(body *body, flaws flaws, early bool) error {
 		return c.reply(d)
 	}
 	c.idle = 0
-	r := c.w.ledger.accept(c.site, now, headerField(body.data, "message-id"), c.rcpts)
+	r := c.w.ledger.accept(c.site, now, world.HeaderField(body.data, "message-id", maxField), c.rcpts)
 	defer c.w.verifier.submit(r, body)
 	if early {
 		// The 250 came before the content's end and so says nothing about it.
 		c.w.ledger.unconfirmed(r)
 		return nil
 	}
-	return c.confirm(r, d)
+	if len(d.Returns) == 0 {
+		_, err := c.confirm(r, d)
+		return err
+	}
+	header := world.HeaderBlock(body.data) // the verifier frees the body
+	c.w.returns.reserve(d.Returns)
+	confirmed, err := c.confirm(r, d)
+	if confirmed {
+		c.w.returns.submit(d.Returns, header, now)
+	} else {
+		c.w.returns.forget(d.Returns)
+	}
+	return err
 }
 
 // confirm sends the reply to an accepted message. The message counts as confirmed
 // when its reply leaves for a peer that is still there.
-func (c *conn) confirm(r *receipt, d world.Decision) error {
-	err := c.reply(d)
+func (c *conn) confirm(r *receipt, d world.Decision) (confirmed bool, err error) {
+	err = c.reply(d)
 	if err != nil || peerGone(c.tcp) {
 		c.w.ledger.unconfirmed(r)
-		return err
+		return false, err
 	}
 	c.w.ledger.confirmed(r) // before the flush: with the reply a repeat becomes our sender's fault
 	if err = c.flush(); err != nil {
 		c.w.ledger.unconfirmed(r)
 	}
-	return err
+	return err == nil, err
 }

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"github.com/emersion/go-msgauth/dkim"
+
+	"github.com/veredus/veredus/integration/world"
 )
 
 // maxSignatures is how many signatures of a message are looked at.
@@ -97,7 +99,7 @@ func (v *verifier) verify(content []byte) (verdict, reason string) {
 
 // fromDomain is the domain of the message's From field.
 func fromDomain(content []byte) (string, error) {
-	value := headerField(content, "from")
+	value := world.HeaderField(content, "from", maxField)
 	if value == "" {
 		return "", errors.New("the message has no From field")
 	}
