@@ -255,3 +255,13 @@ func newPiece(alternatives []string) (p piece, open bool, err error) {
 	}
 	return p, open, nil
 }
+
+// ExactPhrase is the phrase for a rule that matches one text: the one of this
+// normal form (see Normalise), or, unless whole, all that begin with it.
+func ExactPhrase(normal string, whole bool) string {
+	phrase := textStart + " " + normal
+	if whole {
+		phrase += " " + textEnd
+	}
+	return phrase
+}

@@ -1,6 +1,7 @@
 package bounce
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -125,6 +126,10 @@ type scan struct {
 
 var scans = sync.Pool{New: func() any { return new(scan) }}
 
+// Providers are the ids of the providers that rules may be scoped to, in
+// alphabetical order.
+func (t *Table) Providers() []string { return slices.Sorted(maps.Keys(t.providers)) }
+
 // Qualify says what a reply means and what follows. A positive reply is
 // Delivered. It never blocks and is safe for concurrent use; its cost is linear
 // in the text, of which the first 4096 bytes count.
@@ -191,7 +196,8 @@ func (s *scan) nextTurn(n int) {
 // found records an occurrence that ends where it may, with the variants to try.
 func (t *Table) found(s *scan, lit int32, end int) {
 	l := &t.lits[lit]
-	if len(s.hits) >= maxHits || !l.openRight && inWord(s.text, end) {
+	full := len(s.hits) >= maxHits && end < len(s.text)-len(textEnd)-1 // the end is always looked at
+	if full || !l.openRight && inWord(s.text, end) {
 		return
 	}
 	s.hits = append(s.hits, hit{lit, int32(end) - l.size, int32(end)})

@@ -97,3 +97,12 @@ func presetForCode(code int) preset {
 	}
 	return preset{code: code}
 }
+
+// Tags are the tags that rules may use without naming a code, in the order of the documentation.
+func Tags() []string {
+	names := make([]string, len(presets))
+	for i, p := range presets {
+		names[i] = p.tag
+	}
+	return names
+}

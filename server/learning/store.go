@@ -2,6 +2,9 @@
 // was said and by whom, what the rules made of it, and what an operator decided. It
 // turns an operator's choice into a rule, and shows what changed rules would
 // have made of the past.
+//
+// Table collects what the relay settles and keeps it in a Store; Service is the part of
+// RelayService that lists texts, qualifies them and requalifies the past.
 package learning
 
 import (
@@ -13,8 +16,9 @@ import (
 	"github.com/veredus/veredus/mta/smtpc"
 )
 
-// MaxTexts is how many distinct texts are kept; beyond it the one that was longest
-// unsaid and has no operator's word goes. A hostile receiver can invent texts without end.
+// MaxTexts is how many distinct texts are kept. Beyond it those go that were said
+// least often, of equals the one that was longest unsaid, unless they have an operator's word: a hostile
+// receiver can invent texts without end, but each of them is said once.
 const MaxTexts = 100_000
 
 // Store keeps texts. Methods are safe for concurrent use.
@@ -45,7 +49,7 @@ type Text struct {
 	FirstTime  time.Time
 	LastTime   time.Time
 	Status     Status // an operator's; 0: none, so that the rule decides
-	// Verdict is what was made of it when it was last said.
+	// Verdict is what the rules made of First when the text was last said.
 	Verdict bounce.Verdict
 }
 
@@ -59,5 +63,14 @@ const (
 	Ignore
 )
 
-// ErrNotFound: no such text.
-var ErrNotFound = errors.New("learning: no such reply text")
+// Errors of the package.
+var (
+	// ErrNotFound: no such text.
+	ErrNotFound = errors.New("learning: no such reply text")
+	// ErrNoFile: the configuration names no file that a rule could be written to.
+	ErrNoFile = errors.New("no file of bounce rules is configured, so that a rule cannot be written; set bounce_rules to a file (it is made when it is missing) and reload")
+	// ErrFile: the operator's file cannot take the rule.
+	ErrFile = errors.New("the file of bounce rules cannot take the rule")
+	// ErrRequestIDReused: the request_id was used before with another call or body.
+	ErrRequestIDReused = errors.New("the request_id was used for another request; use a new one")
+)
