@@ -187,6 +187,7 @@ func (d *DestinationCounters) kpis(name string, mode veredusv1.FeedbackMode, now
 		ToDeliver:         d.learned(),
 		SuccessPercent:    success(mode, d.learned(), d.Sent, d.Failed, d.Cancelled),
 		Cancelled:         d.Cancelled,
+		AuthRejections:    d.AuthRejections,
 		DeliveredLastHour: d.DeliveredBy.LastHour(now),
 	}
 }
@@ -200,6 +201,7 @@ func (d *DestinationCounters) add(o *DestinationCounters, now time.Time) {
 	d.Complaints += o.Complaints
 	d.Unsubs += o.Unsubs
 	d.Cancelled += o.Cancelled
+	d.AuthRejections += o.AuthRejections
 	for reason, n := range o.FailedBy {
 		d.FailedBy[reason] += n
 	}

@@ -273,6 +273,10 @@ type txn struct {
 	contents   []contentSeen
 	expiries   []int64                            // of single messages that arrived
 	addresses  map[uint64]map[[hashSize]byte]bool // stored, by delivery
+	entries    map[string][]*entryWork            // address entries looked up, by folded address
+	entryOrder []*entryWork                       // of them, those changed, in order
+	entryCount int64                              // how many there will be
+	reader     *entryReader                       // nil until an address is looked up
 	kick       bool                               // wake the sweeper
 	key        []byte                             // scratch
 
@@ -291,6 +295,7 @@ func (s *Store) begin() *txn {
 
 // run builds the batch.
 func (t *txn) run(apply func(*txn) error) error {
+	defer t.closeReader()
 	if err := apply(t); err != nil {
 		return err
 	}
@@ -298,6 +303,7 @@ func (t *txn) run(apply func(*txn) error) error {
 		return err
 	}
 	t.flushDeliveries()
+	t.flushEntries()
 	if t.seq != t.s.seq {
 		t.set(metaSequences, t.seq.encode())
 	}
@@ -311,6 +317,7 @@ func (t *txn) run(apply func(*txn) error) error {
 func (t *txn) install() {
 	s := t.s
 	s.seq, s.epoch, s.events.applied = t.seq, t.epoch, t.nextEvent
+	s.entryCount.Store(t.entryCount)
 	t.installRuns()
 	t.installContents()
 	for no, hashes := range t.addresses {

@@ -382,7 +382,7 @@ func (t *txn) remove(w *work) error {
 	}
 	t.delete(key8(tableContent, w.state.Content))
 	t.deletePrefix(key8(tableByDestination, no))
-	for _, table := range []byte{tableLog, tableRun, tableOpen, tableDomain, tableRetry, tableReject} {
+	for _, table := range []byte{tableLog, tableRun, tableOpen, tableDomain, tableRetry, tableReject, tableReturned} {
 		t.deletePrefix(scope.all(table))
 	}
 	if w.state.Transactional {

@@ -44,6 +44,10 @@ import (
 //	requestAge      time request_id         (requests by age)
 //	suspension      id                      suspension
 //	trash           N                       T of a deleted delivery whose index rows are not removed yet
+//	returned        T N H M                 which returns (late bounce, complaint, unsubscribe) it had
+//	entry           hash tenant 0 class list   address entry; class is one byte
+//	entryOf         domain 0 hash tenant 0 class list   (address entries by domain)
+//	replyText       id (16)                 a distinct text of replies
 const (
 	tableMeta          = 'm'
 	tableTenant        = 't'
@@ -74,6 +78,10 @@ const (
 	tableRequestAge    = 'Q'
 	tableSuspension    = 's'
 	tableTrash         = 'z'
+	tableReturned      = 'w'
+	tableEntry         = 'E'
+	tableEntryOf       = 'D'
+	tableReplyText     = 'L'
 )
 
 const (
@@ -84,9 +92,9 @@ const (
 	messageSize = scopeSize + placeSize
 )
 
-// comparer is bytewise. Keys of the two indexes by hash have the hash as their
-// prefix, so that bloom filters answer "is anything stored under this address";
-// all other keys are their own prefix.
+// comparer is bytewise. Keys of the two indexes by hash, and of address entries, have
+// the hash as their prefix, so that bloom filters answer "is anything stored under this
+// address"; all other keys are their own prefix.
 var comparer = func() *pebble.Comparer {
 	c := *pebble.DefaultComparer
 	c.Name = "veredus.v1"
@@ -95,7 +103,11 @@ var comparer = func() *pebble.Comparer {
 }()
 
 func splitKey(k []byte) int {
-	if len(k) > indexPrefix && (k[0] == tableAddress || k[0] == tableRecipientID) {
+	if len(k) <= indexPrefix {
+		return len(k)
+	}
+	switch k[0] {
+	case tableAddress, tableRecipientID, tableEntry:
 		return indexPrefix
 	}
 	return len(k)

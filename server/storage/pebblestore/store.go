@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -24,8 +25,11 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/veredus/veredus/mta"
+	"github.com/veredus/veredus/mta/inbound"
+	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/feedback"
+	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -36,6 +40,9 @@ var (
 	_ campaign.SendingLog = (*Store)(nil)
 	_ feedback.Log        = (*Store)(nil)
 	_ suspend.Suspensions = (*Store)(nil)
+	_ address.Store       = (*Store)(nil)
+	_ learning.Store      = (*Store)(nil)
+	_ inbound.Ledger      = (*Store)(nil)
 )
 
 // ErrClosed is returned by calls after Close.
@@ -59,6 +66,9 @@ type Options struct {
 	CacheBytes int64
 	// MemTableBytes is the size of one memory table; up to three exist at a time (default 16 MiB).
 	MemTableBytes uint64
+	// Policy is what errors, complaints and unsubscribes make of addresses; asked at each
+	// write, so it may change (default address.DefaultPolicy). It must not block.
+	Policy func() address.Policy
 
 	// unsafeNoSync acknowledges before syncing: the broken store that the
 	// conformance suite must find.
@@ -83,6 +93,9 @@ func (o *Options) setDefaults() {
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = 16 << 20
 	}
+	if o.Policy == nil {
+		o.Policy = address.DefaultPolicy
+	}
 	if o.exit == nil {
 		o.exit = func() { os.Exit(1) }
 	}
@@ -99,6 +112,8 @@ type Store struct {
 	events eventLog
 	sweep  sweeper
 
+	entryCount atomic.Int64 // address entries there are, as of the last operation applied
+
 	// mu guards the state that writes change and readers see.
 	mu       sync.RWMutex
 	cache    deliveryCache
@@ -111,6 +126,7 @@ type Store struct {
 	seq     sequences
 	runs    *runCache
 	filters filters
+	surge   *address.Surge
 	// oldestRequest is where the rows of requests by age begin; below lie tombstones.
 	oldestRequest []byte
 	contents      map[contentKey]uint64
@@ -136,7 +152,7 @@ func Open(o Options) (*Store, error) {
 		opts: o, db: db,
 		claims: map[mta.MessageID]*claim{}, watchers: map[string]chan struct{}{},
 		cache: newDeliveryCache(), runs: newRunCache(maxCachedRuns),
-		contents: map[contentKey]uint64{},
+		contents: map[contentKey]uint64{}, surge: address.NewSurge(),
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("pebblestore: opening %s: %w", o.Dir, err), db.Close())
@@ -265,6 +281,11 @@ func (s *Store) loadMeta() (err error) {
 	if s.epoch, err = s.readNumber(metaEpoch); err != nil {
 		return err
 	}
+	entries, err := s.readNumber(metaEntries)
+	if err != nil {
+		return err
+	}
+	s.entryCount.Store(int64(entries))
 	row, err := s.get(metaSequences)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/veredus/veredus/mta"
+	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mxrules"
 	"github.com/veredus/veredus/server/campaign"
 )
@@ -248,6 +249,9 @@ func (t *txn) outcome(w *work, s *mta.Settlement, c *claim, row *logRow) error {
 		row.attempts = row.attempts[max(0, len(row.attempts)-maxAttempts):]
 		t.attempted(w, s)
 	}
+	if err := t.affect(w, s); err != nil {
+		return err
+	}
 	row.status, row.updated, row.destination = logStatus(s.Outcome), s.Time, s.Destination
 	row.text, row.verdict, row.state = capText(s.Text), s.Verdict, s.Message.State
 	if c != nil {
@@ -269,7 +273,11 @@ func (t *txn) outcome(w *work, s *mta.Settlement, c *claim, row *logRow) error {
 
 func (t *txn) attempted(w *work, s *mta.Settlement) {
 	t.counters(w).Attempts++
-	t.destination(w, s.Destination).Attempts++
+	d := t.destination(w, s.Destination)
+	d.Attempts++
+	if s.Verdict.Hold == bounce.HoldAuthentication {
+		d.AuthRejections++
+	}
 }
 
 // count moves the counters to where the outcome puts the message.
