@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/address"
 )
 
 // How recipients come in.
@@ -39,6 +40,7 @@ const (
 type ingest struct {
 	s        *Service
 	delivery string
+	mail     address.Query // about the delivery's mail, for any address
 	stream   veredusv1.CampaignService_AddRecipientsServer
 
 	superseded chan struct{} // closed when another stream begins
@@ -62,14 +64,15 @@ func (s *Service) AddRecipients(stream veredusv1.CampaignService_AddRecipientsSe
 	if err != nil {
 		return unlessEOF(err)
 	}
-	id, err := s.opening(stream.Context(), first)
+	d, err := s.opening(stream.Context(), first)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
+	id := d.ID
 	in := &ingest{
-		s: s, delivery: id, stream: stream,
+		s: s, delivery: id, mail: d.query(), stream: stream,
 		superseded: make(chan struct{}),
 		chunks:     make(chan *chunk, windowChunks), room: semaphore.NewWeighted(maxStreamBytes),
 	}
@@ -99,28 +102,28 @@ func unlessEOF(err error) error {
 }
 
 // opening checks a stream's first frame and the delivery that it names.
-func (s *Service) opening(ctx context.Context, first *veredusv1.AddRecipientsRequest) (id string, err error) {
+func (s *Service) opening(ctx context.Context, first *veredusv1.AddRecipientsRequest) (*Delivery, error) {
 	v := violations{}
-	id = v.delivery("delivery", first.GetDelivery())
+	id := v.delivery("delivery", first.GetDelivery())
 	if len(first.GetRecipients()) > 0 {
 		v.add("recipients", "", "stand in the first frame", "send a first frame with only the delivery, and wait for the durable index")
 	}
 	if err := v.err(); err != nil {
-		return "", err
+		return nil, err
 	}
 	select {
 	case <-s.o.Stopping:
-		return "", ErrStopping
+		return nil, ErrStopping
 	default:
 	}
 	d, err := s.get(ctx, id)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if _, err := d.after(CallEdit); err != nil {
-		return "", &StateError{Delivery: id, State: d.State, Call: "add recipients"}
+		return nil, &StateError{Delivery: id, State: d.State, Call: "add recipients"}
 	}
-	return id, nil
+	return d, nil
 }
 
 // begin makes the stream the delivery's only one: it ends the one before and waits until
@@ -281,6 +284,9 @@ func (in *ingest) add(ctx context.Context, durable int64, list []*chunk) (Added,
 	}
 	if len(items) == 0 {
 		return Added{DurableIndex: durable}, nil
+	}
+	if err := in.s.exclude(ctx, in.mail, items); err != nil {
+		return Added{}, err
 	}
 	pass, err := in.s.gates.take(ctx, in.delivery)
 	if err != nil {

@@ -33,6 +33,9 @@ func (s *Service) SendMessage(ctx context.Context, r *veredusv1.SendMessageReque
 		if err := s.sendable(ctx, single); err != nil {
 			return nil, err
 		}
+		if err := s.excludeSingle(ctx, single); err != nil {
+			return nil, err
+		}
 	}
 	h, id, err := s.o.Recipients.Send(ctx, *single, req)
 	if err != nil {

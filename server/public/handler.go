@@ -158,7 +158,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, token string, now
 	if err != nil {
 		return refusal(err), Malformed
 	}
-	release := h.turn(r.Context())
+	release := h.turn()
 	if release == nil {
 		return laterPage, Overloaded
 	}
@@ -173,17 +173,17 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, token string, now
 	return donePage(c), Unsubscribed
 }
 
-// turn waits for a place among those that act; nil when there is none for too long.
-func (h *Handler) turn(ctx context.Context) (release func()) {
+// turn waits for a place among those that act; nil when there is none for too long. It waits
+// for clients that hung up, too: what they asked for still counts.
+func (h *Handler) turn() (release func()) {
 	patience := time.NewTimer(actingWait)
 	defer patience.Stop()
 	select {
 	case h.acting <- struct{}{}:
 		return func() { <-h.acting }
 	case <-patience.C:
-	case <-ctx.Done():
+		return nil
 	}
-	return nil
 }
 
 // unsubscribe makes the wish durable. A client that hangs up does not take it back.

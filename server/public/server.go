@@ -20,7 +20,7 @@ import (
 const (
 	headerWait     = 5 * time.Second
 	requestWait    = 10 * time.Second
-	answerWait     = 30 * time.Second // above actingWait + storeWait
+	answerWait     = 40 * time.Second // above requestWait, actingWait and storeWait together
 	idleWait       = 30 * time.Second
 	maxHeaderBytes = 16 << 10
 
@@ -60,14 +60,16 @@ func NewServer(h http.Handler, o ServerOptions) (*Server, error) {
 		o.MaxPerClient = DefaultMaxPerClient
 	}
 	s := &Server{o: o, http: &http.Server{
-		Handler:           h,
-		Protocols:         new(http.Protocols),
-		ReadHeaderTimeout: headerWait,
-		ReadTimeout:       requestWait,
-		WriteTimeout:      answerWait,
-		IdleTimeout:       idleWait,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		Handler:   h,
+		Protocols: new(http.Protocols),
+		// OPTIONS * is answered like any other path that is not there.
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            headerWait,
+		ReadTimeout:                  requestWait,
+		WriteTimeout:                 answerWait,
+		IdleTimeout:                  idleWait,
+		MaxHeaderBytes:               maxHeaderBytes,
+		ErrorLog:                     slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}}
 	s.http.Protocols.SetHTTP1(true)
 	if o.Cert == "" && o.Key == "" {
