@@ -99,7 +99,7 @@ func (r Return) unsubscribe(header []byte, now time.Time) (Outgoing, error) {
 	}
 	fill := r.filler(header, now, "{to}", mailto.address, "{wish}", mailto.subject, "{words}", mailto.body)
 	out := Outgoing{To: mailto.address, Content: mailText(fill, unsubscribeMail)}
-	if isASCII(r.Recipient) {
+	if isASCII(r.Recipient) && validMailbox(r.Recipient) {
 		out.From = r.Recipient
 	}
 	return out, nil
