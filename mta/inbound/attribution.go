@@ -22,6 +22,13 @@ func (c *Classifier) attribute(s *study, original Header, env Envelope) Attribut
 	stopped := false
 	for _, at := range s.places(original, env) {
 		refs, forged := c.tokens(at.texts)
+		if at.place == PlaceListUnsubscribe {
+			for _, ref := range c.sealedTargets(original) {
+				if !hasRef(refs, ref) {
+					refs = append(refs, ref)
+				}
+			}
+		}
 		a.Forged += forged
 		switch {
 		case a.Place != PlaceNone:
@@ -140,20 +147,37 @@ func identifiers(values []string) []string {
 	return left
 }
 
-// unsubscribeTargets is what in List-Unsubscribe may be a token: each run of the
-// token's letters that is long enough.
+// unsubscribeTargets is what in List-Unsubscribe may be a token of the return path:
+// a word, or a piece of one. Sealed tokens are longer, and pieces of them are none.
 func unsubscribeTargets(original Header) []string {
-	var runs []string
+	var targets []string
 	for _, v := range original.All("List-Unsubscribe") {
-		for _, run := range strings.FieldsFunc(clip(v, 8<<10), func(r rune) bool {
-			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '2' || r > '7')
-		}) {
-			if len(run) >= minToken && len(run) <= returnpath.MaxLength {
-				runs = append(runs, run)
+		for _, word := range sealedWords(clip(v, 8<<10)) {
+			if len(word) <= returnpath.MaxLength+10 {
+				targets = append(targets, segments(word)...)
 			}
 		}
 	}
-	return runs
+	return targets
+}
+
+// sealedTargets is the messages that sealed tokens in List-Unsubscribe name.
+func (c *Classifier) sealedTargets(original Header) (refs []returnpath.Ref) {
+	if c.links == nil {
+		return nil
+	}
+	tried := 0
+	for _, v := range original.All("List-Unsubscribe") {
+		for _, word := range sealedWords(clip(v, 8<<10)) {
+			if tried++; tried > maxTokens {
+				return refs
+			}
+			if ref, ok := c.links(word); ok && !hasRef(refs, ref) {
+				refs = append(refs, ref)
+			}
+		}
+	}
+	return refs
 }
 
 // minToken is shorter than every token: version, key, five numbers of one octet

@@ -9,19 +9,32 @@ import (
 type Classifier struct {
 	table *bounce.Table
 	keys  *returnpath.Keys
+	links func(token string) (returnpath.Ref, bool)
 }
 
 // NewClassifier returns a Classifier that qualifies by table and attributes by
 // keys; without keys (nil) nothing is attributed.
 func NewClassifier(table *bounce.Table, keys *returnpath.Keys) *Classifier {
-	return &Classifier{table, keys}
+	return &Classifier{table: table, keys: keys}
+}
+
+// WithLinks returns a Classifier that attributes by sealed unsubscribe tokens, too.
+// open returns the message that a token names, and false for what is no token of
+// ours or names none. It must be safe for concurrent use and not block.
+func (c *Classifier) WithLinks(open func(token string) (returnpath.Ref, bool)) *Classifier {
+	with := *c
+	with.links = open
+	return &with
 }
 
 // Classify says what a mail is. Recipients and attribution are independent of
 // each other: the first is what the mail claims, the second what we can prove.
-func (c *Classifier) Classify(m *Mail, env Envelope) Report {
-	s := newStudy(m)
-	r := Report{Limited: m.Limited, Malformed: m.Malformed}
+func (c *Classifier) Classify(m *Mail, env Envelope) Report { return c.classify(newStudy(m), env) }
+
+// classify says what a mail that came to env is; one study serves every envelope.
+func (c *Classifier) classify(s *study, env Envelope) Report {
+	s.null = env.Null
+	r := Report{Limited: s.mail.Limited, Malformed: s.mail.Malformed}
 	header := s.original()
 	r.Original = describe(header)
 	c.sort(s, header, env, &r)
@@ -54,6 +67,7 @@ func (c *Classifier) sort(s *study, original Header, env Envelope, r *Report) {
 		c.bounce(s, original, r)
 	case isUnsubscribe(s, env):
 		answer(s, r, KindUnsubscribe, bounce.CodeUnsubscribe)
+		r.Sealed = s.sealed()
 	case isChallenge(s):
 		answer(s, r, KindChallenge, bounce.CodeChallengeResponse)
 	case isAutoReply(s):
@@ -75,10 +89,11 @@ func (c *Classifier) bounce(s *study, original Header, r *Report) {
 	if len(r.Recipients) == 0 {
 		nobody := Recipient{Action: actionOf(s)}
 		c.qualify(s, &nobody, "", "")
-		r.Verdict = nobody.Verdict
+		r.Verdict, r.Action, r.Diagnostic = nobody.Verdict, nobody.Action, nobody.Diagnostic
 		return
 	}
-	r.Verdict = r.Recipients[0].Verdict
+	first := &r.Recipients[0]
+	r.Verdict, r.Action, r.Diagnostic = first.Verdict, first.Action, first.Diagnostic
 }
 
 // answer fills in what somebody sent back. Its recipient is who sent it.

@@ -94,7 +94,8 @@ func (c *Classifier) notification(n notification, r *Report) {
 		}
 	}
 	if len(r.Recipients) > 0 {
-		r.Verdict = r.Recipients[0].Verdict
+		first := &r.Recipients[0]
+		r.Verdict, r.Action, r.Diagnostic = first.Verdict, first.Action, first.Diagnostic
 	}
 }
 

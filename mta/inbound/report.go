@@ -78,6 +78,9 @@ type Envelope struct {
 	// Unsubscribe tells that Recipient is an address for unsubscribe requests, so
 	// that whatever is no automatic mail asks for that.
 	Unsubscribe bool
+	// Null tells that it came from the null reverse-path (MAIL FROM:<>). A
+	// Return-Path field tells it as well.
+	Null bool
 }
 
 // Report is what a mail says.
@@ -94,6 +97,12 @@ type Report struct {
 	// Verdict is what the mail means as a whole: that of the first recipient, and
 	// where nobody is named what is known all the same.
 	Verdict bounce.Verdict
+	// Action and Diagnostic are those of a bounce as a whole, in the same way.
+	Action     Action
+	Diagnostic smtpc.Reply
+	// Sealed are texts of an unsubscribe request that may be sealed unsubscribe
+	// tokens, the likeliest first; to open them is the caller's part.
+	Sealed []string
 	// FeedbackType is the Feedback-Type of a complaint in lower case: "abuse",
 	// "auth-failure", "not-spam" ... Only abuse and its like speak of a complaining reader.
 	FeedbackType string

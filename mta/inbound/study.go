@@ -16,6 +16,7 @@ type study struct {
 	readings []reading // of the report, once needed
 	copied   string    // what of the returned mail stands in the text
 	enclosed *Part     // the returned mail as a part
+	null     bool      // the envelope had the null reverse-path
 }
 
 // maxSubject bounds the subject considered, in bytes.
@@ -121,9 +122,12 @@ func quotedStatus(text string) []dsnRecipient {
 	return kept
 }
 
-// nullSender reports whether the mail came from the null reverse-path, as its
-// Return-Path tells (RFC 5321 section 4.5.5).
+// nullSender reports whether the mail came from the null reverse-path (RFC 5321
+// section 4.5.5), as the envelope or its Return-Path tells.
 func (s *study) nullSender() bool {
+	if s.null {
+		return true
+	}
 	for _, v := range s.header.All("Return-Path") {
 		if v = strings.Trim(v, "<> \t"); v == "" || strings.EqualFold(v, "mailer-daemon") {
 			return true
