@@ -26,7 +26,7 @@ type Store interface {
 	// Exclusions tells for each query, in order, what its entries say now. It may
 	// be called for every recipient: what is not there costs next to nothing.
 	Exclusions(ctx context.Context, queries []Query) ([]Exclusion, error)
-	// AddressEntries reads the entries of one address in every scope.
+	// AddressEntries reads the entries of one address in every scope; like the next, it leaves out counters that time has cleared.
 	AddressEntries(ctx context.Context, folded string) ([]Entry, error)
 	// ListAddressEntries reads up to max entries that the filter keeps, behind the cursor
 	// (nil: from the start); it reads a bounded number of rows, so a page may be
@@ -61,6 +61,8 @@ type Request struct {
 	ID     string   // the client's request_id
 	Method string   // full method name
 	Body   [32]byte // SHA-256 of the request without its request_id
+	// Answer, unless empty, is remembered as the call's answer, for Options.Replay.
+	Answer string
 }
 
 // Query asks whether mail would be excluded.
