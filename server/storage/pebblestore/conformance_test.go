@@ -3,6 +3,7 @@ package pebblestore
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -23,9 +24,9 @@ func newDriver() storagetest.Driver {
 	}}
 }
 
-func (d *crashDriver) Open() (storagetest.Store, error) {
+func (d *crashDriver) Open(now func() time.Time) (storagetest.Store, error) {
 	o := d.opts
-	o.FS = d.fs
+	o.FS, o.Now = d.fs, now
 	s, err := Open(o)
 	d.store = s
 	return s, err

@@ -31,6 +31,12 @@ func (e *engine) compare(m *model) error {
 			return err
 		}
 	}
+	if err := e.compareAddresses(m); err != nil {
+		return err
+	}
+	if err := e.compareTexts(m); err != nil {
+		return err
+	}
 	got, err := e.store.ListSuspensions(ctx())
 	if err != nil {
 		return err
@@ -84,12 +90,12 @@ func compareCounters(got *campaign.Counters, d *delivery) error {
 }
 
 func printCounters(c *campaign.Counters) string {
-	s := fmt.Sprintf("index %d, accepted %d, rejected %d, pending %d, in relay %d (deferred %d, claimed %d), sent %d, failed %d %v, cancelled %d, attempts %d, ignored %v",
-		c.LastIndex, c.Accepted, c.Rejected, c.Pending, c.InRelay, c.Deferred, c.Claimed, c.Sent, c.Failed, c.FailedBy, c.Cancelled, c.Attempts, c.Ignored)
+	s := fmt.Sprintf("index %d, accepted %d, rejected %d, pending %d, in relay %d (deferred %d, claimed %d), sent %d, failed %d %v, cancelled %d, attempts %d, ignored %v, complaints %d, unsubscribes %d",
+		c.LastIndex, c.Accepted, c.Rejected, c.Pending, c.InRelay, c.Deferred, c.Claimed, c.Sent, c.Failed, c.FailedBy, c.Cancelled, c.Attempts, c.Ignored, c.Complaints, c.Unsubs)
 	for _, name := range slices.Sorted(maps.Keys(c.By)) {
 		d := c.By[name]
-		s += fmt.Sprintf("\n     %s: sent %d, failed %d %v, deferred %d, cancelled %d, attempts %d",
-			name, d.Sent, d.Failed, d.FailedBy, d.Deferred, d.Cancelled, d.Attempts)
+		s += fmt.Sprintf("\n     %s: sent %d, failed %d %v, deferred %d, cancelled %d, attempts %d (%d failed authentication), complaints %d, unsubscribes %d",
+			name, d.Sent, d.Failed, d.FailedBy, d.Deferred, d.Cancelled, d.Attempts, d.AuthRejections, d.Complaints, d.Unsubs)
 	}
 	return s
 }
@@ -387,7 +393,7 @@ func (e *engine) compareEvents(m *model) error {
 	if int(end[0]-oldest[0]) != len(m.events) {
 		return fmt.Errorf("event log has %d events, want %d", end[0]-oldest[0], len(m.events))
 	}
-	seen := map[string]bool{}
+	e.places = map[string]int{}
 	at := oldest
 	for i := 0; i < len(m.events); {
 		page, next, err := e.store.Read(ctx(), at, 7)
@@ -400,10 +406,11 @@ func (e *engine) compareEvents(m *model) error {
 				count: got.GetCount(), attempt: got.GetAttempt(), willRetry: got.GetWillRetry(),
 				destination: got.GetDestination(), reason: int32(got.GetReason()),
 			}
-			if have != m.events[i] || seen[got.GetId()] {
+			_, seen := e.places[got.GetId()]
+			if have != m.events[i] || seen {
 				return fmt.Errorf("event %d (id %s):\n got %+v\nwant %+v", i, got.GetId(), have, m.events[i])
 			}
-			seen[got.GetId()] = true
+			e.places[got.GetId()] = i
 			i++
 		}
 		if len(page) == 0 || next[0] != at[0]+uint64(len(page)) {

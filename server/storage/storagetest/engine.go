@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/veredus/veredus/mta"
@@ -41,17 +42,22 @@ const (
 	opRecover
 	opReopen
 	opSuspend
+	opReturn
+	opUnsubscribe
+	opAddresses
+	opTexts
 	opCut
 )
 
 var opNames = [...]string{
 	"nothing", "create", "add", "start", "pause or resume", "cancel", "delete", "send", "claim", "settle",
-	"release", "expire", "repeat", "stale epoch", "recover", "reopen", "suspend", "power cut",
+	"release", "expire", "repeat", "stale epoch", "recover", "reopen", "suspend",
+	"return", "unsubscribe", "change addresses", "reply texts", "power cut",
 }
 
 // opWeights make the relay's work the most frequent. Power cuts are not
 // repeatable, so they have a test of their own.
-var opWeights = [...]int{1, 2, 8, 3, 3, 1, 1, 6, 12, 12, 4, 2, 3, 1, 1, 1, 2, 0}
+var opWeights = [...]int{1, 2, 8, 3, 3, 1, 1, 6, 12, 12, 4, 2, 3, 1, 1, 1, 2, 8, 3, 4, 2, 0}
 
 var opKindsWeighed = func() (list []opKind) {
 	for kind, weight := range opWeights {
@@ -72,12 +78,19 @@ type engine struct {
 	last   *mta.Batch // the last settlements, for repeating
 	// compared counts comparisons: look-ups take part in each fourth.
 	compared int
+	// clock is the store's; it goes with the model's.
+	clock atomic.Pointer[time.Time]
+	// places has the place of each event in the log by its id, as last read.
+	places map[string]int
 }
 
+func (e *engine) now() time.Time { return *e.clock.Load() }
+
 func newEngine(d Driver) (*engine, error) {
-	e := &engine{driver: d, m: &model{now: time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC), standing: map[string]*delivery{}}}
+	e := &engine{driver: d, m: newModel()}
+	e.clock.Store(&e.m.now)
 	var err error
-	if e.store, err = d.Open(); err != nil {
+	if e.store, err = d.Open(e.now); err != nil {
 		return nil, err
 	}
 	return e, e.recover()
@@ -96,7 +109,13 @@ func (e *engine) step(op Op) error {
 		return nil
 	}
 	e.rng = rand.New(rand.NewPCG(op.Seed, 1))
-	e.m.now = e.m.now.Add(time.Duration(1+e.rng.IntN(600)) * time.Second)
+	pass := time.Duration(1+e.rng.IntN(600)) * time.Second
+	if e.rng.IntN(20) == 0 { // a counter of errors may have run out meanwhile
+		pass = time.Duration(e.rng.IntN(12*24)) * time.Hour
+	}
+	now := e.m.now.Add(pass)
+	e.m.now = now
+	e.clock.Store(&now)
 	e.note("%s (seed %d)", opNames[op.Kind], op.Seed)
 	if err := e.do(op.Kind); err != nil {
 		return err
@@ -138,6 +157,14 @@ func (e *engine) do(kind opKind) error {
 		return e.reopen()
 	case opSuspend:
 		return e.suspend()
+	case opReturn:
+		return e.giveBack()
+	case opUnsubscribe:
+		return e.unsubscribe()
+	case opAddresses:
+		return e.changeAddresses()
+	case opTexts:
+		return e.changeTexts()
 	case opCut:
 		return e.cut()
 	}
@@ -166,15 +193,18 @@ func (e *engine) create() error {
 	}
 	e.m.created++
 	id := fmt.Sprintf("d%d", e.m.created)
+	tenant, list := []string{"", "acme"}[e.rng.IntN(2)], []string{"", "News.example"}[e.rng.IntN(2)]
 	got, err := e.store.Create(ctx(), &campaign.Delivery{ID: id, Spec: &veredusv1.Delivery{
-		Tenant:  []string{"", "acme"}[e.rng.IntN(2)],
+		Tenant: tenant, ListId: list,
 		Sender:  &veredusv1.Sender{From: "news@example.com"},
 		Content: &veredusv1.Content{Subject: "Hello", Text: "Hello " + id},
 	}}, campaign.Request{})
 	if err != nil {
 		return err
 	}
-	e.m.deliveries = append(e.m.deliveries, &delivery{id: id, no: got.No, handover: got.Handover, state: campaign.Draft})
+	e.m.deliveries = append(e.m.deliveries, &delivery{
+		id: id, tenant: cmp.Or(tenant, campaign.DefaultTenant), list: strings.ToLower(list), no: got.No, handover: got.Handover, state: campaign.Draft,
+	})
 	return nil
 }
 
@@ -234,7 +264,7 @@ func (e *engine) item(index int64) campaign.Item {
 		i.RecipientID = "id-" + address
 	}
 	if e.rng.IntN(10) == 0 {
-		i.Ignore = int32(bounce.ReasonDenylisted)
+		i.Ignore = int32([]bounce.Reason{bounce.ReasonDenylisted, bounce.ReasonInQuarantine}[e.rng.IntN(2)])
 	}
 	return i
 }
@@ -364,6 +394,9 @@ func (e *engine) delete() error {
 		return nil
 	}
 	e.m.deliveries = slices.DeleteFunc(e.m.deliveries, func(o *delivery) bool { return o == d })
+	for _, m := range d.messages {
+		e.m.removed = append(e.m.removed, m.link())
+	}
 	return err
 }
 
@@ -394,7 +427,7 @@ func (e *engine) send() error {
 	}
 	d := e.m.standing[tenant]
 	if d == nil {
-		d = &delivery{id: h.DeliveryID, no: h.Delivery, transactional: true, state: campaign.Running}
+		d = &delivery{id: h.DeliveryID, tenant: tenant, no: h.Delivery, transactional: true, state: campaign.Running}
 		e.m.standing[tenant] = d
 		e.m.deliveries = append(e.m.deliveries, d)
 	}
@@ -493,7 +526,9 @@ func (e *engine) settlement(m *message, o mta.Outcome) mta.Settlement {
 	var v bounce.Verdict
 	if o != mta.Delivered {
 		reply = smtpc.Reply{Phase: smtpc.PhaseRCPT, Code: 450, Enhanced: "4.2.2", Text: "no\xff"}
-		v = bounce.Verdict{Code: 22, Reason: bounce.ReasonMailboxFull, Type: bounce.TypeSoft, Tag: "mailbox_full", Disposition: bounce.Retry}
+		v = bounce.Verdict{Code: 22, Reason: bounce.ReasonMailboxFull, Type: bounce.TypeSoft, Tag: "mailbox_full", Disposition: bounce.Retry, Rule: "full"}
+		v.Address = bounce.AddressEffect(e.rng.IntN(3))
+		v.Hold = bounce.Hold(e.rng.IntN(3))
 	}
 	msg := e.relayed(m)
 	msg.State.Attempts, msg.State.LastReply, msg.State.Last = attempts, reply, v
@@ -501,7 +536,9 @@ func (e *engine) settlement(m *message, o mta.Outcome) mta.Settlement {
 		Message: msg, Outcome: o, Time: e.m.now, Verdict: v, MessageID: m.messageID,
 		Destination: []string{m.domain, "provider"}[e.rng.IntN(2)],
 		Attempt:     &mta.Attempt{Number: attempts, Time: e.m.now, Source: "s", RemoteHost: "mx", Reply: reply},
+		Provider:    []string{"", "google"}[e.rng.IntN(2)],
 	}
+	s.Attempt.Uncertain = o == mta.Deferred && e.rng.IntN(3) == 0
 	if o == mta.Deferred {
 		s.Next = e.m.now.Add(time.Duration(e.rng.IntN(3600)) * time.Second)
 	}
@@ -557,7 +594,12 @@ func (e *engine) settled(m *message, s *mta.Settlement) {
 	if s.Attempt != nil {
 		m.attempts++
 		m.attemptedAt = append(m.attemptedAt, m.destination)
+		m.uncertain = s.Attempt.Uncertain
+		if s.Verdict.Hold == bounce.HoldAuthentication {
+			m.rejectedAt = append(m.rejectedAt, m.destination)
+		}
 	}
+	e.affect(m, s)
 	ev := event{
 		kind: kinds[s.Outcome], delivery: m.delivery.name(), message: m.name(), recipient: "X" + m.address[1:],
 		attempt: int32(m.attempts), willRetry: m.waiting && m.delivery.state != campaign.Cancelled,
@@ -687,7 +729,7 @@ func (e *engine) reopen() error {
 		return err
 	}
 	var err error
-	if e.store, err = e.driver.Open(); err != nil {
+	if e.store, err = e.driver.Open(e.now); err != nil {
 		return err
 	}
 	if err := e.compare(e.m); err != nil {
@@ -734,7 +776,10 @@ func (e *engine) suspend() error {
 // is there wholly or not at all; wholly if it was answered before.
 func (e *engine) cut() error {
 	before := e.m.clone()
-	kind := []opKind{opCreate, opAdd, opStart, opPause, opCancel, opDelete, opClaim, opSettle, opRelease, opExpire, opSuspend}[e.rng.IntN(11)]
+	kind := []opKind{
+		opCreate, opAdd, opStart, opPause, opCancel, opDelete, opClaim, opSettle, opRelease, opExpire, opSuspend,
+		opReturn, opUnsubscribe, opAddresses, opTexts,
+	}[e.rng.IntN(15)]
 	cutRNG := rand.New(rand.NewPCG(e.rng.Uint64(), 2))
 	yields := cutRNG.IntN(200)
 	e.note("  cut during %s", opNames[kind])
@@ -764,7 +809,7 @@ func (e *engine) cut() error {
 func (e *engine) afterCut(before *model, answered bool) error {
 	_ = e.driver.Close()
 	var err error
-	if e.store, err = e.driver.Open(); err != nil {
+	if e.store, err = e.driver.Open(e.now); err != nil {
 		return fmt.Errorf("opening after a power cut: %w", err)
 	}
 	e.last = nil

@@ -3,12 +3,15 @@ package storagetest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/veredus/veredus/mta"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/campaign"
+	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -21,10 +24,15 @@ type model struct {
 	events      []event
 	suspensions []suspend.Suspension
 	standing    map[string]*delivery // transactional, by tenant
+	entries     map[address.Key]address.Entry
+	texts       map[learning.ID]learning.Text
+	removed     []address.Unsubscription // links in mail of deleted deliveries
 }
 
 type delivery struct {
 	id            string
+	tenant        string
+	list          string // as the List-Id says it
 	no            uint64
 	handover      uint64
 	transactional bool
@@ -58,7 +66,14 @@ type message struct {
 	firstClaim  time.Time
 	destination string
 	attemptedAt []string // destination of each attempt
+	rejectedAt  []string // of each that failed authentication
+	uncertain   bool     // nobody knows how its last attempt ended
 	reason      int32
+
+	// What came back, and to which destination it counts.
+	returned                     bool
+	complained, unsubscribed     bool
+	complainedAt, unsubscribedAt string
 }
 
 // event is what the model says of one feedback event.
@@ -153,6 +168,17 @@ func (m *message) countDestination(c *campaign.Counters) {
 	}
 	for _, name := range m.attemptedAt {
 		at(name).Attempts++
+	}
+	for _, name := range m.rejectedAt {
+		at(name).AuthRejections++
+	}
+	if m.complained {
+		at(m.complainedAt).Complaints++
+		c.Complaints++
+	}
+	if m.unsubscribed {
+		at(m.unsubscribedAt).Unsubs++
+		c.Unsubs++
 	}
 	if m.destination == "" {
 		return
@@ -250,12 +276,17 @@ func (m *model) clone() *model {
 	n := *m
 	n.deliveries, n.standing = nil, map[string]*delivery{}
 	n.events, n.suspensions = slices.Clone(m.events), slices.Clone(m.suspensions)
+	n.entries, n.texts, n.removed = maps.Clone(m.entries), map[learning.ID]learning.Text{}, slices.Clone(m.removed)
+	for id, text := range m.texts {
+		text.Providers = maps.Clone(text.Providers)
+		n.texts[id] = text
+	}
 	for _, d := range m.deliveries {
 		c := *d
 		c.rejected, c.messages = slices.Clone(d.rejected), nil
 		for _, msg := range d.messages {
 			cm := *msg
-			cm.delivery, cm.attemptedAt = &c, slices.Clone(msg.attemptedAt)
+			cm.delivery, cm.attemptedAt, cm.rejectedAt = &c, slices.Clone(msg.attemptedAt), slices.Clone(msg.rejectedAt)
 			c.messages = append(c.messages, &cm)
 		}
 		n.deliveries = append(n.deliveries, &c)

@@ -5,7 +5,7 @@
 // nothing of counters, indexes or logs. Random operations go to the driver and to
 // the model, and after each one everything that can be read is compared: states,
 // counters derived by counting, the sending log, runs, loads, look-ups, the event
-// log. Power is cut at random moments, also in the middle of an operation: what was
+// log, the entries of addresses with what they exclude. Power is cut at random moments, also in the middle of an operation: what was
 // acknowledged must be there, and what was not must be there wholly or not at all.
 package storagetest
 
@@ -13,12 +13,16 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/veredus/veredus/mta"
+	"github.com/veredus/veredus/mta/inbound"
+	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/feedback"
+	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -30,12 +34,16 @@ type Store interface {
 	campaign.SendingLog
 	feedback.Log
 	suspend.Suspensions
+	address.Store
+	learning.Store
+	inbound.Ledger
 }
 
 // Driver is one store that can be opened, closed and lose power.
 type Driver interface {
-	// Open opens what is on the disk; first an empty store.
-	Open() (Store, error)
+	// Open opens what is on the disk; first an empty store. What the store itself stamps or
+	// judges by time goes by now, and its address policy is address.DefaultPolicy.
+	Open(now func() time.Time) (Store, error)
 	// Cut cuts the power: nothing written from now on reaches the disk, and what was
 	// not synced is lost, in part or wholly, as rng says. It may come while the store is in use.
 	Cut(rng *rand.Rand)
@@ -64,7 +72,7 @@ func Run(t *testing.T, make func() Driver) {
 	for _, story := range stories {
 		t.Run(story.name, func(t *testing.T) {
 			d := make()
-			s, err := d.Open()
+			s, err := d.Open(func() time.Time { return storyTime })
 			if err != nil {
 				t.Fatal(err)
 			}
