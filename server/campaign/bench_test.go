@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/storage/pebblestore"
 )
@@ -25,6 +26,13 @@ func (idleStore) DurableIndex(context.Context, string) (int64, error) { return 0
 
 func (idleStore) Add(_ context.Context, _ string, items []campaign.Item) (campaign.Added, error) {
 	return campaign.Added{DurableIndex: items[len(items)-1].Index, Accepted: int64(len(items))}, nil
+}
+
+// nobody excludes nobody.
+type nobody struct{}
+
+func (nobody) Exclusions(_ context.Context, queries []address.Query) ([]address.Exclusion, error) {
+	return make([]address.Exclusion, len(queries)), nil
 }
 
 // listen serves a service on loopback TCP.
@@ -47,12 +55,21 @@ func listen(b *testing.B, service veredusv1.CampaignServiceServer) veredusv1.Cam
 
 // BenchmarkAddRecipients uploads recipients of about 300 octets in chunks of 1000 with a
 // window of 8, from a client in the same process over loopback TCP: into a store that does
-// nothing, and into the real one with its syncs. One operation is one recipient.
+// nothing, without and with asking who is excluded, and into the real one with its syncs. One operation is one recipient.
 func BenchmarkAddRecipients(b *testing.B) {
 	b.Run("no store", func(b *testing.B) {
 		n := newNode(b)
 		n.create("d")
-		benchUpload(b, listen(b, campaign.NewService(n.options(n.store, idleStore{}))))
+		o := n.options(n.store, idleStore{})
+		o.Addresses = nil
+		benchUpload(b, listen(b, campaign.NewService(o)))
+	})
+	b.Run("no store, address entries", func(b *testing.B) {
+		n := newNode(b)
+		n.create("d")
+		o := n.options(n.store, idleStore{})
+		o.Addresses = nobody{}
+		benchUpload(b, listen(b, campaign.NewService(o)))
 	})
 	b.Run("disk", func(b *testing.B) {
 		n := newNode(b)
@@ -61,7 +78,9 @@ func BenchmarkAddRecipients(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer store.Close()
-		s := campaign.NewService(n.options(store, store))
+		o := n.options(store, store)
+		o.Addresses = nobody{}
+		s := campaign.NewService(o)
 		if _, err := s.CreateDelivery(b.Context(), &veredusv1.CreateDeliveryRequest{DeliveryId: "d"}); err != nil {
 			b.Fatal(err)
 		}

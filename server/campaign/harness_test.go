@@ -46,11 +46,13 @@ type node struct {
 	back     map[string]string // bounce domains
 	stopping chan struct{}
 	given    []campaign.Ingested
+	hosted   string // public.url
+	excluded *exclusions
 }
 
 func newNode(t testing.TB) *node {
 	t.Helper()
-	n := &node{t: t, clock: start, keys: map[string][]*dkim.Key{}, back: map[string]string{}, stopping: make(chan struct{})}
+	n := &node{t: t, clock: start, keys: map[string][]*dkim.Key{}, back: map[string]string{}, stopping: make(chan struct{}), excluded: &exclusions{}}
 	store, err := pebblestore.Open(pebblestore.Options{Dir: "store", FS: vfs.NewMem(), Now: n.now, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +86,12 @@ func (n *node) options(deliveries campaign.Deliveries, recipients campaign.Recip
 			return n.back[from]
 		},
 		HasPool: func(name string) bool { return name == "default" || name == "warm" },
+		HostedURL: func() string {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.hosted
+		},
+		Addresses: n.excluded,
 		Ingested: func(i campaign.Ingested) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
