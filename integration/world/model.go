@@ -26,6 +26,11 @@ type Model struct {
 	ids      uint64
 	greylist *memory
 	visits   *memory
+
+	varies bool   // some limit is not always the same
+	salt   uint64 // of the noise
+	terse  bool   // positive replies have no text
+	sender Sender // whom Capacity is about
 }
 
 // sourceState is what the receiver knows about one sending address.
@@ -36,6 +41,8 @@ type sourceState struct {
 	strikes               int
 	firstStrike           time.Time
 	boxedUntil            time.Time
+	sunk                  float64 // reputation lost, as of sunkAt
+	sunkAt                time.Time
 }
 
 // memorySize bounds each generation of remembered triples.
@@ -61,6 +68,7 @@ func NewModel(w *World, name string, start time.Time) (*Model, error) {
 		owner: w.owners(), catchAll: w.CatchAll == name,
 		sources:  map[netip.Addr]*sourceState{},
 		greylist: newMemory(memorySize), visits: newMemory(memorySize),
+		varies: r.Hidden.varies(), salt: hashOf(w.Seed, "noise", name), sender: AnySender(),
 	}, nil
 }
 
@@ -122,6 +130,9 @@ func (m *Model) Connect(now time.Time, source netip.Addr, host string) (*Session
 }
 
 func (m *Model) source(addr netip.Addr) *sourceState {
+	if m.r.Hidden.Shared {
+		addr = netip.Addr{}
+	}
 	st := m.sources[addr]
 	if st == nil {
 		evictIdle(m.sources, func(st *sourceState) bool { return st.open == 0 })
@@ -166,6 +177,7 @@ func (m *Model) boxed(now time.Time, st *sourceState) bool {
 
 // strike counts one refusal by a hidden limit toward the penalty box.
 func (m *Model) strike(now time.Time, st *sourceState) {
+	m.sink(now, st, m.r.Hidden.Reputation.PerDeferral)
 	p := m.r.Hidden.Penalty
 	if p.After == 0 {
 		return

@@ -124,6 +124,15 @@ type Hidden struct {
 	At Stage `json:"at,omitempty" yaml:"at,omitempty"`
 	// Penalty is the box for sources that keep breaking the limits above.
 	Penalty Penalty `json:"penalty,omitzero" yaml:"penalty,omitempty"`
+	// Shared counts all source addresses together instead of each on its own.
+	Shared bool `json:"shared,omitempty" yaml:"shared,omitempty"`
+	// Silent resets connections that a limit refuses, instead of saying why.
+	Silent bool `json:"silent,omitempty" yaml:"silent,omitempty"`
+	// Schedule, Noise and Reputation make connections, rates and the hourly quota
+	// vary; their factors multiply.
+	Schedule   Schedule   `json:"schedule,omitzero" yaml:"schedule,omitempty"`
+	Noise      Noise      `json:"noise,omitzero" yaml:"noise,omitempty"`
+	Reputation Reputation `json:"reputation,omitzero" yaml:"reputation,omitempty"`
 }
 
 // Stage is a point of a transaction where a limit may be enforced.
@@ -167,6 +176,8 @@ type Latency struct {
 	EndOfData Duration `json:"end_of_data,omitempty" yaml:"end_of_data,omitempty"`
 	// Jitter is in per cent, 0 to 100.
 	Jitter int `json:"jitter,omitempty" yaml:"jitter,omitempty"`
+	// Load makes the reply to the final dot later, the more connections are open.
+	Load Load `json:"load,omitzero" yaml:"load,omitempty"`
 }
 
 // Outage is a period in which the receiver does not serve. It begins After the
@@ -236,6 +247,9 @@ func (r Receiver) compress(factor float64) Receiver {
 	r.Greylist.Expire = r.Greylist.Expire.divide(factor)
 	r.Hidden.Penalty.For = r.Hidden.Penalty.For.divide(factor)
 	r.Hidden.Penalty.Window = r.Hidden.Penalty.Window.divide(factor)
+	r.Hidden.Schedule = r.Hidden.Schedule.compress(factor)
+	r.Hidden.Noise.Every = r.Hidden.Noise.Every.divide(factor)
+	r.Hidden.Reputation.Recovery = r.Hidden.Reputation.Recovery.divide(factor)
 	outages := make([]Outage, len(r.Outages))
 	for i, o := range r.Outages {
 		o.After, o.For, o.Every = o.After.divide(factor), o.For.divide(factor), o.Every.divide(factor)
@@ -312,6 +326,7 @@ func (r *Receiver) validateLimits() error {
 		r.Stated.validate("stated"),
 		h.ConnectionRate.validate("hidden.connection_rate"),
 		h.MessageRate.validate("hidden.message_rate"),
+		h.Schedule.validate(), h.Noise.validate(), h.Reputation.validate(), r.Latency.Load.validate(),
 	}
 	if min(h.Connections, h.TotalConnections, h.MessagesPerConnection, h.MessagesPerHour, h.Penalty.After) < 0 {
 		errs = append(errs, errors.New("hidden: counts must not be negative"))

@@ -114,6 +114,7 @@ func (s *Session) Rcpt(now time.Time, to string) Decision {
 	local := to[:at]
 	fate := s.m.r.fateOf(s.m.seed, local)
 	if d, refused := s.refuseMailbox(now, to, fate); refused {
+		s.m.bounced(now, s.state, d)
 		return s.late(d)
 	}
 	if !fate.exempt() && s.m.r.Hidden.At == AtRcpt {
@@ -180,7 +181,7 @@ func (s *Session) EndOfData(now time.Time) Decision {
 	}
 	d := s.say(SayAccepted, CauseNone, Stay)
 	d.Accepted, d.Returns = true, s.returns(now)
-	d.Delay = s.delay(s.m.r.Latency.EndOfData)
+	d.Delay = s.delay(s.m.r.Latency.EndOfData) + s.m.r.Latency.Load.delay(s.m.total)
 	if s.any(FateSlow) {
 		d.Delay += s.m.magic.SlowDelay.Std()
 	}
@@ -209,29 +210,39 @@ func (s *Session) any(fate Fate) bool {
 // refuseConnection applies the hidden limits on connections.
 func (s *Session) refuseConnection(now time.Time) (Decision, bool) {
 	h := &s.m.r.Hidden
+	f := s.m.factor(now, s.state)
 	switch {
 	case s.m.boxed(now, s.state):
-		return s.say(SayPenalty, CausePacing, DropAfterReply), true
-	case h.Connections > 0 && s.state.open >= h.Connections,
-		h.TotalConnections > 0 && s.m.total >= h.TotalConnections:
+		return s.turnAway(SayPenalty), true
+	case h.Connections > 0 && s.state.open >= scaled(h.Connections, f),
+		h.TotalConnections > 0 && s.m.total >= scaled(h.TotalConnections, f):
 		s.m.strike(now, s.state)
-		return s.say(SayConnections, CausePacing, DropAfterReply), true
-	case h.ConnectionRate.Limited() && !s.state.connections.take(now, h.ConnectionRate.PerSecond(), h.ConnectionRate.burst()):
+		return s.turnAway(SayConnections), true
+	case h.ConnectionRate.Limited() && !s.state.connections.take(now, f*h.ConnectionRate.PerSecond(), h.ConnectionRate.burst()):
 		s.m.strike(now, s.state)
-		return s.say(SayConnectionRate, CausePacing, DropAfterReply), true
+		return s.turnAway(SayConnectionRate), true
 	}
 	return Decision{}, false
+}
+
+// turnAway refuses a connection, with or without a word.
+func (s *Session) turnAway(what Situation) Decision {
+	if s.m.r.Hidden.Silent {
+		return Decision{Drop: DropReset, Cause: CausePacing}
+	}
+	return s.say(what, CausePacing, DropAfterReply)
 }
 
 // refuseMessage applies the hidden limits on messages. A refused message uses
 // nothing up.
 func (s *Session) refuseMessage(now time.Time) (Decision, bool) {
 	h := &s.m.r.Hidden
-	if h.MessageRate.Limited() && !s.state.messages.take(now, h.MessageRate.PerSecond(), h.MessageRate.burst()) {
+	f := s.m.factor(now, s.state)
+	if h.MessageRate.Limited() && !s.state.messages.take(now, f*h.MessageRate.PerSecond(), h.MessageRate.burst()) {
 		s.m.strike(now, s.state)
 		return s.say(SayRateLimit, CausePacing, Stay), true
 	}
-	if h.MessagesPerHour > 0 && !s.state.hour.take(now, h.MessagesPerHour) {
+	if h.MessagesPerHour > 0 && !s.state.hour.take(now, scaled(h.MessagesPerHour, f)) {
 		s.m.strike(now, s.state)
 		return s.say(SayQuota, CausePacing, Stay), true
 	}
@@ -292,6 +303,9 @@ func (s *Session) sayTo(what Situation, to string, why Cause, drop Drop) Decisio
 	r := s.m.words[what]
 	if r.Code == 421 {
 		drop = DropAfterReply
+	}
+	if s.m.terse && r.Code < 400 {
+		return Decision{Code: r.Code, Cause: why, Drop: drop}
 	}
 	return Decision{Code: r.Code, Enhanced: r.Enhanced, Text: s.fill(r.Text, to), Cause: why, Drop: drop}
 }
