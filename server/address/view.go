@@ -13,18 +13,23 @@ import (
 // view is an entry as the API shows it.
 func view(e *Entry) *veredusv1.AddressEntry {
 	shown := &veredusv1.AddressEntry{
-		Name: EntryName(e.Key), Address: e.Address, Scope: scopeView(e.Scope),
+		Name: EntryName(e.Key), Address: e.spelling(), Scope: scopeView(e.Scope),
 		Status: veredusv1.AddressStatus(e.Status), Provisional: e.Provisional, Origin: veredusv1.AddressOrigin(e.Origin),
 		Reason: veredusv1.FailureReason(e.Reason), BounceCode: int32(e.Code), Tag: e.Tag, ErrorCount: int32(e.Errors),
 		Comment: e.Comment, CreateTime: stamp(e.Created), UpdateTime: stamp(e.Updated), LastErrorTime: stamp(e.LastError),
-	}
-	if shown.Address == "" {
-		shown.Address = e.Folded
 	}
 	for i := range e.Evidence[:min(len(e.Evidence), MaxEvidence)] {
 		shown.Evidence = append(shown.Evidence, evidenceView(&e.Evidence[i]))
 	}
 	return shown
+}
+
+// spelling is the address as it was written first, where that is known.
+func (e *Entry) spelling() string {
+	if e.Address == "" {
+		return e.Folded
+	}
+	return e.Address
 }
 
 func views(list []Entry) []*veredusv1.AddressEntry {

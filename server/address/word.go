@@ -29,7 +29,10 @@ func valueOf(values map[string]int32, prefix, word string) (value int32, known b
 	if word == "" {
 		return 0, true
 	}
-	name := strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToUpper(word))
+	name := strings.ToUpper(word)
+	if strings.ContainsAny(name, "- ") {
+		name = strings.NewReplacer("-", "_", " ", "_").Replace(name)
+	}
 	value, known = values[prefix+strings.TrimPrefix(name, prefix)]
 	return value, known && value != 0
 }
