@@ -14,6 +14,7 @@ import (
 
 	"github.com/veredus/veredus/mta"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/config"
 	"github.com/veredus/veredus/server/feedback"
@@ -40,9 +41,11 @@ type sentinel struct {
 var sentinels = []sentinel{
 	{campaign.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
 	{suspend.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
+	{address.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
 	{campaign.ErrExists, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_ALREADY_EXISTS, ""},
 	{campaign.ErrRequestIDReused, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, ""},
 	{suspend.ErrRequestIDReused, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, ""},
+	{address.ErrRequestIDReused, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, ""},
 	{campaign.ErrBadCursor, codes.InvalidArgument, veredusv1.ErrorReason_ERROR_REASON_INVALID_FIELD, "page_token"},
 	{campaign.ErrIndexGap, codes.InvalidArgument, veredusv1.ErrorReason_ERROR_REASON_INDEX_GAP, "first_index"},
 	{campaign.ErrSuperseded, codes.Aborted, veredusv1.ErrorReason_ERROR_REASON_STREAM_SUPERSEDED, ""},
@@ -138,6 +141,8 @@ func answerOf(err error) (answer, bool) {
 func typedAnswer(err error) (answer, bool) {
 	var (
 		invalid  *campaign.InvalidError
+		entry    *address.InvalidError
+		noEntry  *address.NotFoundError
 		gap      *campaign.IndexGapError
 		state    *campaign.StateError
 		findings *campaign.NotPreparedError
@@ -149,6 +154,10 @@ func typedAnswer(err error) (answer, bool) {
 	switch {
 	case errors.As(err, &invalid):
 		return invalidAnswer(invalid), true
+	case errors.As(err, &entry):
+		return invalidEntryAnswer(entry), true
+	case errors.As(err, &noEntry):
+		return resourceAnswer(codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, noEntry.Resource, noEntry.Error()), true
 	case errors.As(err, &gap):
 		a := answer{code: codes.InvalidArgument, reason: veredusv1.ErrorReason_ERROR_REASON_INDEX_GAP, text: gap.Error()}
 		a.facts = map[string]string{"expected": fmt.Sprint(gap.Expected), "got": fmt.Sprint(gap.Got)}
@@ -185,6 +194,14 @@ func invalidAnswer(e *campaign.InvalidError) answer {
 	}
 	a.details = append(a.details, request)
 	return a
+}
+
+func invalidEntryAnswer(e *address.InvalidError) answer {
+	same := &campaign.InvalidError{}
+	for _, v := range e.Violations {
+		same.Violations = append(same.Violations, campaign.FieldViolation(v))
+	}
+	return invalidAnswer(same)
 }
 
 func unpreparedAnswer(e *campaign.NotPreparedError) answer {
@@ -258,7 +275,7 @@ func reasonName(r veredusv1.ErrorReason) string {
 
 // tidy removes the names of our packages from a text.
 func tidy(text string) string {
-	for _, name := range [...]string{"campaign: ", "feedback: ", "suspend: ", "mta: ", "pebblestore: "} {
+	for _, name := range [...]string{"campaign: ", "feedback: ", "suspend: ", "address: ", "mta: ", "pebblestore: "} {
 		text = strings.ReplaceAll(text, name, "")
 	}
 	return text
