@@ -39,7 +39,7 @@ func (f Figures) Since(before Figures) Figures {
 // Bounds of what a Protection remembers.
 const (
 	maxRejections = 8
-	maxRejecters  = 100
+	maxRejecters  = 1000 // the most that auth_domains of the configuration takes
 	maxPauseText  = 1000 // octets
 	// WarnAgain is how long a warning about a transactional delivery, which never
 	// ends, stands for all others of its kind; that about a bulk delivery stands for ever.

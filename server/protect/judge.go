@@ -81,17 +81,23 @@ func Judge(c Counts, t Thresholds) []Finding {
 	half := t.half()
 	for _, name := range slices.Sorted(maps.Keys(c.By)) {
 		f := c.By[name]
-		found = add(found, t.authentication(&c, name, f), half.auth(f), t.auth(f))
-		found = add(found, t.unknownUsers(name, f), half.hard(f), t.hard(f))
-		found = add(found, t.complaints("at "+place(name), name, f), half.complained(f), t.complained(f))
+		if half.auth(f) {
+			found = append(found, t.authentication(&c, name, f))
+		}
+		if half.hard(f) {
+			found = append(found, t.unknownUsers(name, f))
+		}
+		if half.complained(f) {
+			found = append(found, t.complaints("at "+place(name), name, f))
+		}
 	}
-	if c.Whole {
-		all := c.reporting()
-		found = add(found, t.complaints("at the destinations that report complaints", "", all), half.complained(all), t.complained(all))
+	if all := c.reporting(); c.Whole && half.complained(all) {
+		found = append(found, t.complaints("at the destinations that report complaints", "", all))
 	}
 	for _, wording := range slices.Sorted(maps.Keys(c.Alike)) {
-		n := len(c.Alike[wording])
-		found = add(found, t.sameRejection(&c, wording), half.AuthDomains > 0 && n >= half.AuthDomains, t.AuthDomains > 0 && n >= t.AuthDomains)
+		if len(c.Alike[wording]) >= half.AuthDomains {
+			found = append(found, t.sameRejection(&c, wording))
+		}
 	}
 	slices.SortStableFunc(found, func(a, b Finding) int { return a.rank() - b.rank() })
 	return found
@@ -104,15 +110,6 @@ func (f *Finding) rank() int {
 		rank += 10
 	}
 	return rank
-}
-
-// add keeps a finding as far as its threshold is reached.
-func add(found []Finding, f Finding, half, full bool) []Finding {
-	if !half && !full {
-		return found
-	}
-	f.Pause = full
-	return append(found, f)
 }
 
 func (t Thresholds) auth(f campaign.Figures) bool {
@@ -144,7 +141,7 @@ func (t Thresholds) authentication(c *Counts, name string, f campaign.Figures) F
 	if code := c.Said[name]; code != "" {
 		said = " with " + code
 	}
-	return Finding{Cause: Authentication, Destination: name, Part: f.AuthRejections, Whole: f.Attempts, Text: fmt.Sprintf(
+	return Finding{Cause: Authentication, Destination: name, Pause: t.auth(f), Part: f.AuthRejections, Whole: f.Attempts, Text: fmt.Sprintf(
 		"%d of %d attempts at %s (%s) were refused%s: %s (limit: %s of at least %d attempts)",
 		f.AuthRejections, f.Attempts, place(name), percent(f.AuthRejections, f.Attempts), said, c.unauthenticated(), figure(t.AuthPercent), t.AuthAfter)}
 }
@@ -159,7 +156,7 @@ func (t Thresholds) sameRejection(c *Counts, wording string) Finding {
 		destination, _, _ := strings.Cut(giver, " ")
 		names = append(names, destination)
 	}
-	return Finding{Cause: SameRejection, Part: int64(len(givers)), Whole: int64(t.AuthDomains), Text: fmt.Sprintf(
+	return Finding{Cause: SameRejection, Pause: len(givers) >= t.AuthDomains, Part: int64(len(givers)), Whole: int64(t.AuthDomains), Text: fmt.Sprintf(
 		"%d unrelated destinations (%s) refuse in the same words, %q: %s (limit: %d)",
 		len(givers), strings.Join(names, ", "), wording, c.unauthenticated(), t.AuthDomains)}
 }
@@ -174,14 +171,14 @@ func (c *Counts) unauthenticated() string {
 }
 
 func (t Thresholds) unknownUsers(name string, f campaign.Figures) Finding {
-	return Finding{Cause: UnknownUsers, Destination: name, Part: f.Hard, Whole: f.Attempts, Text: fmt.Sprintf(
+	return Finding{Cause: UnknownUsers, Destination: name, Pause: t.hard(f), Part: f.Hard, Whole: f.Attempts, Text: fmt.Sprintf(
 		"%d of %d attempts at %s (%s) found no such user: receivers block senders of old or bought lists; "+
 			"remove addresses that never confirmed or were silent for long, then resume (limit: more than %s after %d attempts)",
 		f.Hard, f.Attempts, place(name), percent(f.Hard, f.Attempts), figure(t.HardPercent), t.HardAfter)}
 }
 
 func (t Thresholds) complaints(where, name string, f campaign.Figures) Finding {
-	return Finding{Cause: Complaints, Destination: name, Part: f.Complaints, Whole: f.Sent, Text: fmt.Sprintf(
+	return Finding{Cause: Complaints, Destination: name, Pause: t.complained(f), Part: f.Complaints, Whole: f.Sent, Text: fmt.Sprintf(
 		"%d of %d messages delivered %s (%s) were reported as spam: from 0.3 %% on receivers filter all of a sender's mail; "+
 			"mail only who asked for it, show the unsubscribe link at the top, then resume (limit: more than %s and at least %d)",
 		f.Complaints, f.Sent, where, percent(f.Complaints, f.Sent), figure(t.ComplaintPercent), t.ComplaintLeast)}
