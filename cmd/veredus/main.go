@@ -66,7 +66,7 @@ listens on loopback and its mail goes to built-in receivers.
 	)
 	addGroup(root, "node", newServe(), newDemo(), newReceivers())
 	addGroup(root, "mail", newSend(), newWatch(), newMessages(), newExplain())
-	addGroup(root, "tool", newQualify(), newInbound(), newRules(), newDKIM())
+	addGroup(root, "tool", newQualify(), newInbound(), newRules(), newDKIM(), newDoctor())
 	return root
 }
 
