@@ -545,3 +545,17 @@ func BenchmarkPost(b *testing.B) {
 type idle struct{}
 
 func (idle) Unsubscribe(context.Context, address.Unsubscription) (bool, error) { return true, nil }
+
+func TestAClientThatAsksTooMuchWaits(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.ClientRate = 1 })
+	path := w.path(claim)
+	for range burstSeconds {
+		w.said(w.ask(http.MethodGet, path, "", ""), 200)
+	}
+	a := w.ask(http.MethodPost, path, urlencoded, form)
+	w.said(a, 429, "try again")
+	if got := a.Header().Get("Retry-After"); got != "5" {
+		t.Errorf("Retry-After: %q", got)
+	}
+	w.untouched()
+}
