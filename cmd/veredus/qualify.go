@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,29 +12,51 @@ import (
 	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mta/smtpc"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/learning"
 )
 
 // qualify is the command that says what a reply means.
 type qualify struct {
 	node
 	phase, provider, domain, rules string
-	json                           bool
+	json, batch, steps             bool
 }
 
 func newQualify() *cobra.Command {
 	q := &qualify{}
 	cmd := &cobra.Command{
-		Use:   "qualify REPLY",
-		Short: "Say what an SMTP reply means and what follows from it",
+		Use:   "qualify {REPLY | --batch}",
+		Short: "Say what SMTP replies mean and what follows from them",
 		Long: `Qualify an SMTP reply: which rule matches, the bounce code, and what follows for
 the message, for the address and for the path. It uses the rules of this program,
 with your own in front of them if --rules names a file. With --addr it asks a
-running node instead, which has its own rules.`,
+running node instead, which has its own rules.
+
+With --batch it reads replies from standard input, one JSON object on each line:
+
+  {"id": "1", "reply": "550 5.1.1 user unknown", "domain": "example.com", "phase": "rcpt"}
+
+and prints one line for each, in the same order:
+
+  id           as it was given
+  code, name   the bounce code and its name; 0 for a reply that is no failure
+  category     hard, soft, block, admin or undetermined
+  tag          the finer meaning
+  reason       the failure reason, and reason_code its number
+  type         the failure type: hard, soft or ignored
+  disposition  of the message: delivered, final, retry or retry_soon
+  address      effect on the address: none, count or suppress
+  path         effect on the path: none, slow, fewer_connections, fewer_messages or rest
+  rule         the rule that matched; iana:5.1.1 and class:4xx where only a code decided
+
+Everything but the reply may be left out. A line that cannot be read is answered
+with "id" and "error", and the exit status is 1 at the end.`,
 		Example: `  veredus qualify "550 5.1.1 The email account that you tried to reach does not exist"
-  veredus qualify --phase end_of_data --provider google "421 4.7.28 unusual rate of mail"
-  veredus qualify --rules bounces.yaml "554 mailbox closed for the holidays"`,
-		Args: exactArgs("the reply (put it in quotes)"),
-		RunE: func(cmd *cobra.Command, args []string) error { return q.run(cmd, args[0]) },
+  veredus qualify --explain --phase end_of_data "421 4.7.28 unusual rate of mail"
+  veredus qualify --rules bounces.yaml "554 mailbox closed for the holidays"
+  veredus qualify --batch < replies.jsonl`,
+		Args: q.args,
+		RunE: func(cmd *cobra.Command, args []string) error { return q.run(cmd, args) },
 	}
 	q.flags(cmd)
 	f := cmd.Flags()
@@ -42,14 +65,30 @@ running node instead, which has its own rules.`,
 	f.StringVar(&q.domain, "domain", "", "recipient domain")
 	f.StringVar(&q.rules, "rules", "", "file of your own bounce rules")
 	f.BoolVar(&q.json, "json", false, "print the answer as JSON")
+	f.BoolVar(&q.batch, "batch", false, "read replies as JSON lines from standard input")
+	f.BoolVar(&q.steps, "explain", false, "show the rules considered")
 	return cmd
 }
 
-func (q *qualify) run(cmd *cobra.Command, reply string) error {
-	req := &veredusv1.QualifyReplyRequest{Reply: reply, Phase: q.phase, Provider: q.provider, Domain: q.domain}
+// args wants one reply, or none with --batch.
+func (q *qualify) args(cmd *cobra.Command, args []string) error {
+	if !q.batch {
+		return exactArgs("the reply (put it in quotes)")(cmd, args)
+	}
+	return noArgs(cmd, args)
+}
+
+func (q *qualify) run(cmd *cobra.Command, args []string) error {
+	if q.batch {
+		return q.runBatch(cmd)
+	}
+	req := &veredusv1.QualifyReplyRequest{Reply: args[0], Phase: q.phase, Provider: q.provider, Domain: q.domain}
 	answer, err := q.answer(cmd, req)
 	if err != nil {
 		return err
+	}
+	if !q.steps {
+		answer.Considered = nil
 	}
 	if q.json {
 		return printProto(cmd.OutOrStdout(), answer)
@@ -76,13 +115,36 @@ func (q *qualify) answer(cmd *cobra.Command, req *veredusv1.QualifyReplyRequest)
 
 // local qualifies with this program's table.
 func (q *qualify) local(cmd *cobra.Command, req *veredusv1.QualifyReplyRequest) (*veredusv1.QualifyReplyResponse, error) {
-	phase, ok := smtpc.ParsePhase(req.GetPhase())
+	phase, ok := parsePhase(req.GetPhase())
 	if !ok {
-		return nil, usagef(cmd, "--phase %q is not known; use connect, greeting, ehlo, tls, mail, rcpt, data or end_of_data", req.GetPhase())
+		return nil, usagef(cmd, "--phase %q is not known; use %s", req.GetPhase(), phaseWords)
 	}
 	if strings.TrimSpace(req.GetReply()) == "" {
 		return nil, usagef(cmd, "the reply is empty; give it as the server said it, such as \"550 5.1.1 user unknown\"")
 	}
+	table, err := q.table(cmd)
+	if err != nil {
+		return nil, err
+	}
+	in := bounce.Input{Reply: bounce.ParseReply(req.GetReply()), Provider: req.GetProvider(), Domain: req.GetDomain()}
+	in.Reply.Phase = phase
+	e := table.Explain(in)
+	return learning.Qualification(&e), nil
+}
+
+const phaseWords = "connect, greeting, ehlo, tls, mail, rcpt, data or end_of_data"
+
+// parsePhase reads a phase as people write it, also "end of DATA"; RCPT when it is empty.
+func parsePhase(name string) (smtpc.Phase, bool) {
+	if name = strings.TrimSpace(name); name == "" {
+		return smtpc.PhaseRCPT, true
+	}
+	return smtpc.ParsePhase(strings.NewReplacer(" ", "_", "-", "_").Replace(name))
+}
+
+// table is the built-in table with the user's rules in front. A provider is one that
+// the rules know: a mistyped one would silently switch rules off.
+func (q *qualify) table(cmd *cobra.Command) (*bounce.Table, error) {
 	table := bounce.Default()
 	if q.rules != "" {
 		data, err := os.ReadFile(q.rules)
@@ -93,35 +155,10 @@ func (q *qualify) local(cmd *cobra.Command, req *veredusv1.QualifyReplyRequest) 
 			return nil, &usageError{cmd, err}
 		}
 	}
-	in := bounce.Input{Reply: bounce.ParseReply(req.GetReply()), Provider: req.GetProvider(), Domain: req.GetDomain()}
-	in.Reply.Phase = phase
-	return qualification(table.Explain(in)), nil
-}
-
-// qualification is an explanation as the contract says it.
-func qualification(e bounce.Explanation) *veredusv1.QualifyReplyResponse {
-	v := e.Verdict
-	answer := &veredusv1.QualifyReplyResponse{
-		BounceCode: int32(v.Code), Name: v.Name, Category: v.Category, Tag: v.Tag,
-		Reason: veredusv1.FailureReason(v.Reason), FailureType: veredusv1.FailureType(v.Type),
-		Disposition:   veredusv1.Disposition(v.Disposition + 1),
-		AddressEffect: v.Address.String(), PathEffect: pathEffects[v.Path], Hold: v.Hold.String(),
-		Rule: v.Rule, NormalisedText: e.Normalised, MaxAttempts: int32(v.MaxAttempts),
+	if known := table.Providers(); q.provider != "" && !slices.Contains(known, q.provider) {
+		return nil, usagef(cmd, "--provider %q is not known; use one of %s, or leave it out", q.provider, strings.Join(known, ", "))
 	}
-	for _, s := range e.Steps {
-		verdict := "passed over"
-		if s.Matched {
-			verdict = "matched"
-		}
-		answer.Considered = append(answer.Considered, fmt.Sprintf("%s: %s, %s", s.Rule, verdict, s.Why))
-	}
-	return answer
-}
-
-// pathEffects are the contract's words.
-var pathEffects = map[bounce.PathEffect]string{
-	bounce.PathNone: "none", bounce.PathSlow: "slow", bounce.PathFewerConnections: "fewer connections",
-	bounce.PathFewerMessages: "fewer messages per connection", bounce.PathRest: "rest",
+	return table, nil
 }
 
 // What follows, in words.
@@ -158,20 +195,23 @@ func printQualification(out io.Writer, a *veredusv1.QualifyReplyResponse) {
 	}
 	if a.GetBounceCode() == 0 {
 		pairs(out, "rule", a.GetRule(), "message", message)
+	} else {
+		fmt.Fprintf(out, "%d %s (%s)\n", a.GetBounceCode(), a.GetName(), a.GetCategory())
+		pairs(out,
+			"rule", a.GetRule(),
+			"tag", a.GetTag(),
+			"reason", enumName(a.GetReason().String(), "FAILURE_REASON_"),
+			"type", enumName(a.GetFailureType().String(), "FAILURE_TYPE_"),
+			"message", message,
+			"address", addressWords[a.GetAddressEffect()],
+			"path", pathWords[a.GetPathEffect()],
+			"delivery", holdWords[a.GetHold()],
+			"as the rules see it", oneLine(a.GetNormalisedText()),
+		)
+	}
+	if len(a.GetConsidered()) == 0 {
 		return
 	}
-	fmt.Fprintf(out, "%d %s (%s)\n", a.GetBounceCode(), a.GetName(), a.GetCategory())
-	pairs(out,
-		"rule", a.GetRule(),
-		"tag", a.GetTag(),
-		"reason", enumName(a.GetReason().String(), "FAILURE_REASON_"),
-		"type", enumName(a.GetFailureType().String(), "FAILURE_TYPE_"),
-		"message", message,
-		"address", addressWords[a.GetAddressEffect()],
-		"path", pathWords[a.GetPathEffect()],
-		"delivery", holdWords[a.GetHold()],
-		"as the rules see it", oneLine(a.GetNormalisedText()),
-	)
 	fmt.Fprintln(out, "considered:")
 	for _, step := range a.GetConsidered() {
 		fmt.Fprintf(out, "  %s\n", oneLine(step))

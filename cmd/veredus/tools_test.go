@@ -9,19 +9,6 @@ import (
 	"github.com/veredus/veredus/mxrules/rulefile"
 )
 
-func TestQualifySaysWhatFollows(t *testing.T) {
-	veredus(t, "qualify", "550 5.1.1 The email account that you tried to reach does not exist").
-		want(t, exitOK, "10 Invalid recipient (hard)", "user unknown", "failed for good", "quarantine", "considered:")
-	veredus(t, "qualify", "452 4.2.2 mailbox full", "--json").want(t, exitOK, `"bounce_code":22`, `"disposition":"DISPOSITION_RETRY"`, `"address_effect":"count"`)
-	veredus(t, "qualify", "250 2.0.0 queued").want(t, exitOK, "delivered")
-	veredus(t, "qualify", "").want(t, exitUsage, "the reply is empty")
-}
-
-func TestQualifyWithOwnRules(t *testing.T) {
-	bad := write(t, "bad.yaml", "rules:\n  - id: x\n    wrong: key\n")
-	veredus(t, "qualify", "550 no", "--rules", bad).want(t, exitUsage, "bad.yaml")
-}
-
 func TestRulesPrintsWhatItReads(t *testing.T) {
 	printed := veredus(t, "rules")
 	printed.want(t, exitOK, "builtin-google", "builtin-everyone-else")

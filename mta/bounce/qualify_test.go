@@ -275,3 +275,35 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// A 421 ends the session (RFC 5321 section 3.8): unless its words are about the
+// mailbox or the message, the path pays and the message does not.
+func TestClosingChannelIsThePathsTrouble(t *testing.T) {
+	cases := []struct {
+		reply   string
+		phase   smtpc.Phase
+		charged bool
+		path    PathEffect
+	}{
+		{"421 4.3.2 Service not available, closing transmission channel", smtpc.PhaseMAIL, false, PathSlow},
+		{"421 Service closing transmission channel", smtpc.PhaseRCPT, false, PathSlow},
+		{"421 4.3.0 Temporary System Problem. Try again later", smtpc.PhaseDATA, false, PathSlow},
+		{"421 4.4.2 Error: timeout exceeded", smtpc.PhaseEndOfData, false, PathSlow},
+		{"421", smtpc.PhaseMAIL, false, PathSlow},
+		{"421 frobnicated", smtpc.PhaseMAIL, false, PathSlow},
+		{"421 4.7.0 Too many connections from your host", smtpc.PhaseMAIL, false, PathFewerConnections},
+		{"421 4.2.2 mailbox full", smtpc.PhaseRCPT, true, PathNone},
+		{"421 4.2.1 The user you are trying to contact is receiving mail too quickly", smtpc.PhaseRCPT, true, PathNone},
+		{"421 4.7.1 Greylisted, please try again", smtpc.PhaseRCPT, true, PathNone},
+		{"421 4.7.0 This message is suspicious due to the nature of the content", smtpc.PhaseEndOfData, true, PathNone},
+		{"451 4.3.0 Temporary System Problem. Try again later", smtpc.PhaseMAIL, true, PathNone},
+	}
+	for _, c := range cases {
+		in := Input{Reply: ParseReply(c.reply)}
+		in.Reply.Phase = c.phase
+		v := Default().Qualify(in)
+		if v.Charged != c.charged || v.Path != c.path || !v.WillRetry() {
+			t.Errorf("%s at %s: %+v", c.reply, c.phase, v)
+		}
+	}
+}

@@ -391,6 +391,9 @@ func settle(v Verdict, in Input) Verdict {
 	if !in.Reply.Permanent() && v.Address == AddressSuppress {
 		v.Address = AddressCount
 	}
+	if in.Reply.Code == closingCode && v.Path == PathNone && saysNothingOfMailbox(v.Tag) {
+		v.Path = PathSlow
+	}
 	v.Charged = v.Path == PathNone && !early
 	if v.WillRetry() {
 		if d := namedDelay(in.Reply.Text); d > 0 {
@@ -398,6 +401,21 @@ func settle(v Verdict, in Input) Verdict {
 		}
 	}
 	return v
+}
+
+// closingCode is the reply with which a server ends the session, at any phase: "service
+// not available, closing transmission channel" (RFC 5321 sections 3.8 and 4.2.1). Unless its
+// text speaks of the mailbox or the message, it is about the server or about us, not about
+// the message that happened to be under way.
+const closingCode = 421
+
+// saysNothingOfMailbox reports the tags that name neither mailbox nor message.
+func saysNothingOfMailbox(tag string) bool {
+	switch tag {
+	case "temp", "network", "system_error", "soft", "protocol", "undetermined":
+		return true
+	}
+	return false
 }
 
 // beforeRecipient corrects a verdict about a mailbox given before any mailbox
