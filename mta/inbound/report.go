@@ -187,3 +187,7 @@ type Attribution struct {
 	// return path counts; of several at a later place none does.
 	Conflict bool
 }
+
+// Certain reports whether the attribution may be acted upon: a token of ours names the
+// message, and no other and no forged one casts doubt on it. Confirm remains to be checked.
+func (a Attribution) Certain() bool { return doubt(a) == "" }

@@ -100,12 +100,15 @@ const maxLine = 64 << 10
 
 // NewServer checks the options. The error names what is missing.
 func NewServer(o ServerOptions) (*Server, error) {
-	missing := map[string]bool{
-		"Domains": o.Domains == nil, "Tokens": o.Tokens == nil, "Classifier": o.Classifier == nil, "Ledger": o.Ledger == nil, "Unprocessed": o.Unprocessed == nil,
-	}
-	for name, is := range missing {
-		if is {
-			return nil, fmt.Errorf("inbound server: %s is missing", name)
+	for _, needed := range []struct {
+		name    string
+		missing bool
+	}{
+		{"Domains", o.Domains == nil}, {"Tokens", o.Tokens == nil}, {"Classifier", o.Classifier == nil},
+		{"Ledger", o.Ledger == nil}, {"Unprocessed", o.Unprocessed == nil},
+	} {
+		if needed.missing {
+			return nil, fmt.Errorf("inbound server: option %s is missing; give it", needed.name)
 		}
 	}
 	o = o.orDefault()
