@@ -12,6 +12,7 @@ package storagetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ func Run(t *testing.T, make func() Driver) {
 			}
 		}
 	})
-	for _, story := range stories {
+	for _, story := range slices.Concat(stories, addressStories) {
 		t.Run(story.name, func(t *testing.T) {
 			d := make()
 			s, err := d.Open(func() time.Time { return storyTime })
