@@ -129,11 +129,14 @@ func printKpis(out io.Writer, d *veredusv1.Delivery) {
 		"cancelled", nonZero(l.GetCancelled()),
 		"success", successPercent(k),
 		"hard / soft", fmt.Sprintf("%s / %s", percent(k.GetHard(), k.GetToDeliver()), percent(k.GetSoft(), k.GetToDeliver())),
+		"complaints", nonZero(k.GetComplaints()),
+		"unsubscribes", nonZero(k.GetUnsubscribes()),
 		"attempts", thousands(k.GetAttempts()),
 	)
 	if len(k.GetByDestination()) > 0 {
 		fmt.Fprintln(out)
 		printDestinations(out, k.GetByDestination())
+		printDestinationReasons(out, k.GetByDestination())
 	}
 	if len(k.GetFailedByReason()) > 0 {
 		fmt.Fprintln(out)
@@ -155,6 +158,14 @@ func printDestinations(out io.Writer, destinations []*veredusv1.DestinationKpis)
 		t.row(d.GetDestination(), d.GetToDeliver(), d.GetSent(), d.GetFailed(), d.GetDeferred(), d.GetAttempts(), success)
 	}
 	t.print(out)
+}
+
+// printDestinationReasons is why mail failed at each destination.
+func printDestinationReasons(out io.Writer, destinations []*veredusv1.DestinationKpis) {
+	var table strings.Builder
+	if printReasons(&table, "failed at", reasonRows(destinations)) {
+		fmt.Fprintf(out, "\n%s", table.String())
+	}
 }
 
 func successPercent(k *veredusv1.Kpis) string {
@@ -194,6 +205,10 @@ type summary struct {
 	Cancelled      int64    `json:"cancelled"`
 	SuccessPercent *float64 `json:"success_percent"`
 	Attempts       int64    `json:"attempts"`
+	Hard           int64    `json:"hard"`
+	Soft           int64    `json:"soft"`
+	Complaints     int64    `json:"complaints"`
+	Unsubscribes   int64    `json:"unsubscribes"`
 
 	ByReason      []reasonSummary      `json:"by_reason"`
 	ByDestination []destinationSummary `json:"by_destination"`
@@ -205,13 +220,18 @@ type reasonSummary struct {
 }
 
 type destinationSummary struct {
-	Destination    string   `json:"destination"`
-	ToDeliver      int64    `json:"to_deliver"`
-	Sent           int64    `json:"sent"`
-	Failed         int64    `json:"failed"`
-	Deferred       int64    `json:"deferred"`
-	Attempts       int64    `json:"attempts"`
-	SuccessPercent *float64 `json:"success_percent"`
+	Destination    string          `json:"destination"`
+	ToDeliver      int64           `json:"to_deliver"`
+	Sent           int64           `json:"sent"`
+	Failed         int64           `json:"failed"`
+	Deferred       int64           `json:"deferred"`
+	Attempts       int64           `json:"attempts"`
+	SuccessPercent *float64        `json:"success_percent"`
+	Hard           int64           `json:"hard"`
+	Soft           int64           `json:"soft"`
+	Complaints     int64           `json:"complaints"`
+	Unsubscribes   int64           `json:"unsubscribes"`
+	ByReason       []reasonSummary `json:"by_reason"`
 }
 
 func summarise(d *veredusv1.Delivery) *summary {
@@ -221,7 +241,8 @@ func summarise(d *veredusv1.Delivery) *summary {
 		Delivery: d.GetName(), State: stateName(d),
 		Accepted: l.GetAccepted(), Ignored: l.GetIgnored(), Rejected: k.GetRejected(), ToDeliver: k.GetToDeliver(),
 		Pending: l.GetPending(), InRelay: l.GetTakenIntoAccount(), Sent: k.GetSent(), Failed: l.GetFailed(), Cancelled: l.GetCancelled(),
-		Attempts: k.GetAttempts(), ByReason: reasons(k.GetFailedByReason()), ByDestination: []destinationSummary{},
+		Attempts: k.GetAttempts(), Hard: k.GetHard(), Soft: k.GetSoft(), Complaints: k.GetComplaints(), Unsubscribes: k.GetUnsubscribes(),
+		ByReason: reasons(k.GetFailedByReason()), ByDestination: []destinationSummary{},
 	}
 	if k != nil {
 		s.SuccessPercent = k.SuccessPercent
@@ -229,6 +250,7 @@ func summarise(d *veredusv1.Delivery) *summary {
 	for _, to := range k.GetByDestination() {
 		s.ByDestination = append(s.ByDestination, destinationSummary{
 			to.GetDestination(), to.GetToDeliver(), to.GetSent(), to.GetFailed(), to.GetDeferred(), to.GetAttempts(), to.SuccessPercent,
+			to.GetHard(), to.GetSoft(), to.GetComplaints(), to.GetUnsubscribes(), reasons(to.GetFailedByReason()),
 		})
 	}
 	return s

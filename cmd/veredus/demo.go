@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -38,6 +39,9 @@ type demo struct {
 	plan plan
 	box  *sandbox
 	log  *slog.Logger
+
+	// hosted says that the node answers unsubscribe links itself.
+	hosted bool
 }
 
 func newDemo() *cobra.Command {
@@ -48,12 +52,15 @@ func newDemo() *cobra.Command {
 		Long: `Show everything at once, on this machine only: fake mailbox providers with limits,
 greylisting, outages and broken SMTP are served on loopback, a node is started in a
 fresh temporary directory, and a campaign of 10 KB mails goes through its public gRPC
-API. Retries and validity are compressed, so that hours pass in seconds.
+API. Retries and validity are compressed, so that hours pass in seconds. Some readers
+have something to say afterwards: bounces after delivery, complaints, unsubscribes and
+automatic replies come back over SMTP and HTTP.
 
 At the end come the key figures, tables by provider and by reason of failure, and our
 ledger (from the feedback stream) beside the receivers'. The exit status is 1 if they
 differ, if a mail came twice without the receiver's own doing, if a limit of the MX
-rules was broken, or if a DKIM signature did not verify.`,
+rules was broken, if a DKIM signature did not verify, or if something came back and
+was not counted.`,
 		Example: `  veredus demo
   veredus demo --recipients 100000 --world open
   veredus demo --recipients 2000 --json 2>/dev/null | jq .ledger`,
@@ -133,11 +140,65 @@ func (d *demo) stage(ctx context.Context, data world.World) error {
 		return errors.Join(err, node.Stop(ctx))
 	}
 	defer func() { _ = conn.Close() }()
-	if err := d.introduce(cfg, grpcListener.Addr().String()); err != nil {
+	if err := errors.Join(d.connect(node), d.introduce(cfg, grpcListener.Addr().String())); err != nil {
 		return errors.Join(err, node.Stop(ctx))
 	}
 	return d.perform(ctx, node, conn)
 }
+
+// connect tells the receivers where the node takes what comes back.
+func (d *demo) connect(node *server.Server) error {
+	n, ok := any(node).(interface {
+		InboundAddr() string
+		PublicURL() string
+	})
+	if !ok {
+		return nil
+	}
+	d.hosted = n.PublicURL() != ""
+	return d.box.setReturnTo(n.InboundAddr())
+}
+
+// people are the recipients: the world's, but the first few have magic addresses,
+// so that everything that may come back does in a small campaign, too.
+func (d *demo) people() iter.Seq[world.Recipient] {
+	magic := magicPeople(&d.box.data, d.recipients/20)
+	return func(yield func(world.Recipient) bool) {
+		i := 0
+		for r := range world.Recipients(d.box.data, d.recipients, d.seed) {
+			if i < len(magic) {
+				r.Address = magic[i]
+			}
+			if i++; !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// magicPeople are at most n addresses: at each of the first receivers one for each
+// kind of thing that comes back.
+func magicPeople(w *world.World, n int) []string {
+	var people []string
+	for i := range w.Receivers {
+		r := &w.Receivers[i]
+		if !r.HasHosts() || len(r.Domains) == 0 || r.Domains[0].Share == 0 {
+			continue
+		}
+		for _, name := range world.FateNames() {
+			if len(people) >= min(n, maxMagic) {
+				return people
+			}
+			if world.Fate(name).Returns() {
+				people = append(people, name+"+demo@"+r.Domains[0].Name)
+			}
+		}
+	}
+	return people
+}
+
+// maxMagic is the most magic recipients of a demonstration.
+const maxMagic = 25
 
 // perform runs the campaign and ends the node, so that nothing is under way when
 // the ledgers are compared.
@@ -243,6 +304,12 @@ dkim:
   domains:
     - {domain: %s, selector: %s, key_file: %s, bounce_domain: bounce.%s}
 mx_rules: mx.yaml
+inbound:
+  listen: 127.0.0.1:0
+public:
+  listen: 127.0.0.1:0
+protection:
+  hard_percent: 60 # one of the receivers has lost every other mailbox, on purpose
 sandbox:
   time_scale: %g
 `, d.box.world.DNSAddr(), d.box.world.SMTPPort(), key.Domain, key.Selector, filepath.Base(key.KeyFile), key.Domain, d.plan.scale)
@@ -307,6 +374,7 @@ func (d *demo) introduce(cfg *config.Config, addr string) error {
 		"directory", d.dir,
 		"gRPC", addr,
 		"receivers", fmt.Sprintf("world %q, seed %d; DNS %s, SMTP port %d", d.box.data.Name, d.seed, cfg.DNS.Server, cfg.Relay.SMTPPort),
+		"comes back", d.returnsText(),
 		"time", fmt.Sprintf("passes %.0f times as fast for retries, greylisting, rests and validity", d.plan.scale),
 		"retries", fmt.Sprintf("20 min, doubling to 12 h: here %s ...", strings.Join(retries, ", ")),
 		"greylisted", fmt.Sprintf("again after 5 to 15 min: here %v to %v", d.plan.real(5*time.Minute).Round(time.Millisecond), d.plan.real(15*time.Minute).Round(time.Millisecond)),
@@ -314,6 +382,15 @@ func (d *demo) introduce(cfg *config.Config, addr string) error {
 	)
 	fmt.Fprintf(d.out, "\nMX rules (%s), in front of the built-in ones:\n%s\n", cfg.MXRules, rules)
 	return nil
+}
+
+// returnsText says where things come back to.
+func (d *demo) returnsText() string {
+	text := "mail to " + d.box.world.ReturnTo()
+	if d.hosted {
+		text += ", unsubscribes also to links of the node's own"
+	}
+	return text
 }
 
 //go:embed newsletter.html

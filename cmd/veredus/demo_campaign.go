@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/veredus/veredus/integration/world"
 	"github.com/veredus/veredus/proto/client"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
@@ -23,6 +24,7 @@ type demoCampaign struct {
 	d         *demo
 	campaigns veredusv1.CampaignServiceClient
 	events    veredusv1.FeedbackServiceClient
+	addresses veredusv1.AddressServiceClient
 	tally     *tally
 
 	totals   client.Totals
@@ -31,14 +33,15 @@ type demoCampaign struct {
 	took     time.Duration
 	ended    *veredusv1.Delivery
 	size     int // octets of a mail
+	excluded exclusions
 }
 
 func newCampaign(d *demo, conn *grpc.ClientConn) *demoCampaign {
 	c := &demoCampaign{
-		d: d, campaigns: veredusv1.NewCampaignServiceClient(conn), events: veredusv1.NewFeedbackServiceClient(conn),
+		d: d, campaigns: veredusv1.NewCampaignServiceClient(conn), events: veredusv1.NewFeedbackServiceClient(conn), addresses: veredusv1.NewAddressServiceClient(conn),
 		tally: newTally(&d.box.data, d.recipients),
 	}
-	c.tally.expect(d.box.data, d.recipients, d.seed)
+	c.tally.expect(d.people())
 	return c
 }
 
@@ -55,10 +58,21 @@ func (c *demoCampaign) run(ctx context.Context) error {
 	if err := c.prepare(ctx, delivery.GetName()); err != nil {
 		return err
 	}
-	return c.send(ctx, delivery.GetName())
+	if err := c.send(ctx, delivery.GetName()); err != nil {
+		return err
+	}
+	c.excluded, err = countExclusions(ctx, c.addresses)
+	return err
 }
 
 func (c *demoCampaign) delivery() *veredusv1.Delivery {
+	unsubscribe := &veredusv1.Unsubscribe{Mode: veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_HOSTED}
+	if !c.d.hosted {
+		unsubscribe = &veredusv1.Unsubscribe{
+			Mode: veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL,
+			Url:  "https://courier." + sandboxDomain + "/unsubscribe?id={{ id }}",
+		}
+	}
 	return &veredusv1.Delivery{
 		Label:  "courier",
 		Sender: &veredusv1.Sender{From: "courier@" + sandboxDomain, DisplayName: "The Courier"},
@@ -67,10 +81,7 @@ func (c *demoCampaign) delivery() *veredusv1.Delivery {
 		},
 		ListId:         "courier." + sandboxDomain,
 		ValidityPeriod: durationpb.New(c.d.plan.validity),
-		Unsubscribe: &veredusv1.Unsubscribe{
-			Mode: veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL,
-			Url:  "https://courier." + sandboxDomain + "/unsubscribe?id={{ id }}",
-		},
+		Unsubscribe:    unsubscribe,
 	}
 }
 
@@ -95,7 +106,7 @@ func (c *demoCampaign) upload(ctx context.Context, name string) error {
 func (c *demoCampaign) recipients(first int64) iter.Seq2[*veredusv1.Recipient, error] {
 	return func(yield func(*veredusv1.Recipient, error) bool) {
 		index := int64(0)
-		for r := range world.Recipients(c.d.box.data, c.d.recipients, c.d.seed) {
+		for r := range c.d.people() {
 			if index++; index < first {
 				continue
 			}
@@ -131,35 +142,67 @@ func (c *demoCampaign) prepare(ctx context.Context, name string) error {
 	return err
 }
 
-// send starts the delivery and follows its feedback to the end.
+// returnPatience is how long the receivers may take to send back what is left, and
+// the node to tell of it, once the delivery has ended: longer than they try.
+const returnPatience = time.Minute
+
+// send starts the delivery and follows its feedback to the end: of the delivery,
+// and of what came back about it.
 func (c *demoCampaign) send(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*c.d.plan.real(c.d.plan.validity)+5*time.Minute,
 		errors.New("the delivery has not ended long after its validity did"))
 	defer cancel()
 	follower := client.Follower{
 		Client: c.events, Filter: &veredusv1.FeedbackFilter{Deliveries: []string{name}},
-		Handle: func(_ context.Context, events []*veredusv1.FeedbackEvent, _ string) error { return c.tally.add(events) },
+		Handle: func(_ context.Context, events []*veredusv1.FeedbackEvent, _ string) error {
+			c.tally.add(events)
+			return nil
+		},
 	}
 	c.started = time.Now()
 	c.tally.started = c.started
 	if _, err := c.campaigns.StartDelivery(ctx, &veredusv1.StartDeliveryRequest{Name: name, RequestId: requestID()}); err != nil {
 		return err
 	}
-	var showing sync.WaitGroup
-	shown, hide := context.WithCancel(ctx)
-	showing.Go(func() { c.show(shown) })
-	err := follower.Follow(ctx)
-	c.took = time.Since(c.started)
-	hide()
-	showing.Wait()
+	following, enough := context.WithCancelCause(ctx)
+	var others sync.WaitGroup
+	others.Go(func() {
+		c.show(following)
+		c.awaitReturns(following)
+		enough(errWatched)
+	})
+	err := follower.Follow(following)
+	enough(err)
+	others.Wait()
 	if !errors.Is(err, errWatched) {
 		return err
 	}
+	c.took = c.tally.took()
 	c.ended, err = c.campaigns.GetDelivery(ctx, &veredusv1.GetDeliveryRequest{Name: name})
 	return err
 }
 
-// show keeps the bars moving: one for all, one for each provider.
+// awaitReturns waits until the receivers have sent back everything and the
+// feedback tells of as much, or patience ends; the ledgers show what is missing.
+func (c *demoCampaign) awaitReturns(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, returnPatience)
+	defer cancel()
+	fmt.Fprintln(c.d.out, "\nwaiting for what mailboxes send back")
+	if c.d.box.world.ReturnTo() == "" || c.d.box.world.WaitReturns(ctx) != nil {
+		return
+	}
+	ledger := c.d.box.world.Ledger()
+	for told := returnedTo(&ledger); !c.tally.returned().covers(told); {
+		select {
+		case <-c.tally.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// show keeps the bars moving until the delivery has ended: one for all, one for each
+// provider.
 func (c *demoCampaign) show(ctx context.Context) {
 	p := newProgress(c.d.out)
 	defer p.close()
@@ -177,6 +220,8 @@ func (c *demoCampaign) show(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			ended = true
+		case <-c.tally.ended:
+			ended = true
 		case <-ticker.C:
 		}
 		providers, total := c.tally.snapshot()
@@ -192,6 +237,37 @@ func (c *demoCampaign) show(ctx context.Context) {
 	for _, b := range bars {
 		if b != nil {
 			b.done()
+		}
+	}
+}
+
+// exclusions are how many addresses the node knows in which state.
+type exclusions struct{ quarantined, denylisted, counting int64 }
+
+// countExclusions asks for all entries, page by page.
+func countExclusions(ctx context.Context, addresses veredusv1.AddressServiceClient) (exclusions, error) {
+	var x exclusions
+	req := &veredusv1.ListAddressEntriesRequest{PageSize: 1000}
+	for {
+		page, err := addresses.ListAddressEntries(ctx, req)
+		if status.Code(err) == codes.Unimplemented {
+			return x, nil
+		}
+		if err != nil {
+			return x, err
+		}
+		for _, e := range page.GetEntries() {
+			switch e.GetStatus() {
+			case veredusv1.AddressStatus_ADDRESS_STATUS_QUARANTINED:
+				x.quarantined++
+			case veredusv1.AddressStatus_ADDRESS_STATUS_DENYLISTED:
+				x.denylisted++
+			case veredusv1.AddressStatus_ADDRESS_STATUS_COUNTING:
+				x.counting++
+			}
+		}
+		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+			return x, nil
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -28,6 +29,10 @@ type tally struct {
 	delivered []uint64            // hashes of Message-IDs
 	uncertain map[uint64]struct{} // hashes of those that may have been delivered
 	firsts    firstAttempts
+
+	changed chan struct{} // something was added
+	ended   chan struct{} // closed at the end of the delivery
+	end     time.Time
 }
 
 // provider is one receiver's part of our ledger.
@@ -39,6 +44,32 @@ type provider struct {
 	cancelled  int64
 	deferrals  int64 // attempts that were deferred
 	attempts   int64
+	byReason   map[veredusv1.FailureReason]int64 // of failed
+	returned
+}
+
+// returned is what came back.
+type returned struct {
+	lateBounces, complaints, unsubscribes int64
+}
+
+// covers reports whether r has at least what other has.
+func (r returned) covers(other returned) bool {
+	return r.lateBounces >= other.lateBounces && r.complaints >= other.complaints && r.unsubscribes >= other.unsubscribes
+}
+
+func (r *returned) plus(other returned) {
+	r.lateBounces += other.lateBounces
+	r.complaints += other.complaints
+	r.unsubscribes += other.unsubscribes
+}
+
+// returnedTo is what the receivers sent back and the node accepted.
+func returnedTo(s *serve.Snapshot) returned {
+	return returned{
+		lateBounces: s.Returns[world.FateOOBUnknown].Accepted + s.Returns[world.FateOOBFull].Accepted,
+		complaints:  s.Returns[world.FateComplaint].Accepted, unsubscribes: s.Returns[world.FateUnsubscribe].Accepted,
+	}
 }
 
 func (p *provider) text() string {
@@ -49,20 +80,20 @@ func (p *provider) text() string {
 func newTally(w *world.World, recipients int) *tally {
 	t := &tally{
 		byDomain: map[string]int{}, seed: maphash.MakeSeed(), uncertain: map[uint64]struct{}{},
-		delivered: make([]uint64, 0, recipients),
+		delivered: make([]uint64, 0, recipients), changed: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	for _, r := range w.Receivers {
 		for _, domain := range r.Domains {
 			t.byDomain[domain.Name] = len(t.providers)
 		}
-		t.providers = append(t.providers, provider{name: r.Name})
+		t.providers = append(t.providers, provider{name: r.Name, byReason: map[veredusv1.FailureReason]int64{}})
 	}
 	return t
 }
 
 // expect counts the recipients of each provider.
-func (t *tally) expect(w world.World, recipients int, seed uint64) {
-	for r := range world.Recipients(w, recipients, seed) {
+func (t *tally) expect(people iter.Seq[world.Recipient]) {
+	for r := range people {
 		t.providers[t.of(r.Address)].recipients++
 	}
 }
@@ -71,19 +102,39 @@ func (t *tally) of(address string) int {
 	return t.byDomain[address[strings.LastIndexByte(address, '@')+1:]]
 }
 
-// add takes a batch of events; the end of the delivery is errWatched.
-func (t *tally) add(events []*veredusv1.FeedbackEvent) error {
+// add takes a batch of events.
+func (t *tally) add(events []*veredusv1.FeedbackEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range events {
-		if ended(e) {
-			return errWatched
-		}
-		if e.GetMessage() != "" {
+		switch {
+		case ended(e) && t.end.IsZero():
+			t.end = time.Now()
+			close(t.ended)
+		case e.GetMessage() != "":
 			t.message(e)
 		}
 	}
-	return nil
+	select {
+	case t.changed <- struct{}{}:
+	default:
+	}
+}
+
+// took is how long the delivery took; zero before its end.
+func (t *tally) took() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.end.IsZero() {
+		return 0
+	}
+	return t.end.Sub(t.started)
+}
+
+// returned is what the feedback told of what came back.
+func (t *tally) returned() returned {
+	_, total := t.snapshot()
+	return total.returned
 }
 
 func (t *tally) message(e *veredusv1.FeedbackEvent) {
@@ -98,7 +149,7 @@ func (t *tally) message(e *veredusv1.FeedbackEvent) {
 		p.attempts++
 		t.delivered = append(t.delivered, id)
 	case veredusv1.FeedbackType_FEEDBACK_TYPE_BOUNCED:
-		p.failed++
+		p.fail(e)
 		if e.GetAttempt() > 0 {
 			p.attempts++
 		}
@@ -106,7 +157,18 @@ func (t *tally) message(e *veredusv1.FeedbackEvent) {
 		p.deferrals++
 		p.attempts++
 	case veredusv1.FeedbackType_FEEDBACK_TYPE_EXPIRED, veredusv1.FeedbackType_FEEDBACK_TYPE_SUPPRESSED:
-		p.failed++
+		p.fail(e)
+		return
+	case veredusv1.FeedbackType_FEEDBACK_TYPE_OUT_OF_BAND_BOUNCE:
+		p.sent--
+		p.fail(e)
+		p.lateBounces++
+		return
+	case veredusv1.FeedbackType_FEEDBACK_TYPE_COMPLAINT:
+		p.complaints++
+		return
+	case veredusv1.FeedbackType_FEEDBACK_TYPE_UNSUBSCRIBED:
+		p.unsubscribes++
 		return
 	}
 	if e.GetAttempt() == 1 {
@@ -114,7 +176,26 @@ func (t *tally) message(e *veredusv1.FeedbackEvent) {
 	}
 }
 
-// snapshot copies the figures and adds them up.
+func (p *provider) fail(e *veredusv1.FeedbackEvent) {
+	p.failed++
+	p.byReason[e.GetReason()]++
+}
+
+// reasons is the provider's row in the table of reasons.
+func (p *provider) reasons() reasonRow {
+	row := reasonRow{name: p.name, toDeliver: p.recipients, byReason: p.byReason}
+	for reason, n := range p.byReason {
+		if hardReason(reason) {
+			row.hard += n
+		}
+		if softReason(reason) {
+			row.soft += n
+		}
+	}
+	return row
+}
+
+// snapshot copies the figures, but not those by reason, and adds them up.
 func (t *tally) snapshot() (providers []provider, total provider) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,6 +206,7 @@ func (t *tally) snapshot() (providers []provider, total provider) {
 		total.cancelled += p.cancelled
 		total.deferrals += p.deferrals
 		total.attempts += p.attempts
+		total.plus(p.returned)
 	}
 	return slices.Clone(t.providers), total
 }
@@ -175,6 +257,12 @@ type ledger struct {
 	Delivered  int64 `json:"delivered"`
 	Missing    int64 `json:"missing"`
 	Unexpected int64 `json:"unexpected"`
+	// Returns is what the receivers sent back, by the fate of the recipient. The
+	// others are what our feedback tells of it.
+	Returns      map[world.Fate]serve.ReturnCounts `json:"returns"`
+	LateBounces  int64                             `json:"late_bounces"`
+	Complaints   int64                             `json:"complaints"`
+	Unsubscribes int64                             `json:"unsubscribes"`
 
 	problems []string
 }
@@ -195,6 +283,31 @@ func (t *tally) compare(s *serve.Snapshot, dump func(io.Writer) error) (*ledger,
 	}
 	l.judge(s)
 	return l, nil
+}
+
+// judgeReturns compares what was sent back with what we were told.
+func (l *ledger) judgeReturns(s *serve.Snapshot, told returned) {
+	sent := returnedTo(s)
+	l.Returns, l.LateBounces, l.Complaints, l.Unsubscribes = s.Returns, told.lateBounces, told.complaints, told.unsubscribes
+	for _, c := range []struct {
+		what       string
+		sent, told int64
+	}{
+		{"late bounces", sent.lateBounces, told.lateBounces},
+		{"complaints", sent.complaints, told.complaints},
+		{"unsubscribes", sent.unsubscribes, told.unsubscribes},
+	} {
+		if c.sent != c.told {
+			l.problem("the receivers sent back %d %s that we accepted, but we reported %d", c.sent, c.what, c.told)
+		}
+	}
+	for _, fate := range slices.Sorted(maps.Keys(s.Returns)) {
+		c := s.Returns[fate]
+		if lost := c.Waiting + c.Refused + c.GivenUp + c.Dropped + c.Nothing; lost > 0 {
+			l.problem("of %d returns for %s: %d refused, %d not sent, %d without a way back; first: %s", c.Due, fate, c.Refused,
+				c.Waiting+c.GivenUp+c.Dropped, c.Nothing, strings.Join(s.ReturnFailures[:min(1, len(s.ReturnFailures))], ""))
+		}
+	}
 }
 
 func (l *ledger) problem(format string, args ...any) {

@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/veredus/veredus/integration/world"
 	"github.com/veredus/veredus/integration/world/serve"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
@@ -36,9 +39,19 @@ type demoResult struct {
 
 	ByProvider []providerResult `json:"by_provider"`
 	ByReason   []reasonSummary  `json:"by_reason"`
-	Ledger     *ledger          `json:"ledger"`
-	OK         bool             `json:"ok"`
-	Problems   []string         `json:"problems"`
+	// LateBounces, Complaints and Unsubscribes came back after delivery, as the
+	// node's counters have them; a late bounce moved its message from sent to failed.
+	LateBounces  int64 `json:"late_bounces"`
+	Complaints   int64 `json:"complaints"`
+	Unsubscribes int64 `json:"unsubscribes"`
+	// Quarantined, Denylisted and Counting are addresses by state at the end.
+	Quarantined int64 `json:"quarantined"`
+	Denylisted  int64 `json:"denylisted"`
+	Counting    int64 `json:"counting"`
+
+	Ledger   *ledger  `json:"ledger"`
+	OK       bool     `json:"ok"`
+	Problems []string `json:"problems"`
 }
 
 type providerResult struct {
@@ -50,8 +63,15 @@ type providerResult struct {
 	Deferrals      int64    `json:"deferrals"`
 	Attempts       int64    `json:"attempts"`
 	SuccessPercent *float64 `json:"success_percent"`
-	// Received is how many different messages the receiver's own ledger has.
-	Received int64 `json:"received"`
+	// Received is how many different messages the receiver's own ledger has: those
+	// sent, and the late bounces.
+	Received     int64           `json:"received"`
+	LateBounces  int64           `json:"late_bounces"`
+	Complaints   int64           `json:"complaints"`
+	Unsubscribes int64           `json:"unsubscribes"`
+	HardPercent  float64         `json:"hard_percent"`
+	SoftPercent  float64         `json:"soft_percent"`
+	ByReason     []reasonSummary `json:"by_reason"`
 }
 
 // report compares the ledgers and prints the result. The node has stopped.
@@ -60,6 +80,9 @@ func (d *demo) report(c *demoCampaign) error {
 	l, err := c.tally.compare(&receivers, d.box.world.Dump)
 	if err != nil {
 		return err
+	}
+	if d.box.world.ReturnTo() != "" {
+		l.judgeReturns(&receivers, c.tally.returned())
 	}
 	r := d.result(c, l, &receivers)
 	d.balance(r, c, l)
@@ -84,20 +107,33 @@ func (d *demo) result(c *demoCampaign, l *ledger, receivers *serve.Snapshot) *de
 		Attempts: k.GetAttempts(), DurationSeconds: c.took.Seconds(), UploadSeconds: c.uploaded.Seconds(), MessageBytes: c.size,
 		MessagesPerSecond: float64(k.GetLedger().GetSent()) / c.took.Seconds(), FirstAttemptsPerSecond: c.tally.firsts.rate(),
 		CPUSeconds: cpuSeconds(), PeakRSSBytes: peakRSS(), ByReason: reasons(k.GetFailedByReason()), Ledger: l,
+		LateBounces: l.LateBounces, Complaints: k.GetComplaints(), Unsubscribes: k.GetUnsubscribes(),
+		Quarantined: c.excluded.quarantined, Denylisted: c.excluded.denylisted, Counting: c.excluded.counting,
 	}
 	if k != nil {
 		r.SuccessPercent = k.SuccessPercent
 	}
 	for i, p := range c.tally.providers {
-		if p.recipients == 0 {
-			continue
+		if p.recipients > 0 {
+			r.ByProvider = append(r.ByProvider, p.result(&receivers.ByProvider[i].Counts))
 		}
-		counts := receivers.ByProvider[i].Counts
-		success := 100 * float64(p.sent) / float64(p.recipients)
-		r.ByProvider = append(r.ByProvider, providerResult{
-			p.name, p.recipients, p.sent, p.failed, p.cancelled, p.deferrals, p.attempts, &success,
-			counts.Messages - counts.Duplicates - counts.DuplicatesProvoked,
-		})
+	}
+	return r
+}
+
+// result sets our figures of a provider beside its own.
+func (p *provider) result(counts *serve.Counts) providerResult {
+	share := func(n int64) float64 { return 100 * float64(n) / float64(p.recipients) }
+	why, success := p.reasons(), share(p.sent)
+	r := providerResult{
+		Provider: p.name, Recipients: p.recipients, Sent: p.sent, Failed: p.failed, Cancelled: p.cancelled,
+		Deferrals: p.deferrals, Attempts: p.attempts, SuccessPercent: &success,
+		Received:    counts.Messages - counts.Duplicates - counts.DuplicatesProvoked,
+		LateBounces: p.lateBounces, Complaints: p.complaints, Unsubscribes: p.unsubscribes,
+		HardPercent: share(why.hard), SoftPercent: share(why.soft), ByReason: []reasonSummary{},
+	}
+	for _, reason := range slices.Sorted(maps.Keys(p.byReason)) {
+		r.ByReason = append(r.ByReason, reasonSummary{reasonName(reason), p.byReason[reason]})
 	}
 	return r
 }
@@ -115,6 +151,9 @@ func (d *demo) balance(r *demoResult, c *demoCampaign, l *ledger) {
 	if truth.GetPending() != 0 || truth.GetTakenIntoAccount() != 0 || r.Accepted != r.Ignored+r.Sent+r.Failed+r.Cancelled {
 		l.problem("the counters do not balance: %v", truth)
 	}
+	if total.complaints != r.Complaints || total.unsubscribes != r.Unsubscribes {
+		l.problem("the feedback has %d complaints and %d unsubscribes, the counters say %d and %d", total.complaints, total.unsubscribes, r.Complaints, r.Unsubscribes)
+	}
 	if total.sent != r.Sent || total.failed != r.Failed {
 		l.problem("the feedback has %d delivered and %d failed, the counters say %d and %d", total.sent, total.failed, r.Sent, r.Failed)
 	}
@@ -128,6 +167,8 @@ func (d *demo) print(r *demoResult, c *demoCampaign) {
 		t.row(p.Provider, p.Recipients, p.Sent, p.Failed, p.Deferrals, p.Attempts, percent(p.Sent, p.Recipients), p.Received)
 	}
 	t.print(d.out)
+	d.printReasons(c)
+	d.printReturns(r)
 
 	l := r.Ledger
 	fmt.Fprintln(d.out, "\nOur ledger and the receivers':")
@@ -146,6 +187,38 @@ func (d *demo) print(r *demoResult, c *demoCampaign) {
 	if r.OK {
 		fmt.Fprintln(d.out, "Both ledgers agree.")
 	}
+}
+
+// printReasons is why mail failed at each provider.
+func (d *demo) printReasons(c *demoCampaign) {
+	var rows []reasonRow
+	for _, p := range c.tally.providers {
+		rows = append(rows, p.reasons())
+	}
+	fmt.Fprintln(d.out)
+	printReasons(d.out, "failed at", rows)
+}
+
+// printReturns is what came back after delivery.
+func (d *demo) printReturns(r *demoResult) {
+	fmt.Fprintln(d.out, "\nWhat mailboxes sent back after they had accepted a mail, and what we counted:")
+	t := newTable("", "due", "accepted", "one click", "refused", "counted")
+	full, unknown := r.Ledger.Returns[world.FateOOBFull], r.Ledger.Returns[world.FateOOBUnknown]
+	bounces := serve.ReturnCounts{Due: full.Due + unknown.Due, Accepted: full.Accepted + unknown.Accepted, Refused: full.Refused + unknown.Refused}
+	for _, row := range []struct {
+		what    string
+		c       serve.ReturnCounts
+		counted string
+	}{
+		{"late bounces", bounces, thousands(r.LateBounces)},
+		{"complaints", r.Ledger.Returns[world.FateComplaint], thousands(r.Complaints)},
+		{"unsubscribes", r.Ledger.Returns[world.FateUnsubscribe], thousands(r.Unsubscribes)},
+		{"automatic replies", r.Ledger.Returns[world.FateAutoReply], "-"},
+	} {
+		t.row(row.what, row.c.Due, row.c.Accepted, row.c.OneClick, row.c.Refused, row.counted)
+	}
+	t.print(d.out)
+	fmt.Fprintf(d.out, "Addresses: %s quarantined, %s denylisted, %s with errors counted.\n", thousands(r.Quarantined), thousands(r.Denylisted), thousands(r.Counting))
 }
 
 // withoutDestinations leaves the table by provider to us, who know receivers by name.

@@ -172,7 +172,7 @@ func TestWrongCommandLinesSayWhatToDo(t *testing.T) {
 		{"frobnicate", `there is no command "frobnicate"`},
 		{"watch --colour", "unknown flag: --colour"},
 		{"watch extra", `unexpected argument "extra"`},
-		{"watch --type bonced", `--type "bonced" is not known; use one of bounced, cancelled`},
+		{"watch --type bonced", `--type "bonced" is not known; use one of addresses_changed, bounced, cancelled`},
 		{"watch --until-finished", "--until-finished needs --delivery"},
 		{"watch --token a --token-file b", "use one"},
 		{"watch --addr nowhere", "--addr: address \"nowhere\": give host:port"},

@@ -49,7 +49,11 @@ was used before, and keeps the file up to date: no event is missed between two r
 
 Event types: delivered, bounced, deferred, expired, suppressed, out_of_band_bounce,
 complaint, unsubscribed, taken_into_account; started, paused, resumed, cancelled,
-finished; path_throttled, path_suspended, path_resumed, rule_changed.`,
+finished, warning; path_throttled, path_suspended, path_resumed, rule_changed;
+addresses_changed.
+
+With --until-finished the figures of the deliveries follow, and why mail failed at
+each provider.`,
 		Example: `  veredus watch
   veredus watch --delivery spring --oldest --until-finished
   veredus watch --type bounced --type expired --json --token-file bounces.token >> bounces.jsonl`,
@@ -110,15 +114,31 @@ func (w *watch) run(cmd *cobra.Command) error {
 	}
 	err = follower.Follow(ctx)
 	switch {
-	case errors.Is(err, errWatched) || cmd.Context().Err() != nil:
-		return nil // how a watch ends
+	case cmd.Context().Err() != nil:
+		return nil // how a watch without end ends
+	case errors.Is(err, errWatched):
+		return w.report(cmd.Context(), veredusv1.NewCampaignServiceClient(conn))
 	case status.Code(err) == codes.OutOfRange || status.Code(err) == codes.FailedPrecondition:
 		return fmt.Errorf("%s\nBegin anew with --oldest or without a token; what lies between is lost", explainStatus(err))
 	}
 	return w.explain(err)
 }
 
-// prepare reads flags and the token file.
+// report is the figures of the deliveries whose end was waited for.
+func (w *watch) report(ctx context.Context, campaigns veredusv1.CampaignServiceClient) error {
+	if !w.untilEnd || w.json || len(w.remaining) > 0 {
+		return nil
+	}
+	for _, name := range w.filter.GetDeliveries() {
+		d, err := campaigns.GetDelivery(ctx, &veredusv1.GetDeliveryRequest{Name: name})
+		if err != nil {
+			return w.explain(err)
+		}
+		printKpis(w.out, d)
+	}
+	return nil
+}
+
 // findEnded looks after deliveries whose end lies before the place where the watch
 // begins, or that do not exist: nothing would ever tell. It is called once the stream stands, so
 // that an end that comes later is seen on it.
@@ -141,6 +161,7 @@ func (w *watch) findEnded(ctx context.Context, campaigns veredusv1.CampaignServi
 	return nil
 }
 
+// prepare reads flags and the token file.
 func (w *watch) prepare(cmd *cobra.Command) error {
 	w.filter = &veredusv1.FeedbackFilter{Tenants: w.tenants, Destinations: w.destinations, RecipientIds: w.ids}
 	for _, d := range w.deliveries {
