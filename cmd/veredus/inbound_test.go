@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/veredus/veredus/mta"
+	"github.com/veredus/veredus/mta/returnpath"
 )
 
 const (
@@ -83,6 +87,66 @@ func TestInboundUsesTheOperatorsRules(t *testing.T) {
 		t.Errorf("status %d, %+v: %s", status, lines, errOut)
 	}
 	if _, errOut, status := runInbound(t, ""); status != exitUsage || !strings.Contains(errOut, "file is missing") {
+		t.Errorf("status %d: %s", status, errOut)
+	}
+}
+
+// bouncedTo is a bounce that came to an address.
+func bouncedTo(address string) string {
+	return "Return-Path: <>\nDelivered-To: " + address + "\nFrom: MAILER-DAEMON@mx.example.net\nSubject: failure notice\n" +
+		"Content-Type: multipart/report; report-type=delivery-status; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n" +
+		"Reporting-MTA: dns; mx.example.net\n\nFinal-Recipient: rfc822; ann@corp.example.net\nAction: failed\nStatus: 5.1.1\n--b--\n"
+}
+
+func TestInboundNamesTheMessageByTheNodesKeys(t *testing.T) {
+	older, current := returnpath.Key{ID: 1, Secret: [32]byte{1}}, returnpath.Key{ID: 2, Secret: [32]byte{31: 2}}
+	file := filepath.Join(t.TempDir(), "returnpath.keys")
+	text := fmt.Sprintf("# the current key comes first\n%d %x\n\n%d %x\n", current.ID, current.Secret, older.ID, older.Secret)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	id := mta.MessageID{Handover: 7, Domain: 3, Lane: 1, Order: 42}
+	ref := returnpath.Ref{Handover: 7, Domain: 3, Lane: 1, Order: 42, Delivery: 9}
+	stranger := returnpath.Key{ID: 2, Secret: [32]byte{9}}
+	for _, k := range []struct {
+		name string
+		key  returnpath.Key
+		args []string
+		want string
+	}{
+		{"the current key", current, []string{"--keys", file}, "messages/" + id.String()},
+		{"an older key", older, []string{"--keys", file}, "messages/" + id.String()},
+		{"a stranger's key", stranger, []string{"--keys", file}, ""},
+		{"no keys at hand", current, nil, ""},
+	} {
+		keys, err := returnpath.NewKeys(k.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, errOut, status := runInbound(t, bouncedTo(keys.Token(ref)+"@bounce.sender.example"), append(k.args, "-")...)
+		if status != exitOK || len(lines) != 1 || lines[0].Message != k.want || lines[0].Recipient != "ann@corp.example.net" {
+			t.Errorf("%s: status %d, %+v, want message %q: %s", k.name, status, lines, k.want, errOut)
+		}
+	}
+}
+
+func TestInboundSaysWhatIsWrongWithAKeysFile(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                     "no key in it",
+		"1 abcd\n":                             "line 1 is no key",
+		"# x\n300 " + strings.Repeat("ab", 32): "line 2 is no key",
+		"1 " + strings.Repeat("zz", 32):        "line 1 is no key",
+		"1 " + strings.Repeat("00", 32):        "secret of key 1 is empty",
+	} {
+		file := filepath.Join(t.TempDir(), "keys")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, errOut, status := runInbound(t, "", "--keys", file, "-"); status != exitUsage || !strings.Contains(errOut, want) {
+			t.Errorf("%q: status %d: %s", text, status, errOut)
+		}
+	}
+	if _, errOut, status := runInbound(t, "", "--keys", filepath.Join(t.TempDir(), "none"), "-"); status != exitUsage || !strings.Contains(errOut, "--keys") {
 		t.Errorf("status %d: %s", status, errOut)
 	}
 }

@@ -89,20 +89,26 @@ func (l *line) SetReadDeadline(time.Time) error { return nil }
 // SetDeadline does nothing: Read and Write set their own.
 func (l *line) SetDeadline(time.Time) error { return nil }
 
-// begin marks that a message's data is being read or processed.
-func (l *line) begin() {
+// begin marks that a message's data is being read or processed; done, that this is over.
+func (l *line) begin() { l.setBusy(true) }
+
+func (l *line) done() { l.setBusy(false) }
+
+func (l *line) setBusy(busy bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.busy = true
+	l.busy = busy
 }
 
-// end marks that a message was answered; the next one has its own time.
-func (l *line) end() {
+// next gives the next message its own time and octets, if it may come at all.
+func (l *line) next() {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.busy, l.octets = false, 0
-	l.due = now.Add(l.server.options.TransactionTimeout)
+	if l.broken {
+		return
+	}
+	l.octets, l.due = 0, now.Add(l.server.options.TransactionTimeout)
 	l.leaving = l.leaving || now.After(l.last)
 }
 

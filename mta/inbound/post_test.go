@@ -10,11 +10,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/veredus/veredus/integration/memnet"
 	"github.com/veredus/veredus/mta/bounce"
-	"github.com/veredus/veredus/mta/returnpath"
 )
 
 const (
@@ -280,8 +278,3 @@ func crlf(text string) string {
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\n", "\r\n")
 	return strings.ReplaceAll(text, "\r\n.", "\r\n..")
 }
-
-// late is long enough for every limit of time.
-const late = 24 * time.Hour
-
-var _ = returnpath.Ref{}

@@ -24,8 +24,8 @@ func inBubble(t *testing.T, change func(*ServerOptions), story func(*post)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := open(t, change)
+		defer p.end()
 		story(p)
-		p.end()
 	})
 }
 

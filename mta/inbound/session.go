@@ -21,6 +21,7 @@ type session struct {
 	mu       sync.Mutex
 	envelope envelope
 	open     bool // MAIL was taken
+	ended    bool // its data came, to the end unless the connection broke
 	refused  int  // recipients refused in this session
 }
 
@@ -162,9 +163,10 @@ func (s *session) Data(r io.Reader) error {
 	s.server.task(+1)
 	defer s.server.task(-1)
 	s.line.begin()
-	defer s.line.end()
+	defer s.line.done()
 	s.mu.Lock()
 	e, open := s.envelope, s.open
+	s.ended = open
 	s.mu.Unlock()
 	if !open || len(e.to) == 0 {
 		return errNoRecipient // reset before the first chunk was read
@@ -194,11 +196,15 @@ func (s *session) unread(err error) error {
 	return s.refuse(ReasonBroken, errIncomplete)
 }
 
-// Reset forgets the message under way.
+// Reset forgets the message under way. The library calls it as well behind the data, when
+// what was not wanted of them has been read, too.
 func (s *session) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open, s.envelope = false, envelope{}
+	if s.ended {
+		s.line.next()
+	}
+	s.open, s.ended, s.envelope = false, false, envelope{}
 }
 
 // Logout ends the session.
