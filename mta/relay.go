@@ -90,6 +90,7 @@ type Addressee struct {
 	SenderDomain string
 	List         string // List-Id of its content in lower case; empty for none
 	Class        dispatch.Class
+	Hosted       bool // its content asks for hosted unsubscribe links
 }
 
 // Observation is one settled message, for metrics.

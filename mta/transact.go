@@ -145,10 +145,10 @@ func (r *Relay) prepare(h *held) (m mail, err error) {
 	from := h.run.ho.SenderDomain
 	to := Addressee{
 		ID: h.msg.ID, Recipient: h.msg.Recipient, Tenant: h.run.ho.Tenant, Delivery: h.run.ho.DeliveryID, DeliveryNo: h.run.ho.Delivery,
-		SenderDomain: from, List: tmpl.ListID(), Class: h.run.ho.Class,
+		SenderDomain: from, List: tmpl.ListID(), Class: h.run.ho.Class, Hosted: tmpl.Hosted(),
 	}
 	job := compose.Job{To: h.msg.Recipient, Variables: h.msg.Variables, MessageID: h.mailID, Date: h.msg.State.FirstClaim}
-	if tmpl.Hosted() && r.cfg.Links != nil {
+	if to.Hosted && r.cfg.Links != nil {
 		if job.Links, err = r.cfg.Links(to); err != nil {
 			return mail{}, err
 		}

@@ -21,7 +21,46 @@ func changes(was, is *settings) []string {
 		bounceChanges(was.bounceSource, is.bounceSource),
 		keyChanges(was, is),
 		poolChanges(was.cfg, is.cfg),
+		policyChanges(was.cfg, is.cfg),
 	)
+}
+
+// policyChanges compares what is done with addresses and with deliveries that do harm.
+func policyChanges(was, is *config.Config) []string {
+	before, after := policies(was), policies(is)
+	var lines []string
+	for _, key := range slices.Sorted(maps.Keys(after)) {
+		if before[key] != after[key] {
+			lines = append(lines, fmt.Sprintf("%s: %s -> %s", key, before[key], after[key]))
+		}
+	}
+	return lines
+}
+
+func policies(c *config.Config) map[string]string {
+	scope, unsubscribe := "tenant", "list"
+	if c.Addresses.AllTenants {
+		scope = "all"
+	}
+	if c.Addresses.TenantUnsubscribe {
+		unsubscribe = "tenant"
+	}
+	p := &c.Protection
+	return map[string]string{
+		"inbound.addresses":            strings.Join(c.Inbound.Addresses, " "),
+		"inbound.unsubscribe":          strings.Join(c.Inbound.Unsubscribe, " "),
+		"addresses.threshold":          fmt.Sprint(c.Addresses.Threshold),
+		"addresses.scope":              scope,
+		"addresses.unsubscribe":        unsubscribe,
+		"protection.enabled":           fmt.Sprint(p.Enabled),
+		"protection.hard_percent":      fmt.Sprint(p.HardPercent),
+		"protection.hard_after":        fmt.Sprint(p.HardAfter),
+		"protection.complaint_percent": fmt.Sprint(p.ComplaintPercent),
+		"protection.complaint_least":   fmt.Sprint(p.ComplaintLeast),
+		"protection.auth_percent":      fmt.Sprint(p.AuthPercent),
+		"protection.auth_after":        fmt.Sprint(p.AuthAfter),
+		"protection.auth_domains":      fmt.Sprint(p.AuthDomains),
+	}
 }
 
 // ruleChanges compares MX rules by id.

@@ -18,6 +18,7 @@ import (
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/config"
 	"github.com/veredus/veredus/server/feedback"
+	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -41,6 +42,10 @@ type sentinel struct {
 var sentinels = []sentinel{
 	{campaign.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
 	{suspend.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
+	{learning.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
+	{learning.ErrRequestIDReused, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, ""},
+	{learning.ErrNoFile, codes.FailedPrecondition, veredusv1.ErrorReason_ERROR_REASON_BAD_CONFIG, ""},
+	{learning.ErrFile, codes.FailedPrecondition, veredusv1.ErrorReason_ERROR_REASON_BAD_CONFIG, ""},
 	{address.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
 	{campaign.ErrExists, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_ALREADY_EXISTS, ""},
 	{campaign.ErrRequestIDReused, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, ""},

@@ -11,7 +11,9 @@ import (
 
 	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/mta/dispatch"
+	"github.com/veredus/veredus/mta/inbound"
 	"github.com/veredus/veredus/server/campaign"
+	"github.com/veredus/veredus/server/public"
 )
 
 // otherProvider is the label of receivers that no rule names: the label's values
@@ -30,6 +32,11 @@ type metrics struct {
 	streams  *prometheus.GaugeVec
 	commits  prometheus.Histogram
 	version  prometheus.Gauge
+	returned *prometheus.CounterVec
+	refused  *prometheus.CounterVec
+	readMail prometheus.Histogram
+	links    *prometheus.CounterVec
+	obeyed   prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -64,8 +71,26 @@ func newMetrics() *metrics {
 		version: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "veredus_config_version", Help: "Version of the configuration in force, from 1 at start.",
 		}),
+		returned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "veredus_inbound_mails_total", Help: "Mails that came back, by kind (bounce, complaint, auto_reply, challenge, unsubscribe, other) and result (an effect, none, or why it was kept unprocessed).",
+		}, []string{"kind", "result"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "veredus_inbound_refused_total", Help: "What the inbound listener refused, by cause.",
+		}, []string{"cause"}),
+		readMail: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "veredus_inbound_seconds", Help: "Time from the end of a mail that came back to its durable effect.",
+			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10},
+		}),
+		links: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "veredus_unsubscribe_requests_total", Help: "Requests and mails to hosted unsubscribe links, by result.",
+		}, []string{"result"}),
+		obeyed: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "veredus_unsubscribe_seconds", Help: "Time from an unsubscribe request to its durable suppression.",
+			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10},
+		}),
 	}
 	m.registry.MustRegister(m.messages, m.attempts, m.bounces, m.duration, m.ingested, m.calls, m.streams, m.commits, m.version,
+		m.returned, m.refused, m.readMail, m.links, m.obeyed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -87,6 +112,28 @@ func (m *metrics) observe(o mta.Observation) {
 	}
 	if o.Outcome != mta.Delivered {
 		m.bounces.WithLabelValues(strconv.Itoa(o.Code), outcome).Inc()
+	}
+}
+
+// inbound counts what came to the listener for mail that comes back.
+func (m *metrics) inbound(o inbound.Observation) {
+	if o.Effect == inbound.EffectRefused {
+		m.refused.WithLabelValues(o.Reason).Inc()
+		return
+	}
+	result := o.Effect
+	if o.Effect == inbound.EffectUnprocessed || o.Effect == inbound.EffectNone && o.Reason != "" {
+		result += "_" + o.Reason
+	}
+	m.returned.WithLabelValues(o.Kind, result).Inc()
+	m.readMail.Observe(o.Duration.Seconds())
+}
+
+// unsubscribed counts what came to hosted links.
+func (m *metrics) unsubscribed(r public.Result, took time.Duration) {
+	m.links.WithLabelValues(string(r)).Inc()
+	if r == public.Unsubscribed {
+		m.obeyed.Observe(took.Seconds())
 	}
 }
 

@@ -29,9 +29,15 @@ type relayViews interface {
 	Explain(ctx context.Context, domain string) (dispatch.DomainView, bool, error)
 }
 
+// unimplemented is a step down, so that the methods of texts come before its own.
+type unimplemented struct {
+	veredusv1.UnimplementedRelayServiceServer
+}
+
 // relayService is RelayService.
 type relayService struct {
-	veredusv1.UnimplementedRelayServiceServer
+	unimplemented
+	texts
 	relay       relayViews
 	resolver    mta.Resolver
 	suspensions *suspensions

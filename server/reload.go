@@ -12,6 +12,7 @@ import (
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/protect"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -73,6 +74,7 @@ func (s *Server) apply(ctx context.Context, is *settings) error {
 		return err
 	}
 	s.settings.Store(is)
+	s.monitor.SetThresholds(protect.FromConfig(is.cfg.Protection))
 	if forgetful, ok := s.resolver.(interface{ ForgetRoutes() }); ok {
 		forgetful.ForgetRoutes() // providers may have changed
 	}

@@ -31,7 +31,10 @@ import (
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/doctor"
 	"github.com/veredus/veredus/server/feedback"
+	"github.com/veredus/veredus/server/learning"
+	"github.com/veredus/veredus/server/protect"
 	"github.com/veredus/veredus/server/storage/pebblestore"
 )
 
@@ -54,6 +57,8 @@ type Options struct {
 	// GRPC and HTTP are listened on in place of grpc.listen and http.listen; GRPC
 	// without HTTP means that there is no HTTP port. The server closes them.
 	GRPC, HTTP net.Listener
+	// Inbound and Public are listened on in place of inbound.listen and public.listen.
+	Inbound, Public net.Listener
 	// Now stamps everything; nil is time.Now.
 	Now func() time.Time
 	// Log takes what operators read; nil discards it.
@@ -79,13 +84,20 @@ type Server struct {
 	relay       *mta.Relay
 	suspensions *suspensions
 	replies     *replies
+	campaigns   *campaign.Service
+	monitor     *protect.Monitor
+	texts       *learning.Table
+	links       links
+	returns     returns
 	grpc        *grpc.Server
 	health      *health.Server
 	http        *http.Server
 
-	open     sync.Once     // closes relayStore.open
-	stopping chan struct{} // closed when streams shall end
-	draining atomic.Bool   // Stop was called
+	open     sync.Once       // closes relayStore.open
+	stopping chan struct{}   // closed when streams shall end
+	watching context.Context // of the monitor
+	blind    context.CancelFunc
+	draining atomic.Bool // Stop was called
 	ready    atomic.Bool
 	fault    atomic.Pointer[error] // the store failed
 	failed   chan error
@@ -109,6 +121,7 @@ func New(cfg *config.Config, opts Options) (*Server, error) {
 	if s.opts.FS == nil {
 		s.opts.FS = vfs.Default
 	}
+	s.watching, s.blind = context.WithCancel(context.Background())
 	set, err := loadSettings(cfg)
 	if err != nil {
 		return nil, err
@@ -140,7 +153,10 @@ func (s *Server) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = s.openStore()
+	err = s.listenReturns()
+	if err == nil {
+		err = s.openStore(ctx)
+	}
 	if err == nil {
 		err = s.startRelay(ctx)
 	}
@@ -148,7 +164,7 @@ func (s *Server) start(ctx context.Context) error {
 		err = s.register()
 	}
 	if err != nil {
-		return errors.Join(err, closeAll(grpcListener, httpListener))
+		return errors.Join(err, closeAll(grpcListener, httpListener, s.returns.mailPort, s.returns.webPort))
 	}
 	s.serve(grpcListener, httpListener)
 	return nil
@@ -182,17 +198,20 @@ func closeAll(listeners ...net.Listener) error {
 
 // openStore opens the store in data_dir, which only its owner may read: it holds
 // addresses and keys.
-func (s *Server) openStore() error {
+func (s *Server) openStore(ctx context.Context) error {
 	if err := s.opts.FS.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	dir := s.opts.FS.PathJoin(s.cfg.DataDir, "store")
-	store, err := pebblestore.Open(pebblestore.Options{Dir: dir, FS: s.opts.FS, Now: s.now, Logger: s.log})
+	store, err := pebblestore.Open(pebblestore.Options{Dir: dir, FS: s.opts.FS, Now: s.now, Logger: s.log, Policy: s.addressPolicy})
 	if err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	s.store = store
-	return nil
+	s.links.store, s.links.log = store, s.log
+	s.links.bounceDomain = func(from string) string { return s.settings.Load().bounceDomain(from) }
+	s.texts = learning.NewTable(learning.TableOptions{Store: store, Bounces: s.bounces, Log: s.log})
+	return s.links.load(ctx)
 }
 
 // startRelay recovers and begins to send; what is suspended stays so.
@@ -204,9 +223,16 @@ func (s *Server) startRelay(ctx context.Context) error {
 	s.relayStore = &relayStore{
 		Store: s.store, open: make(chan struct{}), recovered: s.lost,
 		wrote:   func(d time.Duration) { s.metrics.commits.Observe(d.Seconds()) },
-		settled: s.replies.settled,
+		settled: s.settled,
 	}
 	s.relay = mta.New(s.relayConfig(tokens))
+	s.campaigns = campaign.NewService(s.campaignOptions())
+	s.monitor = protect.NewMonitor(protect.Options{
+		Ledger: s.store, Deliveries: s.campaigns, Thresholds: protect.FromConfig(s.cfg.Protection), Now: s.now, Log: s.log,
+	})
+	if err := s.makeReturns(tokens); err != nil {
+		return err
+	}
 	if _, err := s.relay.Start(ctx); err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
@@ -216,6 +242,13 @@ func (s *Server) startRelay(ctx context.Context) error {
 	}
 	s.letMailFlow()
 	return nil
+}
+
+// settled tells everybody who listens what became durable.
+func (s *Server) settled(list []mta.Settlement) {
+	s.replies.settled(list)
+	s.texts.Settled(list)
+	s.monitor.Settled(list)
 }
 
 func (s *Server) letMailFlow() { s.open.Do(func() { close(s.relayStore.open) }) }
@@ -228,6 +261,9 @@ func (s *Server) tokens(ctx context.Context) (*returnpath.Keys, error) {
 	}
 	key := returnpath.Key{ID: 1}
 	copy(key.Secret[:], secret)
+	if err := s.writeTokenKeys(key.ID, secret); err != nil {
+		return nil, err
+	}
 	return returnpath.NewKeys(key)
 }
 
@@ -244,7 +280,7 @@ func (s *Server) relayConfig(tokens *returnpath.Keys) mta.Config {
 			Seed:         rand.Uint64(),
 		},
 		Schedule: schedule, TLS: s.opts.TLS, Grace: s.opts.Grace, Now: s.now, Log: s.log,
-		Observe: s.metrics.observe, Fatal: s.fail,
+		Observe: s.metrics.observe, Excluded: s.excluded, Links: s.links.of, Fatal: s.fail,
 	}
 	if c.Dial == nil {
 		c.Dial = newDialer(s.cfg).dial
@@ -281,12 +317,13 @@ func (s *Server) register() (err error) {
 	if err != nil {
 		return err
 	}
-	veredusv1.RegisterCampaignServiceServer(s.grpc, campaign.NewService(s.campaignOptions()))
+	veredusv1.RegisterCampaignServiceServer(s.grpc, s.campaigns)
 	veredusv1.RegisterFeedbackServiceServer(s.grpc, feedback.NewService(s.store, s.stopping))
 	veredusv1.RegisterRelayServiceServer(s.grpc, &relayService{
 		relay: s.relay, resolver: s.resolver, suspensions: s.suspensions, replies: s.replies,
-		settings: s.settings.Load, reload: s.reloadConfig, now: s.now,
+		settings: s.settings.Load, reload: s.reloadConfig, now: s.now, texts: s.learningService(),
 	})
+	veredusv1.RegisterAddressServiceServer(s.grpc, s.addressService())
 	s.health = health.NewServer()
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -302,11 +339,20 @@ func (s *Server) campaignOptions() campaign.Options {
 		Keys:         func(from string) []*dkim.Key { return s.settings.Load().keyring.Find(from) },
 		BounceDomain: func(from string) string { return s.settings.Load().bounceDomain(from) },
 		HasPool:      func(name string) bool { return s.settings.Load().hasPool(name) },
+		HostedURL:    s.PublicURL,
+		Addresses:    s.store,
+		Doctor:       doctor.New(s.examination, s.now).Prepare,
 		TimeScale:    s.cfg.Sandbox.TimeScale,
 		Ingested:     s.metrics.ingest,
 		Now:          s.now,
 		Stopping:     s.stopping,
 	}
+}
+
+// examination is what the doctor looks at.
+func (s *Server) examination() doctor.Options {
+	set := s.settings.Load()
+	return doctor.Options{Config: set.cfg, Keys: set.keys}
 }
 
 // serve begins to take calls.
@@ -319,6 +365,8 @@ func (s *Server) serve(g, h net.Listener) {
 		s.http = newHTTP(s.metrics.registry, s.healthy, s.isReady, s.log)
 		s.serving.Go(func() { _ = s.http.Serve(h) })
 	}
+	s.serveReturns()
+	s.serving.Go(func() { s.monitor.Run(s.watching) })
 	s.ready.Store(true)
 	s.log.Info("serving", "grpc", g.Addr().String(), "mode", string(s.cfg.Relay.Mode), "data_dir", s.cfg.DataDir)
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/veredus/veredus/dkim"
 	"github.com/veredus/veredus/mta"
@@ -85,7 +86,7 @@ func bounceFile(cfg *config.Config) string {
 
 func (s *settings) loadBounces(errs *config.Errors) {
 	data, err := readFile(bounceFile(s.cfg), maxBounceFile)
-	if s.cfg.BounceRules == "" && errors.Is(err, fs.ErrNotExist) {
+	if s.cfg.BounceRules == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
 		s.bounces = bounce.Default()
 		return
 	}

@@ -19,6 +19,8 @@ var ErrCutShort = errors.New("stopped at once: transactions under way were cut o
 const (
 	// streamEnd is how long calls get to end once they were told to.
 	streamEnd = 5 * time.Second
+	// textsEnd is how long the last reply texts may take to the store.
+	textsEnd = 5 * time.Second
 	// httpEnd is how long scrapes get.
 	httpEnd = time.Second
 )
@@ -77,11 +79,14 @@ func (s *Server) Stop(ctx context.Context) error {
 	go func() { s.grpc.GracefulStop(); close(graceful) }()
 	s.suspensions.stop()
 	s.letMailFlow()
+	s.endReturns(ctx)
 	err := s.relay.Stop(ctx)
+	s.blind()
 	close(s.stopping)
 	endCalls(ctx, s.grpc, graceful)
 	s.endHTTP()
 	s.serving.Wait()
+	s.endTexts()
 	if closing := s.store.Close(); err == nil {
 		err = closing
 	}
@@ -108,6 +113,15 @@ func endCalls(ctx context.Context, g *grpc.Server, graceful <-chan struct{}) {
 	<-graceful
 }
 
+// endTexts brings what is known of replies into the store.
+func (s *Server) endTexts() {
+	ctx, cancel := context.WithTimeout(context.Background(), textsEnd)
+	defer cancel()
+	if err := s.texts.Close(ctx); err != nil {
+		s.log.Warn("the last reply texts were not kept", "error", err)
+	}
+}
+
 func (s *Server) endHTTP() {
 	if s.http == nil {
 		return
@@ -128,6 +142,10 @@ func (s *Server) cutShort() {
 	}
 	if s.relay != nil {
 		_ = s.relay.Stop(ctx)
+	}
+	s.blind()
+	if s.texts != nil {
+		s.endTexts()
 	}
 	if s.store != nil {
 		_ = s.store.Close()

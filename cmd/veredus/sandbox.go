@@ -51,6 +51,7 @@ func (s *sandbox) setReturnTo(addr string) error {
 // tells them the limits that its MX rules state.
 func (s *sandbox) fit(cfg *config.Config) error {
 	cfg.DNS.Server, cfg.Relay.SMTPPort = s.world.DNSAddr(), s.world.SMTPPort()
+	takeReturns(cfg)
 	for _, d := range cfg.DKIM.Domains {
 		key, err := dkim.LoadKeyFile(d.Domain, d.Selector, d.KeyFile)
 		if err != nil {

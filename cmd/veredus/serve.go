@@ -130,6 +130,16 @@ func (n *serveNode) complete(cfg *config.Config) error {
 	return n.sandbox.fit(cfg)
 }
 
+// takeReturns gives a sandbox ports for what comes back, since its receivers send
+// bounces, complaints and unsubscribes.
+func takeReturns(cfg *config.Config) {
+	for _, listen := range []*string{&cfg.Inbound.Listen, &cfg.Public.Listen} {
+		if *listen == "" {
+			*listen = "127.0.0.1:0"
+		}
+	}
+}
+
 // reload reads the configuration as at start, for SIGHUP and ReloadConfig.
 func (n *serveNode) reload() (*config.Config, error) {
 	cfg, err := n.load()
@@ -155,7 +165,12 @@ func (n *serveNode) serve(ctx context.Context, cfg *config.Config) error {
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
-	n.announce(n.cmd.OutOrStdout(), cfg, grpc, http)
+	if n.sandbox != nil {
+		if err := n.sandbox.setReturnTo(s.InboundAddr()); err != nil {
+			return errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+		}
+	}
+	n.announce(n.cmd.OutOrStdout(), cfg, s, grpc, http)
 	// The first SIGTERM or SIGINT ends ctx; a second one comes here.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGHUP)
@@ -196,7 +211,7 @@ func closeListeners(listeners ...net.Listener) {
 }
 
 // announce says where everything is, and in a sandbox what to try.
-func (n *serveNode) announce(out io.Writer, cfg *config.Config, grpc, http net.Listener) {
+func (n *serveNode) announce(out io.Writer, cfg *config.Config, s *server.Server, grpc, http net.Listener) {
 	where := map[config.Mode]string{
 		config.Sandboxed: "sandbox: mail goes to receivers on loopback only",
 		config.Redirect:  "redirect: all mail goes to " + cfg.Relay.Redirect,
@@ -207,7 +222,7 @@ func (n *serveNode) announce(out io.Writer, cfg *config.Config, grpc, http net.L
 		web = "http://" + http.Addr().String() + "  (/metrics, /healthz, /readyz)"
 	}
 	fmt.Fprintln(out, "Veredus is running.")
-	cells := []string{"mode", where, "gRPC", grpc.Addr().String(), "HTTP", web, "data", cfg.DataDir}
+	cells := []string{"mode", where, "gRPC", grpc.Addr().String(), "HTTP", web, "inbound", s.InboundAddr(), "unsubscribes", s.PublicURL(), "data", cfg.DataDir}
 	if n.sandbox == nil {
 		pairs(out, cells...)
 		return
