@@ -14,8 +14,8 @@ const (
 	// surgeDestinations bounds memory (about 300 octets each); the one longest unseen goes.
 	surgeDestinations = 10_000
 	// surgeWindow is the recent attempts that are looked at: as many as bits in a word.
-	// 20 or more of 64 by chance, where 9 % is usual, happens once in a million windows;
-	// of 20 attempts, 6 would happen once in 150.
+	// 26 or more of 64 by chance, where 15 % is usual, happens in one window of a million; 8 or
+	// more of 20 in one of two hundred.
 	surgeWindow = 64
 	// surgeEvidence is how many attempts before those of the window make a baseline.
 	surgeEvidence = 100
@@ -24,11 +24,11 @@ const (
 	surgeMemory   = 2000
 	surgeHalfLife = 14 * 24 * time.Hour
 	// surgeShare and surgeTimes: on when the recent share is at least so high and so many times the baseline.
-	surgeShare = 0.30
+	surgeShare = 0.40
 	surgeTimes = 3
 	// calmShare and calmTimes: normal below the higher of that share and that many times the baseline ...
-	calmShare = 0.15
-	calmTimes = 1.5
+	calmShare = 0.20
+	calmTimes = 2
 	// calmFor: ... and off after so long of it.
 	calmFor = 30 * time.Minute
 	// surgeSilence ends it when nothing was attempted for so long.
@@ -40,7 +40,7 @@ const (
 // Surge notices when a destination suddenly answers for unusually many addresses that they are
 // unknown, which is more often its trouble than theirs: quarantine entries made
 // then are provisional. Each destination has a slow baseline of its unknown-user share and the
-// last 64 attempts. It is on when, with 100 attempts or more behind the baseline, the recent share is at least 30 % and three times
+// last 64 attempts. It is on when, with 100 attempts or more behind the baseline, the recent share is at least 40 % and three times
 // the baseline; it goes off after 30 minutes of a share that is normal again, after
 // a day without attempts, or after two days as the new normal. During a surge the baseline learns nothing.
 //
