@@ -128,7 +128,8 @@ func TestANodeFromServeToStop(t *testing.T) {
 		r := n.run(t, "send --delivery steps --json")
 		r.want(t, exitOK, "deliveries/steps is there: prepared, 8 recipients")
 		var s summary
-		if err := json.Unmarshal([]byte(r.out), &s); err != nil || s.State != "finished" || s.Accepted != 8 || s.Ignored != 1 || s.Rejected != 1 {
+		// Beside the double, those that failed for good in the first mailing are left out: unknown, disabled, no mail at all.
+		if err := json.Unmarshal([]byte(r.out), &s); err != nil || s.State != "finished" || s.Accepted != 8 || s.Ignored != 4 || s.Rejected != 1 {
 			t.Errorf("%v: %s", err, r.out)
 		}
 		n.run(t, "send --delivery steps").want(t, exitOK, "deliveries/steps is finished")
