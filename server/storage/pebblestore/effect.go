@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/veredus/veredus/mta"
@@ -9,6 +10,7 @@ import (
 	"github.com/veredus/veredus/mta/smtpc"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/address"
+	"github.com/veredus/veredus/server/campaign"
 )
 
 // What a settlement means for its recipient's address entries goes into the
@@ -171,17 +173,17 @@ func (w *work) class() address.Class {
 }
 
 // listOf is the list that a message belongs to, in lower case; content is the message's
-// own, of a transactional delivery.
+// own, of a transactional delivery. Content that is not there belongs to no list: a
+// settlement must not fail for it.
 func (t *txn) listOf(w *work, content uint64) (string, error) {
-	spec := w.state.Spec
-	if w.state.Transactional {
-		says, err := t.s.readSpec(content)
-		if err != nil {
-			return "", err
-		}
-		spec = says
+	if !w.state.Transactional {
+		return listID(w.state.Spec), nil
 	}
-	return listID(spec), nil
+	says, err := t.s.readSpec(content)
+	if errors.Is(err, campaign.ErrNotFound) {
+		return "", nil
+	}
+	return listID(says), err
 }
 
 // listID is the List-Id header's value of mail that a delivery describes, in lower case.
