@@ -66,7 +66,7 @@ listens on loopback and its mail goes to built-in receivers.
 	)
 	addGroup(root, "node", newServe(), newDemo(), newReceivers())
 	addGroup(root, "mail", newSend(), newWatch(), newMessages(), newExplain(), newReplies())
-	addGroup(root, "tool", newQualify(), newInbound(), newRules(), newDKIM(), newDoctor())
+	addGroup(root, "tool", newQualify(), newSimulate(), newInbound(), newRules(), newDKIM(), newDoctor())
 	return root
 }
 

@@ -1,0 +1,235 @@
+package simulation
+
+import (
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/veredus/veredus/integration/world"
+	"github.com/veredus/veredus/mta/simulate"
+	"github.com/veredus/veredus/mxrules"
+)
+
+// receiver is a world model as the simulator asks it. Whatever can be decided when
+// the envelope arrives is decided then; only limits at the final dot wait for it.
+type receiver struct {
+	model  *world.Model
+	data   world.Receiver
+	hidden world.Sender // the same sender without rules of its own
+	audits map[netip.Addr]*world.Audit
+	dead   map[string]bool // hosts without a listener
+	direct bool            // the content is decided on with the envelope
+	named  bool            // recipients are told apart
+	places map[string]string
+	addr   []byte
+}
+
+var (
+	_ simulate.Receiver = (*receiver)(nil)
+	_ simulate.Hidden   = (*receiver)(nil)
+)
+
+// newReceiver makes the model of w's only receiver. audits may be empty.
+func newReceiver(w *world.World, start time.Time, sender world.Sender, audits map[netip.Addr]*world.Audit) (*receiver, error) {
+	data := w.Receivers[0]
+	model, err := world.NewModel(w, data.Name, start)
+	if err != nil {
+		return nil, err
+	}
+	model.Terse()
+	model.Expect(sender)
+	r := &receiver{
+		model: model, data: data, audits: audits, dead: map[string]bool{}, places: map[string]string{},
+		hidden: world.Sender{Sources: sender.Sources, RoundTrip: sender.RoundTrip, TLS: sender.TLS, Connections: sender.Connections},
+	}
+	r.named = len(data.Mailboxes) > 0 || data.Greylist.Delay > 0
+	r.direct = !r.named && len(data.Quirks) == 0 && data.Hidden.At != world.AtEndOfData && data.Latency.Load.Each == 0
+	for _, d := range data.Domains {
+		r.places[d.Name] = "someone@" + d.Name
+		for _, h := range data.Hosts {
+			if h.Dead {
+				r.dead[h.NameFor(d.Name)] = true
+			}
+		}
+	}
+	return r, nil
+}
+
+// unlimited stands for a capacity that nothing bounds, in messages per second.
+const unlimited = 1e7
+
+// Capacity implements simulate.Receiver.
+func (r *receiver) Capacity(now time.Time) float64 {
+	return math.Min(r.model.Capacity(now), unlimited)
+}
+
+// HiddenCapacity implements simulate.Hidden.
+func (r *receiver) HiddenCapacity(now time.Time) float64 {
+	return math.Min(r.model.CapacityFor(now, r.hidden), unlimited)
+}
+
+// Connect implements simulate.Receiver.
+func (r *receiver) Connect(now time.Time, from simulate.Caller) (simulate.Conn, simulate.Answer) {
+	if r.dead[from.Host] {
+		return nil, simulate.Answer{
+			Refused: true, Cause: simulate.CauseOutage, Closes: true,
+			Reply: simulate.Reply{Phase: simulate.PhaseConnect, Text: "connection refused"},
+		}
+	}
+	overruns := 0
+	if a := r.audits[from.Source]; a != nil {
+		overruns = len(a.Open(now, from.Source))
+	}
+	s, d := r.model.Connect(now, from.Source, from.Host)
+	c := &conn{r: r, s: s, source: from.Source, from: "bounce@sender.example"}
+	a := simulate.Answer{Delay: d.Delay, Overruns: overruns}
+	if !d.Positive() || d.Drop != world.Stay {
+		return c, refusal(a, d, simulate.PhaseGreeting)
+	}
+	return c, c.establish(now, from.TLS, a)
+}
+
+// conn is one connection.
+type conn struct {
+	r      *receiver
+	s      *world.Session
+	source netip.Addr
+	from   string
+	mails  int
+}
+
+// establish takes a fresh connection through EHLO and STARTTLS.
+func (c *conn) establish(now time.Time, tls mxrules.TLS, a simulate.Answer) simulate.Answer {
+	hello := func() (refused bool) {
+		a.RoundTrips++
+		d := c.s.Hello(now.Add(a.Delay), true)
+		if d.Code == 502 { // HELO then
+			a.RoundTrips++
+			d = c.s.Hello(now.Add(a.Delay), false)
+		}
+		a.Delay += d.Delay
+		if !d.Positive() {
+			a = refusal(a, d, simulate.PhaseHello)
+		}
+		return a.Refused
+	}
+	if hello() {
+		return a
+	}
+	must := tls == mxrules.TLSEncrypt || tls == mxrules.TLSVerify
+	if tls == mxrules.TLSNone || !must && !c.s.OffersTLS() {
+		return a
+	}
+	a.RoundTrips += 2 // STARTTLS, and the handshake of TLS 1.3
+	d := c.s.StartTLS(now.Add(a.Delay))
+	a.Delay += d.Delay
+	switch {
+	case d.Positive() && d.Drop == world.Stay:
+		c.s.Secured()
+	case must:
+		return refusal(a, world.Decision{Drop: world.DropSilent, Cause: world.CauseFault}, simulate.PhaseTLS)
+	}
+	hello()
+	return a
+}
+
+// Envelope implements simulate.Conn.
+func (c *conn) Envelope(now time.Time, m *simulate.Message) simulate.Answer {
+	c.mails++
+	var a simulate.Answer
+	if audit := c.r.audits[c.source]; audit != nil {
+		a.Overruns = len(audit.Message(now, c.source, c.mails))
+	}
+	to := c.r.address(m)
+	if c.r.direct {
+		return c.whole(now, to, a)
+	}
+	d, open := c.s.Attempt(now, c.from, to)
+	a.Delay, a.Dirty = d.Delay, open && !d.Positive()
+	if !d.Positive() || d.Drop != world.Stay {
+		return refusal(a, d, c.phaseOf(d))
+	}
+	return a
+}
+
+// whole decides on a transaction of which nothing after MAIL can fail.
+func (c *conn) whole(now time.Time, to string, a simulate.Answer) simulate.Answer {
+	d := c.s.Mail(now, c.from)
+	if a.Delay = d.Delay; !d.Positive() || d.Drop != world.Stay {
+		return refusal(a, d, simulate.PhaseMail)
+	}
+	a.Delay += c.s.Rest()
+	a.Whole = true
+	return a
+}
+
+// Content implements simulate.Conn.
+func (c *conn) Content(now time.Time) simulate.Answer {
+	d := c.s.EndOfData(now)
+	a := simulate.Answer{Delay: d.Delay}
+	if !d.Positive() || d.Drop != world.Stay {
+		return refusal(a, d, simulate.PhaseEndOfData)
+	}
+	return a
+}
+
+// Close implements simulate.Conn.
+func (c *conn) Close(time.Time) {
+	c.s.Close()
+	if a := c.r.audits[c.source]; a != nil {
+		a.Close(c.source)
+	}
+}
+
+// address is a message's recipient. Where receivers do not tell recipients apart,
+// nobody does.
+func (r *receiver) address(m *simulate.Message) string {
+	if !r.named {
+		return r.places[m.Domain]
+	}
+	b := append(r.addr[:0], 'u')
+	b = strconv.AppendInt(b, int64(m.HandOver), 10)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, m.Order, 10)
+	b = append(b, '@')
+	b = append(b, m.Domain...)
+	r.addr = b
+	return string(b)
+}
+
+// refusal is a decision against a step, as the sender meets it.
+func refusal(a simulate.Answer, d world.Decision, phase simulate.Phase) simulate.Answer {
+	a.Refused, a.Cause = true, causes[d.Cause]
+	if a.Cause == simulate.CauseNone {
+		a.Cause = simulate.CauseOther
+	}
+	a.Closes = d.Drop != world.Stay
+	a.Delay = max(a.Delay, d.Delay)
+	a.Reply = simulate.Reply{Phase: phase, Code: d.Code, Enhanced: d.Enhanced, Text: d.Text}
+	if d.Drop == world.DropReset || d.Drop == world.DropSilent {
+		a.Reply = simulate.Reply{Phase: phase, Text: "the line ended without a reply"}
+	}
+	return a
+}
+
+var causes = map[world.Cause]simulate.Cause{
+	world.CausePacing:   simulate.CausePacing,
+	world.CauseGreylist: simulate.CauseGreylist,
+	world.CauseOutage:   simulate.CauseOutage,
+	world.CauseMailbox:  simulate.CauseMailbox,
+}
+
+// phaseOf is the step of an envelope that was refused: mailboxes and greylisting are
+// told at RCPT, limits where the receiver enforces them, the rest at MAIL.
+func (c *conn) phaseOf(d world.Decision) simulate.Phase {
+	switch d.Cause {
+	case world.CauseMailbox, world.CauseGreylist, world.CauseBlock:
+		return simulate.PhaseRcpt
+	case world.CausePacing:
+		if c.r.data.Hidden.At == world.AtRcpt && d.Drop == world.Stay {
+			return simulate.PhaseRcpt
+		}
+	}
+	return simulate.PhaseMail
+}

@@ -1,0 +1,113 @@
+package simulate
+
+import "time"
+
+// Oracle is what a sender would reach that knows each receiver's hidden limits, keeps
+// our own rules, never waits and is never deferred: it sends exactly what the
+// receiver's Capacity says, as long as there is mail. What it sends to mailboxes that
+// take none is lost to it as to everybody.
+type Oracle struct {
+	// Done is when it has sent all, after the start; Finished says that it did
+	// before the simulation ends.
+	Done     time.Duration
+	Finished bool
+	// Delivered is how much it delivered, Area the message-seconds under its curve
+	// until Done, and Overall until the last destination's Done.
+	Delivered, Area, Overall float64
+	// Curve is what it delivered by the end of each step of the series, until Done.
+	Curve []float64
+}
+
+// Steps of the oracle's integration.
+const (
+	oracleSteps = 50_000
+	oracleLeast = 10 * time.Millisecond
+	oracleMost  = 5 * time.Second
+)
+
+// foresight integrates the oracle's curve for one destination.
+type foresight struct {
+	cfg   *Config
+	index int
+	share float64 // delivered of what is sent
+
+	sent, area float64
+	at         time.Duration
+}
+
+// arrived is how much mail there is by t.
+func (f *foresight) arrived(t time.Duration) float64 {
+	n := int64(0)
+	for i := range f.cfg.HandOvers {
+		h := &f.cfg.HandOvers[i]
+		if f.index < len(h.Counts) {
+			n += h.arrivedBy(h.Counts[f.index], t)
+		}
+	}
+	return float64(n)
+}
+
+// next is the end of the step that begins at f.at: never across a hand-over.
+func (f *foresight) next(dt time.Duration) time.Duration {
+	end := min(f.at+dt, f.cfg.Duration)
+	for i := range f.cfg.HandOvers {
+		if at := f.cfg.HandOvers[i].At; at > f.at && at < end {
+			end = at
+		}
+	}
+	return end
+}
+
+// span is when a destination's first mail comes, the last, and how much in all.
+func (c *Config) span(index int) (first, last time.Duration, total float64) {
+	first = c.Duration
+	for i := range c.HandOvers {
+		h := &c.HandOvers[i]
+		if index < len(h.Counts) && h.Counts[index] > 0 {
+			first, last = min(first, h.At), max(last, h.At+h.Over)
+			total += float64(h.Counts[index])
+		}
+	}
+	return first, last, total
+}
+
+// oracle runs until all is sent or the simulation ends. note, unless nil, is told what
+// was delivered by the end of each step.
+func (c *Config) oracle(index int, capacity func(time.Time) float64, note func(to time.Duration, delivered float64)) Oracle {
+	f := &foresight{cfg: c, index: index, share: 1 - c.Destinations[index].Lost}
+	first, last, total := c.span(index)
+	dt := min(max(c.Duration/oracleSteps, oracleLeast), oracleMost)
+	f.at = first
+	for f.at < c.Duration && !(f.at >= last && f.sent >= total) {
+		to := f.next(dt)
+		limit := capacity(c.Start.Add(f.at + (to-f.at)/2))
+		done := f.advance(to, limit, f.arrived(to))
+		if note != nil {
+			note(to, f.sent*f.share)
+		}
+		f.at = to
+		if to >= last && f.sent >= total-1e-6 {
+			return Oracle{Done: done, Finished: true, Delivered: f.sent * f.share, Area: (f.area - f.sent*(to-done).Seconds()) * f.share}
+		}
+	}
+	return Oracle{Done: c.Duration, Finished: f.sent >= total, Delivered: f.sent * f.share, Area: f.area * f.share}
+}
+
+// advance sends for one step, and answers when in it the mail ran out.
+func (f *foresight) advance(to time.Duration, limit, arrived float64) (done time.Duration) {
+	step := (to - f.at).Seconds()
+	room, mail := limit*step, arrived-f.sent
+	done = to
+	if mail < room { // the line rises, then lies flat
+		rise := step
+		if limit > 0 {
+			rise = mail / limit
+		}
+		f.area += f.sent*step + mail*(step-rise/2)
+		f.sent = arrived
+		return f.at + time.Duration(rise*float64(time.Second))
+	}
+	f.area += f.sent*step + room*step/2
+	f.sent += room
+	return done
+}
