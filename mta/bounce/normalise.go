@@ -59,6 +59,9 @@ func appendNormal(dst []byte, text string) []byte {
 			i = end
 		}
 	}
+	if n := len(dst); n > start && dst[n-1] == ' ' {
+		dst = dst[:n-1]
+	}
 	return dst
 }
 
@@ -409,34 +412,85 @@ const firstIdeograph = 0x2E80
 
 // appendFolded appends a word with letters above ASCII: lower case, Latin
 // accents folded. Words of scripts without spaces stay as they are, parted from
-// Latin ones.
+// Latin ones and from numbers.
 func appendFolded(dst []byte, start int, word string) []byte {
 	dst = appendSpace(dst, start)
-	wide := false
+	mark, last := len(dst), kindWord
 	for i := 0; i < len(word); {
 		r, size := decode(word[i:])
-		if i > 0 && wide != (r >= firstIdeograph) {
+		kind := kindOf(r)
+		if i > 0 && (kind != last || kind == kindQuote) {
+			dst = finishFolded(dst, start, mark)
 			dst = appendSpace(dst, start)
+			mark = len(dst)
 		}
-		wide = r >= firstIdeograph
+		last = kind
 		i += size
 		switch {
-		case r == '\'':
-			dst = appendSpace(dst, start)
+		case kind == kindQuote || unicode.Is(unicode.Mn, r):
 		case r < utf8.RuneSelf:
 			dst = append(dst, lowerByte(byte(r)))
-		case r == '’' || r == 'ʼ':
-			dst = appendSpace(dst, start)
 		case r < 0x180:
-			if f := latinFold[r]; f != "" {
-				dst = append(dst, f...)
-			}
+			dst = append(dst, latinFold[r]...)
 		case r == 'ё' || r == 'Ё':
 			dst = append(dst, "е"...)
-		case unicode.Is(unicode.Mn, r):
 		default:
 			dst = utf8.AppendRune(dst, unicode.ToLower(r))
 		}
+	}
+	return finishFolded(dst, start, mark)
+}
+
+// The kinds of runes that words are parted at.
+const (
+	kindWord  = iota // of scripts with spaces, with digits
+	kindWide         // of scripts without
+	kindQuote        // an apostrophe
+)
+
+func kindOf(r rune) int {
+	switch {
+	case r >= firstIdeograph:
+		return kindWide
+	case r == '\'' || r == '’' || r == 'ʼ':
+		return kindQuote
+	}
+	return kindWord
+}
+
+// finishFolded masks the word that stands behind mark where folding made it one that
+// is masked.
+func finishFolded(dst []byte, start, mark int) []byte {
+	word := dst[mark:]
+	ascii, digits := true, false
+	for _, c := range word {
+		ascii = ascii && c < utf8.RuneSelf
+		digits = digits || isDigit(c)
+	}
+	switch {
+	case !digits && (!ascii || len(word) <= maxWord):
+		return dst
+	case ascii:
+		return appendPlain(dst[:mark], start, string(word))
+	}
+	return partDigits(dst, start, mark)
+}
+
+// partDigits masks the numbers in a word with letters above ASCII: "5мин" becomes "<n> мин".
+func partDigits(dst []byte, start, mark int) []byte {
+	word := string(dst[mark:])
+	dst = dst[:mark]
+	for i := 0; i < len(word); {
+		j := i
+		for j < len(word) && isDigit(word[j]) == isDigit(word[i]) {
+			j++
+		}
+		if part := word[i:j]; isDigit(part[0]) {
+			dst = appendWord(dst, start, "<n>")
+		} else {
+			dst = append(appendSpace(dst, start), part...)
+		}
+		i = j
 	}
 	return dst
 }

@@ -49,13 +49,9 @@ func (c *choice) id() string {
 // phrase matches the text from end to end, so that the rule says nothing about others.
 func (c *choice) phrase() string { return bounce.ExactPhrase(c.text.Normalised, !c.text.isCut()) }
 
-// input is the text as said by the provider that the rule is for.
+// input is the text as said by the provider that the rule is for, or by none that is known.
 func (c *choice) input() bounce.Input {
-	in := c.text.input()
-	if c.provider != "" {
-		in.Provider = c.provider
-	}
-	return in
+	return bounce.Input{Reply: c.text.First, Provider: c.provider}
 }
 
 // lines is the rule as YAML, the first line without the indentation of the list.
