@@ -35,6 +35,18 @@ func (r *fileReader) eachRecord(names records, read func(raw []byte) (Entry, str
 	return d.read()
 }
 
+// recordProblem says what is wrong with a record of JSON.
+func recordProblem(err error, example string) error {
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) {
+		if kind.Field == "" {
+			return problemf("is a %s and no record; write %s", kind.Value, example)
+		}
+		return problemf("has a %s for %s; write %s", kind.Value, kind.Field, example)
+	}
+	return problemf("is no JSON (%v); write %s", err, example)
+}
+
 // isLines reports whether the first line is a record by itself.
 func (r *fileReader) isLines(address string) bool {
 	head, _ := r.in.Peek(maxLine)
@@ -194,7 +206,7 @@ func (d *documents) explain(err error) error {
 	case errors.As(err, &known):
 		return err
 	case errors.As(err, &syntax):
-		return broken(d.meter.at(syntax.Offset), "is no JSON: "+syntax.Error(), "repair the file and import it again; what was read before is imported")
+		return d.broken("is the last that can be read, the JSON breaks behind it: "+syntax.Error(), "repair the file and import it again; what was read before is imported")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return d.broken("is the last though the JSON goes on", "give the whole file; what was read before is imported")
 	case errors.Is(err, errTooLong):

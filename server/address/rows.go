@@ -17,7 +17,7 @@ const fileBuffer = 64 << 10
 
 // newFileBuffer reads a file without its byte order mark.
 func newFileBuffer(in io.Reader) (*bufio.Reader, error) {
-	b := bufio.NewReaderSize(in, fileBuffer)
+	b := bufio.NewReaderSize(&lasting{in: in}, fileBuffer)
 	switch head, _ := b.Peek(3); {
 	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf")):
 		_, _ = b.Discard(3)
@@ -25,6 +25,20 @@ func newFileBuffer(in io.Reader) (*bufio.Reader, error) {
 		return nil, broken(1, "is in UTF-16", "save the file in UTF-8")
 	}
 	return b, nil
+}
+
+// lasting repeats the error of a reader, since looking ahead may meet it first.
+type lasting struct {
+	in  io.Reader
+	err error
+}
+
+// Read reads until the first error.
+func (l *lasting) Read(p []byte) (n int, err error) {
+	if l.err == nil {
+		n, l.err = l.in.Read(p)
+	}
+	return n, l.err
 }
 
 // broken is a file that cannot be read further.

@@ -38,7 +38,7 @@ func (r *fileReader) readSES() error {
 func (r *fileReader) sesJSON(raw []byte) (Entry, string, error) {
 	var record sesRecord
 	if err := json.Unmarshal(raw, &record); err != nil {
-		return Entry{}, "", problemf("is no record of a suppression list (%v); write {\"EmailAddress\": ..., \"Reason\": ...}", err)
+		return Entry{}, "", recordProblem(err, `{"EmailAddress": "name@example.com", "Reason": "BOUNCE"}`)
 	}
 	at := string(record.LastUpdateTime)
 	if text, err := strconv.Unquote(at); err == nil {

@@ -55,7 +55,7 @@ func (r *fileReader) readSparkPost() error {
 func (r *fileReader) sparkJSON(raw []byte) (Entry, string, error) {
 	var record sparkRecord
 	if err := json.Unmarshal(raw, &record); err != nil {
-		return Entry{}, "", problemf("is no record of a suppression list (%v); write {\"recipient\": ..., \"type\": ...}", err)
+		return Entry{}, "", recordProblem(err, `{"recipient": "name@example.com", "type": "non_transactional"}`)
 	}
 	return r.sparkEntry(record)
 }

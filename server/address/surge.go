@@ -15,7 +15,7 @@ const (
 	surgeDestinations = 10_000
 	// surgeWindow is the recent attempts that are looked at: as many as bits in a word.
 	// 26 or more of 64 by chance, where 15 % is usual, happens in one window of a million; 8 or
-	// more of 20 in one of two hundred.
+	// more of 20 in one of 170.
 	surgeWindow = 64
 	// surgeEvidence is how many attempts before those of the window make a baseline.
 	surgeEvidence = 100
