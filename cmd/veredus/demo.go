@@ -148,15 +148,8 @@ func (d *demo) stage(ctx context.Context, data world.World) error {
 
 // connect tells the receivers where the node takes what comes back.
 func (d *demo) connect(node *server.Server) error {
-	n, ok := any(node).(interface {
-		InboundAddr() string
-		PublicURL() string
-	})
-	if !ok {
-		return nil
-	}
-	d.hosted = n.PublicURL() != ""
-	return d.box.setReturnTo(n.InboundAddr())
+	d.hosted = node.PublicURL() != ""
+	return d.box.setReturnTo(node.InboundAddr())
 }
 
 // people are the recipients: the world's, but the first few have magic addresses,

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/veredus/veredus/proto/client"
@@ -188,7 +186,7 @@ func (c *demoCampaign) awaitReturns(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, returnPatience)
 	defer cancel()
 	fmt.Fprintln(c.d.out, "\nwaiting for what mailboxes send back")
-	if c.d.box.world.ReturnTo() == "" || c.d.box.world.WaitReturns(ctx) != nil {
+	if c.d.box.world.WaitReturns(ctx) != nil {
 		return
 	}
 	ledger := c.d.box.world.Ledger()
@@ -250,9 +248,6 @@ func countExclusions(ctx context.Context, addresses veredusv1.AddressServiceClie
 	req := &veredusv1.ListAddressEntriesRequest{PageSize: 1000}
 	for {
 		page, err := addresses.ListAddressEntries(ctx, req)
-		if status.Code(err) == codes.Unimplemented {
-			return x, nil
-		}
 		if err != nil {
 			return x, err
 		}

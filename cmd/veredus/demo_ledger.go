@@ -282,6 +282,7 @@ func (t *tally) compare(s *serve.Snapshot, dump func(io.Writer) error) (*ledger,
 		return nil, err
 	}
 	l.judge(s)
+	l.judgeReturns(s, t.returned())
 	return l, nil
 }
 

@@ -81,9 +81,6 @@ func (d *demo) report(c *demoCampaign) error {
 	if err != nil {
 		return err
 	}
-	if d.box.world.ReturnTo() != "" {
-		l.judgeReturns(&receivers, c.tally.returned())
-	}
 	r := d.result(c, l, &receivers)
 	d.balance(r, c, l)
 	r.Problems, r.OK = append([]string{}, l.problems...), len(l.problems) == 0

@@ -29,20 +29,32 @@ func TestDemoBalances(t *testing.T) {
 	if got.Recipients != 300 || got.Accepted != 300 || got.Sent+got.Failed+got.Cancelled+got.Ignored != 300 || got.Sent < 200 {
 		t.Errorf("counts: %s", r.out)
 	}
-	if l.Unique != got.Sent || l.DKIMVerified != l.Messages || l.Missing != 0 || l.Duplicates != 0 || l.LimitViolations != 0 {
+	if l.Unique != got.Sent+got.LateBounces || l.DKIMVerified != l.Messages || l.Missing != 0 || l.Duplicates != 0 || l.LimitViolations != 0 {
 		t.Errorf("ledger: %+v", l)
 	}
 	var sent, failed int64
 	for _, p := range got.ByProvider {
 		sent, failed = sent+p.Sent, failed+p.Failed
-		if p.Sent != p.Received {
-			t.Errorf("%s: sent %d, received %d", p.Provider, p.Sent, p.Received)
+		if p.Sent+p.LateBounces != p.Received {
+			t.Errorf("%s: sent %d, %d late bounces, received %d", p.Provider, p.Sent, p.LateBounces, p.Received)
 		}
 	}
 	if sent != got.Sent || failed != got.Failed || len(got.ByProvider) < 10 || len(got.ByReason) == 0 {
 		t.Errorf("tables: %s", r.out)
 	}
-	for _, text := range []string{"demo-google", "validity", "retries", "greylisted", "Both ledgers agree."} {
+	// Three providers have each kind of magic mailbox; others may add to that.
+	replies := l.Returns[world.FateAutoReply]
+	if got.LateBounces < 6 || got.Complaints < 3 || got.Unsubscribes < 3 || replies.Accepted < 3 ||
+		l.LateBounces != got.LateBounces || l.Complaints != got.Complaints || l.Unsubscribes != got.Unsubscribes {
+		t.Errorf("what came back: %s", r.out)
+	}
+	if clicks := l.Returns[world.FateUnsubscribe].OneClick; clicks == 0 || clicks == got.Unsubscribes {
+		t.Errorf("%d of %d unsubscribes by one click, want some of both kinds", clicks, got.Unsubscribes)
+	}
+	if got.Denylisted != got.Complaints+got.Unsubscribes || got.Quarantined == 0 {
+		t.Errorf("%d denylisted, %d quarantined", got.Denylisted, got.Quarantined)
+	}
+	for _, text := range []string{"failed at", "late bounces", "unsubscribes", "demo-google", "validity", "retries", "greylisted", "Both ledgers agree."} {
 		if !strings.Contains(r.err, text) {
 			t.Errorf("%q does not occur in what people read:\n%s", text, r.err)
 		}
@@ -61,6 +73,43 @@ func dump(ids []string) func(io.Writer) error {
 			}
 		}
 		return nil
+	}
+}
+
+func TestWhatComesBackIsCompared(t *testing.T) {
+	w := world.Default()
+	event := func(kind veredusv1.FeedbackType) *veredusv1.FeedbackEvent {
+		return &veredusv1.FeedbackEvent{Message: "deliveries/d/messages/m", MessageId: "m", Type: kind, Recipient: "a@gmail.example"}
+	}
+	bounce, complaint := event(veredusv1.FeedbackType_FEEDBACK_TYPE_OUT_OF_BAND_BOUNCE), event(veredusv1.FeedbackType_FEEDBACK_TYPE_COMPLAINT)
+	unsubscribed := event(veredusv1.FeedbackType_FEEDBACK_TYPE_UNSUBSCRIBED)
+	sent := func(f world.Fate, c serve.ReturnCounts) map[world.Fate]serve.ReturnCounts {
+		return map[world.Fate]serve.ReturnCounts{f: c}
+	}
+	fine := serve.ReturnCounts{Due: 1, Sent: 1, Accepted: 1}
+	for _, c := range []struct {
+		name    string
+		told    []*veredusv1.FeedbackEvent
+		sent    map[world.Fate]serve.ReturnCounts
+		problem string
+	}{
+		{"a late bounce", []*veredusv1.FeedbackEvent{bounce}, sent(world.FateOOBFull, fine), ""},
+		{"an automatic reply", nil, sent(world.FateAutoReply, fine), ""},
+		{"a complaint not told", nil, sent(world.FateComplaint, fine), "sent back 1 complaints that we accepted, but we reported 0"},
+		{"a complaint invented", []*veredusv1.FeedbackEvent{complaint}, nil, "sent back 0 complaints"},
+		{"told twice", []*veredusv1.FeedbackEvent{unsubscribed, unsubscribed}, sent(world.FateUnsubscribe, fine), "but we reported 2"},
+		{"refused", nil, sent(world.FateAutoReply, serve.ReturnCounts{Due: 1, Sent: 1, Refused: 1}), "of 1 returns for autoreply: 1 refused"},
+		{"not sent", nil, sent(world.FateOOBFull, serve.ReturnCounts{Due: 2, Waiting: 1, GivenUp: 1}), "2 not sent"},
+	} {
+		tally := newTally(&w, 10)
+		tally.add(c.told)
+		l, err := tally.compare(&serve.Snapshot{Returns: c.sent}, dump(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := strings.Join(l.problems, "; "); c.problem == "" && found != "" || !strings.Contains(found, c.problem) {
+			t.Errorf("%s: problems %q, want %q", c.name, found, c.problem)
+		}
 	}
 }
 
