@@ -60,7 +60,7 @@ func (p *parser) checkReturns(c *Config) {
 		c.Warnings = append(c.Warnings, fmt.Sprintf("public.listen: %s can be reached from other machines without encryption; give public.tls, or listen where only the proxy that ends TLS reaches it", c.Public.Listen))
 	}
 	if c.Public.Listen == "" && c.Public.URL != "" {
-		p.errorf(p.line("public.url"), "public.url needs public.listen: where the node answers it, for example 127.0.0.1:8027 behind a proxy")
+		p.errorf(p.line("public.url"), "public.url needs public.listen: where the node answers it, for example 127.0.0.1:8028 behind a proxy")
 	}
 }
 
