@@ -104,8 +104,11 @@ func NewServer(o ServerOptions) (*Server, error) {
 		name    string
 		missing bool
 	}{
-		{"Domains", o.Domains == nil}, {"Tokens", o.Tokens == nil}, {"Classifier", o.Classifier == nil},
-		{"Ledger", o.Ledger == nil}, {"Unprocessed", o.Unprocessed == nil},
+		{"Domains", o.Domains == nil},
+		{"Tokens", o.Tokens == nil},
+		{"Classifier", o.Classifier == nil},
+		{"Ledger", o.Ledger == nil},
+		{"Unprocessed", o.Unprocessed == nil},
 	} {
 		if needed.missing {
 			return nil, fmt.Errorf("inbound server: option %s is missing; give it", needed.name)

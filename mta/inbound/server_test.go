@@ -351,3 +351,24 @@ func TestMailOverTLS(t *testing.T) {
 		p.saw(Observation{Kind: "bounce", Effect: "applied"})
 	})
 }
+
+// BenchmarkServer is one client's bounces, one after the other on one connection in memory.
+func BenchmarkServer(b *testing.B) {
+	p := open(b, func(o *ServerOptions) {
+		o.MessagesPerMinute = 1 << 30
+		o.TransactionTimeout, o.SessionTimeout = time.Hour, time.Hour
+	})
+	defer p.end()
+	s := p.sender()
+	envelope := "MAIL FROM:<>\r\nRCPT TO:<" + p.token + "@" + bounceDomain + ">\r\nDATA\r\n"
+	mail := crlf(annsBounce(noID)) + "\r\n.\r\n"
+	b.ReportAllocs()
+	for b.Loop() {
+		s.send(envelope)
+		s.expect("250")
+		s.expect("250")
+		s.expect("354")
+		s.send(mail)
+		s.expect("250")
+	}
+}
