@@ -25,25 +25,47 @@ func (s *Store) Exclusions(ctx context.Context, queries []address.Query) ([]addr
 	if s.entryCount.Load() == 0 || len(queries) == 0 {
 		return answers, ctx.Err()
 	}
+	asked := s.mayHaveEntries(queries)
+	if len(asked) == 0 {
+		return answers, ctx.Err()
+	}
 	r, err := newEntryReader(s.db)
 	if err != nil {
 		return nil, err
 	}
 	policy, now := s.opts.Policy(), s.opts.Now()
-	for i := range queries {
-		q := &queries[i]
+	for _, a := range asked {
+		q := &queries[a.index]
 		var list []address.Entry
 		if err = ctx.Err(); err == nil {
-			list, err = r.entries(q.Folded, func(scope []byte) bool { return covered(scope, q) })
+			list, err = r.entries(q.Folded, a.hash, func(scope []byte) bool { return covered(scope, q) })
 		}
 		if err != nil {
 			return nil, errors.Join(err, r.close())
 		}
 		if len(list) > 0 {
-			answers[i] = address.Decide(list, *q, policy, now)
+			answers[a.index] = address.Decide(list, *q, policy, now)
 		}
 	}
 	return answers, r.close()
+}
+
+// asked is a query whose address may have entries.
+type asked struct {
+	index int
+	hash  [hashSize]byte
+}
+
+// mayHaveEntries are the queries to look up, in the order in which their entries lie: those that
+// are near each other are in the same blocks.
+func (s *Store) mayHaveEntries(queries []address.Query) (list []asked) {
+	for i := range queries {
+		if h := hashOf(queries[i].Folded); s.entryFilter.mayHave(h) {
+			list = append(list, asked{i, h})
+		}
+	}
+	slices.SortFunc(list, func(a, b asked) int { return bytes.Compare(a.hash[:], b.hash[:]) })
+	return list
 }
 
 // AddressEntries reads the entries of one address in every scope, ordered by scope. A counter that
@@ -56,7 +78,7 @@ func (s *Store) AddressEntries(ctx context.Context, folded string) ([]address.En
 	if err != nil {
 		return nil, err
 	}
-	list, err := r.entries(folded, nil)
+	list, err := r.entries(folded, hashOf(folded), nil)
 	policy, now := s.opts.Policy(), s.opts.Now()
 	list = slices.DeleteFunc(list, func(e address.Entry) bool { return e.Expired(policy, now) })
 	return list, errors.Join(err, r.close())
@@ -290,7 +312,11 @@ func (t *txn) entriesOf(folded string) ([]*entryWork, error) {
 	if list, ok := t.entries[folded]; ok {
 		return list, nil
 	}
-	if t.s.entryCount.Load() == 0 { // entries of this operation are in t.entries
+	if t.s.entryCount.Load() == 0 { // those of this operation are in t.entries
+		return nil, nil
+	}
+	hash := hashOf(folded)
+	if !t.s.entryFilter.mayHave(hash) {
 		return nil, nil
 	}
 	if t.reader == nil {
@@ -299,7 +325,7 @@ func (t *txn) entriesOf(folded string) ([]*entryWork, error) {
 			return nil, err
 		}
 	}
-	stored, err := t.reader.entries(folded, nil)
+	stored, err := t.reader.entries(folded, hash, nil)
 	if err != nil || len(stored) == 0 {
 		return nil, err
 	}
@@ -363,6 +389,16 @@ func (t *txn) putEntry(e *entryWork, n address.Entry) (changed bool) {
 	}
 	e.entry, e.row = n, row
 	return true
+}
+
+// installEntries makes the entries that the operation added known.
+func (t *txn) installEntries() {
+	t.s.entryCount.Store(t.entryCount)
+	for _, e := range t.entryOrder {
+		if e.row != nil && !e.existed {
+			t.s.entryFilter.add(hashOf(e.entry.Folded))
+		}
+	}
 }
 
 // flushEntries puts the rows of changed entries into the batch.

@@ -317,7 +317,7 @@ func (t *txn) run(apply func(*txn) error) error {
 func (t *txn) install() {
 	s := t.s
 	s.seq, s.epoch, s.events.applied = t.seq, t.epoch, t.nextEvent
-	s.entryCount.Store(t.entryCount)
+	t.installEntries()
 	t.installRuns()
 	t.installContents()
 	for no, hashes := range t.addresses {

@@ -54,6 +54,16 @@ func entryOfKey(domain string, entry []byte) []byte {
 	return append(entryDomain(domain), entry[1:]...)
 }
 
+// parseEntryOfKey reads the hash in a row of the index by domain.
+func parseEntryOfKey(k []byte) (h [hashSize]byte, ok bool) {
+	end := bytes.IndexByte(k, 0)
+	if end < 0 || len(k) < end+1+hashSize {
+		return h, false
+	}
+	copy(h[:], k[end+1:])
+	return h, true
+}
+
 // covered reports whether an entry with the scope behind a key may concern the mail.
 func covered(scope []byte, q *address.Query) bool {
 	tenant, class, list, ok := parseEntryScope(scope)
@@ -237,9 +247,8 @@ func newEntryReader(r pebble.Reader) (*entryReader, error) {
 
 func (r *entryReader) close() error { return r.it.Close() }
 
-// entries reads the entries of an address whose scope is wanted.
-func (r *entryReader) entries(folded string, wanted func(scope []byte) bool) (list []address.Entry, err error) {
-	hash := hashOf(folded)
+// entries reads the entries of an address, whose hash is given, in the scopes wanted.
+func (r *entryReader) entries(folded string, hash [hashSize]byte, wanted func(scope []byte) bool) (list []address.Entry, err error) {
 	r.key = append(append(r.key[:0], tableEntry), hash[:]...)
 	for ok := r.it.SeekPrefixGE(r.key); ok; ok = r.it.Next() {
 		k := r.it.Key()

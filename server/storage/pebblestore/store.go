@@ -112,7 +112,8 @@ type Store struct {
 	events eventLog
 	sweep  sweeper
 
-	entryCount atomic.Int64 // address entries there are, as of the last operation applied
+	entryCount  atomic.Int64 // address entries there are, as of the last operation applied
+	entryFilter entryFilter
 
 	// mu guards the state that writes change and readers see.
 	mu       sync.RWMutex
@@ -158,6 +159,7 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("pebblestore: opening %s: %w", o.Dir, err), db.Close())
 	}
 	s.filters.start()
+	s.startEntryFilter()
 	s.writer.start(s)
 	s.sweep.start(s)
 	return s, nil
