@@ -92,7 +92,7 @@ func (r *requalification) texts(ctx context.Context) error {
 		if len(shown) >= 2*maxShownTexts {
 			shown = mostFrequent(shown, maxShownTexts)
 		}
-		if len(t.First.Text) > address.MaxEvidenceText-smtpcCut {
+		if len(t.First.Text) >= cutEvidence {
 			r.judge.long = append(r.judge.long, longText{t.Normalised, v})
 		}
 		r.changed = append(r.changed, Text{ID: t.ID, LastTime: t.LastTime, Verdict: v})

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mta/smtpc"
@@ -40,14 +41,17 @@ func (j *judge) verdict(e *address.Evidence, domain string) (v bounce.Verdict, k
 		}
 	}
 	v = j.rules.Qualify(bounce.Input{Reply: reply, Provider: e.Provider, Domain: domain})
-	if len(e.Text) <= address.MaxEvidenceText-smtpcCut || v.Rule == e.Rule {
+	if len(e.Text) < cutEvidence {
 		return v, true
 	}
-	return j.longVerdict(e.Text)
+	if whole, found := j.longVerdict(e.Text); found {
+		return whole, true
+	}
+	return v, v.Rule == e.Rule
 }
 
-// smtpcCut is how much shorter than its cap a cut text may be: a character, and a mark of omission.
-const smtpcCut = 8
+// cutEvidence is from how many octets on a text may have been cut at a character's border.
+const cutEvidence = address.MaxEvidenceText - utf8.UTFMax + 1
 
 // longVerdict finds the text that the cut one begins.
 func (j *judge) longVerdict(text string) (bounce.Verdict, bool) {
@@ -126,12 +130,15 @@ type tally struct {
 	domain  string
 	kept    []address.Evidence
 	removed []address.Evidence
-	errors  int // errors that hold
-	before  int // errors there were
-	hard    bool
-	last    *address.Evidence // latest that holds
-	verdict bounce.Verdict    // of last, Rule empty when it is unknown
+	counted []*address.Evidence // that Errors counts from now on, as far as evidence tells
+	errors  int                 // by which Errors changes
+	hard    bool                // a suppressing error holds
+	last    *address.Evidence   // latest that holds
+	verdict bounce.Verdict      // of last, zero when it is not known
 }
+
+// countEvery is how far apart errors are that count, see address.Failed.
+const countEvery = 24 * time.Hour
 
 // add judges one evidence, latest first.
 func (t *tally) add(e *address.Evidence) {
@@ -139,43 +146,50 @@ func (t *tally) add(e *address.Evidence) {
 		t.kept = append(t.kept, *e)
 		return
 	}
-	t.before++
-	v, known := t.judge.verdict(e, t.domain)
-	effect := e.Effect
-	if known {
-		effect = min(effect, v.Address)
-	}
-	if effect < e.Effect {
-		t.removed = append(t.removed, *e)
-	}
-	if effect == bounce.AddressNone {
-		return
-	}
 	held := *e
-	held.Effect = effect
-	if effect < e.Effect {
-		held.Rule, held.Code, held.Change = v.Rule, v.Code, address.Counted
+	v, known := t.judge.verdict(e, t.domain)
+	if known {
+		held.Effect = min(e.Effect, v.Address)
+	}
+	switch {
+	case held.Effect == e.Effect:
+		t.hard = t.hard || e.Effect == bounce.AddressSuppress
+	case e.Effect == bounce.AddressCount:
+		t.removed, t.errors = append(t.removed, *e), t.errors-1
+		return
+	default:
+		t.removed = append(t.removed, *e)
+		if held.Effect == bounce.AddressNone || t.counts(e) {
+			return
+		}
+		held.Change, held.Rule, held.Code = address.Counted, v.Rule, v.Code
+		t.errors++
+	}
+	if held.Effect == bounce.AddressCount {
+		t.counted = append(t.counted, &held)
 	}
 	t.kept = append(t.kept, held)
-	t.errors++
-	t.hard = t.hard || effect == bounce.AddressSuppress
 	if t.last == nil {
 		t.last, t.verdict = &held, v
 	}
 }
 
+// counts reports whether an error that no longer suppresses is counted with another
+// one: of the same message, or of the same day.
+func (t *tally) counts(e *address.Evidence) bool {
+	return slices.ContainsFunc(t.counted, func(c *address.Evidence) bool {
+		return c.Message != "" && c.Message == e.Message || c.Time.Sub(e.Time).Abs() < countEvery
+	})
+}
+
 // left is the entry that remains.
 func (t *tally) left(p address.Policy, now time.Time) address.Entry {
 	e := *t.entry
-	gone := t.before - t.errors
-	e.Errors = min(e.Errors, max(t.errors, e.Errors-gone))
-	if t.errors == 0 && e.Errors <= t.before {
-		e.Errors = 0
-	}
+	e.Errors = max(0, e.Errors+t.errors)
 	switch {
 	case e.Status == address.Quarantined && (t.hard || e.Errors >= p.Threshold):
-	case t.errors > 0:
-		e.Status, e.Provisional, e.Errors = address.Counting, false, max(1, e.Errors)
+	case e.Errors > 0:
+		e.Status, e.Provisional = address.Counting, false
 	default:
 		return address.Entry{Key: e.Key} // nothing is left of it
 	}
