@@ -29,7 +29,7 @@ type send struct {
 	label, tenant, pool, listID, unsubscribe, mode string
 	validity                                       time.Duration
 	priority                                       int32
-	start, wait, json                              bool
+	start, wait, json, hosted                      bool
 
 	campaigns veredusv1.CampaignServiceClient
 	out, log  io.Writer
@@ -76,6 +76,7 @@ that much was done), 3 when the preparation found errors.`,
 	f.DurationVar(&s.validity, "validity", 0, "how long to try, such as 48h (default 5 days, of which 84 h apply)")
 	f.StringVar(&s.listID, "list-id", "", "List-Id header, such as news.brand.example")
 	f.StringVar(&s.unsubscribe, "unsubscribe-url", "", "https URL for one-click unsubscribes; a Liquid template")
+	f.BoolVar(&s.hosted, "hosted-unsubscribe", false, "let the node answer one-click unsubscribes (public.listen); give --list-id, too")
 	f.StringVar(&s.mode, "feedback-mode", "", `efs (Sent means delivered) or no-efs (Sent means handed over) (default "efs")`)
 	f.Int32Var(&s.priority, "priority", 0, "share among deliveries, 1 to 100 (default 50)")
 	start, wait := true, true
@@ -184,6 +185,12 @@ func (s *send) wanted(cmd *cobra.Command) (*veredusv1.Delivery, error) {
 	}
 	if s.unsubscribe != "" {
 		d.Unsubscribe = &veredusv1.Unsubscribe{Mode: veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL, Url: s.unsubscribe}
+	}
+	if s.hosted {
+		if s.unsubscribe != "" {
+			return nil, usagef(cmd, "--hosted-unsubscribe and --unsubscribe-url exclude each other; give one of them")
+		}
+		d.Unsubscribe = &veredusv1.Unsubscribe{Mode: veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_HOSTED}
 	}
 	switch s.mode {
 	case "":
