@@ -63,8 +63,9 @@ func (d *Doctor) Prepare(ctx context.Context, delivery *campaign.Delivery) []*ve
 //
 // An error blocks the start, so only that is one which makes all mail fail: a
 // signature that nobody can verify, nothing that aligns, and SPF without a source where
-// no signature stands in. The other errors of Check are warnings here. What is in order
-// is one finding together.
+// no signature stands in. The other errors of Check are warnings here. In a closed network
+// (relay.allow_private_addresses), whose receivers may not care, only a DKIM record that
+// contradicts the key is an error. What is in order is one finding together.
 func (d *Doctor) Delivery(ctx context.Context, from, pool string) []*veredusv1.Finding {
 	o := d.options()
 	if o.Config == nil || !o.Live && o.Config.Relay.Mode != config.Live || from == "" {
@@ -73,7 +74,7 @@ func (d *Doctor) Delivery(ctx context.Context, from, pool string) []*veredusv1.F
 	o.From, o.Pool, o.WithoutNode = []string{from}, pool, true
 	key := result{plain(from), pool}
 	if list, ok := d.known(key, o.Config); ok {
-		return lenient(list, from, pool)
+		return o.lenient(list, from, pool)
 	}
 	flight := d.asking.DoChan(fmt.Sprintf("%p %q %q", o.Config, key.from, pool), func() (any, error) {
 		// It outlives the caller that began it: others may have joined.
@@ -88,7 +89,7 @@ func (d *Doctor) Delivery(ctx context.Context, from, pool string) []*veredusv1.F
 	})
 	select {
 	case res := <-flight:
-		return lenient(res.Val.([]Finding), from, pool)
+		return o.lenient(res.Val.([]Finding), from, pool)
 	case <-ctx.Done():
 		return nil
 	}
@@ -115,9 +116,8 @@ func (d *Doctor) keep(key result, cfg *config.Config, list []Finding) {
 }
 
 // lenient are the findings as an analysis shows them.
-func lenient(list []Finding, from, pool string) []*veredusv1.Finding {
-	signed := slices.ContainsFunc(list, func(f Finding) bool { return f.Code == "dkim.record" && f.Severity == OK }) &&
-		!slices.ContainsFunc(list, func(f Finding) bool { return f.Code == "dkim.record" && f.Severity == Error })
+func (o *Options) lenient(list []Finding, from, pool string) []*veredusv1.Finding {
+	blocks := o.blocking(list)
 	var found []*veredusv1.Finding
 	var good []string
 	for _, f := range list {
@@ -129,7 +129,7 @@ func lenient(list []Finding, from, pool string) []*veredusv1.Finding {
 			continue
 		case f.Code == "dkim.no_key": // the analysis says so itself
 			continue
-		case f.Severity == Error && !blocks(f.Code, signed):
+		case f.Severity == Error && !slices.Contains(blocks, f.Code):
 			f.Severity = Warning
 		}
 		found = append(found, f.API())
@@ -143,15 +143,18 @@ func lenient(list []Finding, from, pool string) []*veredusv1.Finding {
 	return found
 }
 
-// blocks reports whether mail certainly fails for an error.
-func blocks(code string, signed bool) bool {
-	switch code {
-	case "dkim.record", "dmarc.alignment":
-		return true
-	case "spf.missing", "spf.source_missing", "spf.invalid":
-		return !signed
+// blocking are the codes of errors with which mail certainly fails.
+func (o *Options) blocking(list []Finding) []string {
+	codes := []string{"dkim.record"}
+	if o.Config.Relay.AllowPrivateAddresses {
+		return codes
 	}
-	return false
+	codes = append(codes, "dkim.missing", "dmarc.alignment")
+	signed := !slices.ContainsFunc(list, func(f Finding) bool { return f.Severity == Error && strings.HasPrefix(f.Code, "dkim.") })
+	if !signed {
+		codes = append(codes, "spf.missing", "spf.source_missing", "spf.invalid")
+	}
+	return codes
 }
 
 // API is the finding as the analysis of a delivery has it, with the record to publish in

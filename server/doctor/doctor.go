@@ -70,38 +70,55 @@ func Check(ctx context.Context, o Options) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	var checks []func(context.Context) []Finding
-	if !o.WithoutNode {
-		checks = append(checks, c.files, c.dataDir)
+	if o.Live || o.Config.Relay.Mode == config.Live {
+		return run(ctx, slices.Concat(c.node(c.files, c.dataDir, c.inbound), c.ofSources(), c.ofDomains())), nil
 	}
-	if !o.Live && o.Config.Relay.Mode != config.Live {
-		return run(ctx, append(checks, c.offline()...)), nil
+	return run(ctx, slices.Concat(c.node(c.files, c.dataDir), c.offline())), nil
+}
+
+// check is one of the questions that are asked at the same time.
+type check func(context.Context) []Finding
+
+// node are checks of the machine, unless they are left out.
+func (c *checkup) node(checks ...check) []check {
+	if c.WithoutNode {
+		return nil
 	}
-	if !o.WithoutNode {
-		checks = append(checks, c.inbound)
-	}
+	return checks
+}
+
+// ofSources are the checks of every source.
+func (c *checkup) ofSources() []check {
 	if len(c.sources) == 0 {
-		checks = append(checks, func(context.Context) []Finding {
-			return []Finding{node.failure("source.none", "no source has an address; give relay.pools the addresses that mail goes out from")}
-		})
+		return said(node.failure("source.none", "no source has an address; give relay.pools the addresses that mail goes out from"))
 	}
+	var checks []check
 	for _, s := range c.sources {
-		for _, check := range []func(context.Context, source) []Finding{c.public, c.port25, c.reverse, c.hello} {
-			checks = append(checks, func(ctx context.Context) []Finding { return check(ctx, s) })
+		for _, of := range []func(context.Context, source) []Finding{c.public, c.port25, c.reverse, c.hello} {
+			checks = append(checks, func(ctx context.Context) []Finding { return of(ctx, s) })
 		}
 	}
+	return checks
+}
+
+// ofDomains are the checks of every From domain.
+func (c *checkup) ofDomains() []check {
 	domains := c.domains()
 	if len(domains) == 0 {
-		checks = append(checks, func(context.Context) []Finding {
-			return []Finding{node.failure("dkim.no_domains", "dkim.domains is empty: no mail can be signed, so none can be sent; make a key with `veredus dkim keygen`")}
-		})
+		return said(node.failure("dkim.no_domains", "dkim.domains is empty: no mail can be signed, so none can be sent; make a key with `veredus dkim keygen`"))
 	}
+	var checks []check
 	for _, d := range domains {
-		for _, check := range []func(context.Context, domain) []Finding{c.dkim, c.spf, c.dmarc, c.bounces} {
-			checks = append(checks, func(ctx context.Context) []Finding { return check(ctx, d) })
+		for _, of := range []func(context.Context, domain) []Finding{c.dkim, c.spf, c.dmarc, c.bounces} {
+			checks = append(checks, func(ctx context.Context) []Finding { return of(ctx, d) })
 		}
 	}
-	return run(ctx, checks), nil
+	return checks
+}
+
+// said is what needs no question.
+func said(findings ...Finding) []check {
+	return []check{func(context.Context) []Finding { return findings }}
 }
 
 func newCheckup(o Options) (*checkup, error) {
@@ -240,21 +257,16 @@ func (c *checkup) bounceDomain(from string) string {
 
 // offline is what can be examined where no mail leaves for the world: the machine, and which
 // records the keys will need.
-func (c *checkup) offline() []func(context.Context) []Finding {
+func (c *checkup) offline() []check {
 	mode := c.Config.Relay.Mode
-	checks := []func(context.Context) []Finding{func(context.Context) []Finding {
-		return []Finding{node.info("mode", "relay.mode is %s: no mail reaches the world, so these are not checked: port 25, PTR and EHLO name of each source; DKIM, SPF, DMARC and bounce domain of each From domain in the DNS (check them as in live mode with --live)", mode)}
-	}}
+	checks := said(node.info("mode", "relay.mode is %s: no mail reaches the world, so these are not checked: port 25, PTR and EHLO name of each source; DKIM, SPF, DMARC and bounce domain of each From domain in the DNS (check them as in live mode with --live)", mode))
 	if mode == config.Redirect {
 		checks = append(checks, c.redirected)
 	}
-	return append(checks, func(context.Context) []Finding {
-		var found []Finding
-		for _, d := range c.domains() {
-			found = append(found, c.toPublish(d)...)
-		}
-		return found
-	})
+	for _, d := range c.domains() {
+		checks = append(checks, said(c.toPublish(d)...)...)
+	}
+	return checks
 }
 
 // toPublish are the records that a domain needs before it goes live.
@@ -272,7 +284,7 @@ func (c *checkup) toPublish(d domain) []Finding {
 }
 
 // run makes the checks, a bounded number at a time; findings come in the order of the checks.
-func run(ctx context.Context, checks []func(context.Context) []Finding) []Finding {
+func run(ctx context.Context, checks []check) []Finding {
 	results := make([][]Finding, len(checks))
 	room := make(chan struct{}, maxChecks)
 	var all sync.WaitGroup

@@ -53,8 +53,10 @@ func TestWhatIsWrongIsFoundWithItsRecord(t *testing.T) {
 		says   string
 		record string
 	}{
-		{"no PTR", func(b *brand) { b.zone.drop("7.100.51.198.in-addr.arpa", dns.TypePTR) },
-			"ptr.missing", doctor.Error, "ask whoever gave you the address", "7.100.51.198.in-addr.arpa. IN PTR a.brand.example."},
+		{
+			"no PTR", func(b *brand) { b.zone.drop("7.100.51.198.in-addr.arpa", dns.TypePTR) },
+			"ptr.missing", doctor.Error, "ask whoever gave you the address", "7.100.51.198.in-addr.arpa. IN PTR a.brand.example.",
+		},
 		{"a PTR that leads elsewhere", func(b *brand) {
 			b.zone.drop("7.100.51.198.in-addr.arpa", dns.TypePTR)
 			b.zone.add(b.t, "7.100.51.198.in-addr.arpa. PTR host7.isp.example.", "host7.isp.example. A 192.0.2.1")
@@ -63,36 +65,52 @@ func TestWhatIsWrongIsFoundWithItsRecord(t *testing.T) {
 			b.zone.drop("7.100.51.198.in-addr.arpa", dns.TypePTR)
 			b.zone.add(b.t, "7.100.51.198.in-addr.arpa. PTR host7.isp.example.", "host7.isp.example. A 198.51.100.7")
 		}, "ptr.name", doctor.Info, "greets as a.brand.example", ""},
-		{"no name server for the PTR", func(b *brand) { b.zone.broken["7.100.51.198.in-addr.arpa."] = true },
-			"ptr.unknown", doctor.Warning, "SERVFAIL", ""},
-		{"an EHLO name without address", func(b *brand) { b.zone.drop("b.brand.example", dns.TypeAAAA) },
-			"ehlo.unknown_name", doctor.Error, "b.brand.example has no AAAA record", "b.brand.example. IN AAAA 2001:db8::7"},
+		{
+			"no name server for the PTR", func(b *brand) { b.zone.broken["7.100.51.198.in-addr.arpa."] = true },
+			"ptr.unknown", doctor.Warning, "SERVFAIL", "",
+		},
+		{
+			"an EHLO name without address", func(b *brand) { b.zone.drop("b.brand.example", dns.TypeAAAA) },
+			"ehlo.unknown_name", doctor.Error, "b.brand.example has no AAAA record", "b.brand.example. IN AAAA 2001:db8::7",
+		},
 		{"an EHLO name with another address", func(b *brand) {
 			b.zone.drop("a.brand.example", dns.TypeA)
 			b.zone.add(b.t, "a.brand.example. A 192.0.2.9")
 		}, "ehlo.other_address", doctor.Warning, "192.0.2.9", "a.brand.example. IN A 198.51.100.7"},
-		{"port 25 is closed", func(b *brand) { b.err = errors.New("connection timed out") },
-			"port25.closed", doctor.Error, "many hosts block outbound port 25", ""},
+		{
+			"port 25 is closed", func(b *brand) { b.err = errors.New("connection timed out") },
+			"port25.closed", doctor.Error, "many hosts block outbound port 25", "",
+		},
 		{"an address of another machine", func(b *brand) {
 			b.err = &net.OpError{Op: "dial", Err: os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)}
 		}, "source.foreign", doctor.Error, "not an address of this machine", ""},
-		{"a host that refuses", func(b *brand) { b.greet = "554 5.7.1 198.51.100.7 is listed" },
-			"port25.refused", doctor.Warning, "554 5.7.1 198.51.100.7 is listed", ""},
+		{
+			"a host that refuses", func(b *brand) { b.greet = "554 5.7.1 198.51.100.7 is listed" },
+			"port25.refused", doctor.Warning, "554 5.7.1 198.51.100.7 is listed", "",
+		},
 		{"a host that says nothing", func(b *brand) {
 			b.o.Dial = func(context.Context, netip.Addr, string) (net.Conn, error) {
 				here, there := net.Pipe()
 				return here, there.Close()
 			}
 		}, "port25.silent", doctor.Warning, "did not greet", ""},
-		{"nothing to probe", func(b *brand) { b.o.Probe = nil },
-			"port25.not_checked", doctor.Info, "closed network", ""},
-		{"a probe without address", func(b *brand) { b.o.Probe = []string{"nobody.example:25"} },
-			"port25.not_checked", doctor.Info, "no probe has an address", ""},
-		{"a private source", func(b *brand) { b.o.Config.Relay.AllowPrivateAddresses = false },
-			"source.private", doctor.Warning, "198.51.100.7", ""}, // documentation addresses are not public
+		{
+			"nothing to probe", func(b *brand) { b.o.Probe = nil },
+			"port25.not_checked", doctor.Info, "closed network", "",
+		},
+		{
+			"a probe without address", func(b *brand) { b.o.Probe = []string{"nobody.example:25"} },
+			"port25.not_checked", doctor.Info, "no probe has an address", "",
+		},
+		{
+			"a private source", func(b *brand) { b.o.Config.Relay.AllowPrivateAddresses = false },
+			"source.private", doctor.Warning, "198.51.100.7", "",
+		}, // documentation addresses are not public
 
-		{"no SPF", func(b *brand) { b.zone.drop("bounce.brand.example", dns.TypeTXT) },
-			"spf.missing", doctor.Error, "bounce.brand.example has no SPF record", `bounce.brand.example. IN TXT "v=spf1 ip4:198.51.100.7 ip6:2001:db8::7 -all"`},
+		{
+			"no SPF", func(b *brand) { b.zone.drop("bounce.brand.example", dns.TypeTXT) },
+			"spf.missing", doctor.Error, "bounce.brand.example has no SPF record", `bounce.brand.example. IN TXT "v=spf1 ip4:198.51.100.7 ip6:2001:db8::7 -all"`,
+		},
 		{"SPF without a source", func(b *brand) {
 			b.zone.drop("bounce.brand.example", dns.TypeTXT)
 			b.zone.add(b.t, text("bounce.brand.example", "v=spf1 ip6:2001:db8::/32 ~all"))
@@ -105,13 +123,19 @@ func TestWhatIsWrongIsFoundWithItsRecord(t *testing.T) {
 			b.zone.drop("bounce.brand.example", dns.TypeTXT)
 			b.zone.add(b.t, text("bounce.brand.example", "v=spf1 exists:%{l}.x.example -all"))
 		}, "spf.unknown", doctor.Info, "differs from mail to mail", ""},
-		{"no name server for SPF", func(b *brand) { b.zone.broken["bounce.brand.example."] = true },
-			"spf.unknown", doctor.Warning, "SERVFAIL", ""},
+		{
+			"no name server for SPF", func(b *brand) { b.zone.broken["bounce.brand.example."] = true },
+			"spf.unknown", doctor.Warning, "SERVFAIL", "",
+		},
 
-		{"no DMARC", func(b *brand) { b.zone.drop("_dmarc.brand.example", dns.TypeTXT) },
-			"dmarc.missing", doctor.Warning, "Gmail, Yahoo and Microsoft demand one", `_dmarc.brand.example. IN TXT "v=DMARC1; p=none; rua=mailto:dmarc@brand.example"`},
-		{"two DMARC records", func(b *brand) { b.zone.add(b.t, text("_dmarc.brand.example", "v=DMARC1; p=reject")) },
-			"dmarc.several", doctor.Warning, "2 DMARC records", `_dmarc.brand.example. IN TXT "v=DMARC1; p=none; rua=mailto:dmarc@brand.example"`},
+		{
+			"no DMARC", func(b *brand) { b.zone.drop("_dmarc.brand.example", dns.TypeTXT) },
+			"dmarc.missing", doctor.Warning, "Gmail, Yahoo and Microsoft demand one", `_dmarc.brand.example. IN TXT "v=DMARC1; p=none; rua=mailto:dmarc@brand.example"`,
+		},
+		{
+			"two DMARC records", func(b *brand) { b.zone.add(b.t, text("_dmarc.brand.example", "v=DMARC1; p=reject")) },
+			"dmarc.several", doctor.Warning, "2 DMARC records", `_dmarc.brand.example. IN TXT "v=DMARC1; p=none; rua=mailto:dmarc@brand.example"`,
+		},
 		{"a DMARC policy that is none", func(b *brand) {
 			b.zone.drop("_dmarc.brand.example", dns.TypeTXT)
 			b.zone.add(b.t, text("_dmarc.brand.example", "v=DMARC1; p=quarantaine"))
@@ -133,19 +157,31 @@ func TestWhatIsWrongIsFoundWithItsRecord(t *testing.T) {
 			b.zone.drop("s1._domainkey.brand.example", dns.TypeTXT)
 			b.zone.add(b.t, text("s1._domainkey.brand.example", dkim.Record(otherKey())))
 		}, "dkim.record", doctor.Error, "holds another key", "own key"},
-		{"no key in the DNS", func(b *brand) { b.zone.drop("s1._domainkey.brand.example", dns.TypeTXT) },
-			"dkim.record", doctor.Error, "has no TXT record", "own key"},
-		{"no name server for the key", func(b *brand) { b.zone.broken["s1._domainkey.brand.example."] = true },
-			"dkim.record.unknown", doctor.Warning, "SERVFAIL", ""},
-		{"a domain without key", func(b *brand) { b.o.From = []string{"other.example"} },
-			"dkim.no_key", doctor.Error, "veredus dkim keygen --domain other.example", ""},
-		{"no domain at all", func(b *brand) { b.o.Config.DKIM.Domains = nil },
-			"dkim.no_domains", doctor.Error, "dkim.domains is empty", ""},
-		{"no source at all", func(b *brand) { b.o.Config.Relay.Pools = nil },
-			"source.none", doctor.Error, "relay.pools", ""},
+		{
+			"no key in the DNS", func(b *brand) { b.zone.drop("s1._domainkey.brand.example", dns.TypeTXT) },
+			"dkim.missing", doctor.Error, "has no TXT record", "own key",
+		},
+		{
+			"no name server for the key", func(b *brand) { b.zone.broken["s1._domainkey.brand.example."] = true },
+			"dkim.record.unknown", doctor.Warning, "SERVFAIL", "",
+		},
+		{
+			"a domain without key", func(b *brand) { b.o.From = []string{"other.example"} },
+			"dkim.no_key", doctor.Error, "veredus dkim keygen --domain other.example", "",
+		},
+		{
+			"no domain at all", func(b *brand) { b.o.Config.DKIM.Domains = nil },
+			"dkim.no_domains", doctor.Error, "dkim.domains is empty", "",
+		},
+		{
+			"no source at all", func(b *brand) { b.o.Config.Relay.Pools = nil },
+			"source.none", doctor.Error, "relay.pools", "",
+		},
 
-		{"no MX of the bounce domain", func(b *brand) { b.zone.drop("bounce.brand.example", dns.TypeMX) },
-			"bounce.mx", doctor.Error, "neither MX nor address", "bounce.brand.example. IN MX 10 mx.brand.example."},
+		{
+			"no MX of the bounce domain", func(b *brand) { b.zone.drop("bounce.brand.example", dns.TypeMX) },
+			"bounce.mx", doctor.Error, "neither MX nor address", "bounce.brand.example. IN MX 10 mx.brand.example.",
+		},
 		{"an MX that leads elsewhere", func(b *brand) {
 			b.zone.drop("bounce.brand.example", dns.TypeMX)
 			b.zone.add(b.t, "bounce.brand.example. MX 5 mx.provider.example.")
@@ -166,19 +202,31 @@ func TestWhatIsWrongIsFoundWithItsRecord(t *testing.T) {
 			b.o.Config.DKIM.Domains[0].BounceDomain = ""
 			b.zone.add(b.t, "brand.example. MX 5 mx.provider.example.")
 		}, "bounce.shared", doctor.Warning, "set bounce_domain to bounce.brand.example", "bounce.brand.example. IN MX 10 mx.brand.example."},
-		{"no listener for bounces", func(b *brand) { b.o.Config.Inbound.Listen = "" },
-			"bounce.not_read", doctor.Warning, "inbound.listen is not set", ""},
-		{"a listener without name", func(b *brand) { b.zone.drop("mx.brand.example", dns.TypeA) },
-			"inbound.hostname", doctor.Error, "no bounce finds it", "mx.brand.example. IN A 198.51.100.7"},
-		{"a listener on another port", func(b *brand) { b.o.Config.Inbound.Listen = "0.0.0.0:2525" },
-			"inbound.port", doctor.Info, "port 25", ""},
+		{
+			"no listener for bounces", func(b *brand) { b.o.Config.Inbound.Listen = "" },
+			"bounce.not_read", doctor.Warning, "inbound.listen is not set", "",
+		},
+		{
+			"a listener without name", func(b *brand) { b.zone.drop("mx.brand.example", dns.TypeA) },
+			"inbound.hostname", doctor.Error, "no bounce finds it", "mx.brand.example. IN A 198.51.100.7",
+		},
+		{
+			"a listener on another port", func(b *brand) { b.o.Config.Inbound.Listen = "0.0.0.0:2525" },
+			"inbound.port", doctor.Info, "port 25", "",
+		},
 
-		{"few files", func(b *brand) { b.o.Files = func() (uint64, error) { return 1024, nil } },
-			"files", doctor.Error, "LimitNOFILE", ""},
-		{"nearly enough files", func(b *brand) { b.o.Files = func() (uint64, error) { return 2000, nil } },
-			"files", doctor.Warning, "LimitNOFILE", ""},
-		{"files nobody knows of", func(b *brand) { b.o.Files = func() (uint64, error) { return 0, errors.New("no") } },
-			"files", doctor.Info, "not known", ""},
+		{
+			"few files", func(b *brand) { b.o.Files = func() (uint64, error) { return 1024, nil } },
+			"files", doctor.Error, "LimitNOFILE", "",
+		},
+		{
+			"nearly enough files", func(b *brand) { b.o.Files = func() (uint64, error) { return 2000, nil } },
+			"files", doctor.Warning, "LimitNOFILE", "",
+		},
+		{
+			"files nobody knows of", func(b *brand) { b.o.Files = func() (uint64, error) { return 0, errors.New("no") } },
+			"files", doctor.Info, "not known", "",
+		},
 		{"a data directory that is a file", func(b *brand) {
 			path := filepath.Join(b.t.TempDir(), "file")
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -216,9 +264,14 @@ func TestPublishingTheRecordsMendsEverything(t *testing.T) {
 		name  string
 		qtype uint16
 	}{
-		{"7.100.51.198.in-addr.arpa", dns.TypePTR}, {"a.brand.example", dns.TypeA}, {"b.brand.example", dns.TypeAAAA},
-		{"bounce.brand.example", dns.TypeTXT}, {"bounce.brand.example", dns.TypeMX}, {"_dmarc.brand.example", dns.TypeTXT},
-		{"s1._domainkey.brand.example", dns.TypeTXT}, {"mx.brand.example", dns.TypeA},
+		{"7.100.51.198.in-addr.arpa", dns.TypePTR},
+		{"a.brand.example", dns.TypeA},
+		{"b.brand.example", dns.TypeAAAA},
+		{"bounce.brand.example", dns.TypeTXT},
+		{"bounce.brand.example", dns.TypeMX},
+		{"_dmarc.brand.example", dns.TypeTXT},
+		{"s1._domainkey.brand.example", dns.TypeTXT},
+		{"mx.brand.example", dns.TypeA},
 	} {
 		b.zone.drop(gone.name, gone.qtype)
 	}
@@ -334,6 +387,17 @@ func TestTheClientReadsRealAnswers(t *testing.T) {
 
 func TestADeliverysFindingsBlockOnlyWhatCertainlyFails(t *testing.T) {
 	b := newBrand(t)
+	b.o.Config.Relay.AllowPrivateAddresses = false
+	for i := range b.o.Config.Relay.Pools { // addresses of the public internet, and of nobody in this test
+		public := []string{"9.9.9.7", "2620:fe::7"}[i]
+		b.o.Config.Relay.Pools[i].Sources[0].Address = netip.MustParseAddr(public)
+	}
+	b.zone.drop("a.brand.example", dns.TypeA)
+	b.zone.drop("b.brand.example", dns.TypeAAAA)
+	b.zone.drop("bounce.brand.example", dns.TypeTXT)
+	b.zone.add(t, "7.9.9.9.in-addr.arpa. PTR a.brand.example.", "a.brand.example. A 9.9.9.7", "b.brand.example. AAAA 2620:fe::7",
+		"7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.e.f.0.0.0.2.6.2.ip6.arpa. PTR b.brand.example.",
+		text("bounce.brand.example", "v=spf1 ip4:9.9.9.7 ip6:2620:fe::7 -all"))
 	ask := func(pool string) string {
 		t.Helper()
 		d := doctor.New(func() doctor.Options { return b.o }, nil)
@@ -359,8 +423,16 @@ func TestADeliverysFindingsBlockOnlyWhatCertainlyFails(t *testing.T) {
 		t.Errorf("no SPF and a good signature: %s", got)
 	}
 	b.zone.drop("s1._domainkey.brand.example", dns.TypeTXT)
-	if got, want := ask("default"), "error dkim.record sender.from, error spf.missing sender.from, "+passed; got != want {
+	if got, want := ask("default"), "error dkim.missing sender.from, error spf.missing sender.from, "+passed; got != want {
 		t.Errorf("no SPF and no signature: %s", got)
+	}
+	b.o.Config.Relay.AllowPrivateAddresses = true
+	if got, want := ask("default"), "warning dkim.missing sender.from, warning spf.missing sender.from, "+passed; got != want {
+		t.Errorf("in a closed network: %s", got)
+	}
+	b.zone.add(t, text("s1._domainkey.brand.example", dkim.Record(otherKey())))
+	if got, want := ask("default"), "error dkim.record sender.from, "; !strings.HasPrefix(got, want) {
+		t.Errorf("another key in a closed network: %s", got)
 	}
 	b.zone.drop("_dmarc.brand.example", dns.TypeTXT)
 	if got := ask("default"); !strings.Contains(got, "warning dmarc.missing sender.from") {

@@ -34,18 +34,24 @@ func (c *checkup) dkim(ctx context.Context, d domain) []Finding {
 	}
 	var found []Finding
 	for _, k := range d.keys {
-		lookup := func(ctx context.Context, name string) ([]string, error) {
-			a, err := c.dns.Lookup(ctx, name, dns.TypeTXT)
-			if err != nil {
-				return nil, temporary{err}
-			}
-			return a.Texts, nil
-		}
-		for _, f := range dkim.Check(ctx, k, lookup) {
-			found = append(found, d.key(k, f))
+		there := false
+		for _, f := range dkim.Check(ctx, k, c.texts(&there)) {
+			found = append(found, d.key(k, f, there))
 		}
 	}
 	return found
+}
+
+// texts looks up TXT records for dkim.Check, and notes whether there are any.
+func (c *checkup) texts(there *bool) func(context.Context, string) ([]string, error) {
+	return func(ctx context.Context, name string) ([]string, error) {
+		a, err := c.dns.Lookup(ctx, name, dns.TypeTXT)
+		if err != nil {
+			return nil, temporary{err}
+		}
+		*there = len(a.Texts) > 0
+		return a.Texts, nil
+	}
 }
 
 // temporary is a failure that says nothing about the record.
@@ -53,7 +59,7 @@ type temporary struct{ error }
 
 func (temporary) Temporary() bool { return true }
 
-func (d domain) key(k *dkim.Key, f dkim.Finding) Finding {
+func (d domain) key(k *dkim.Key, f dkim.Finding, there bool) Finding {
 	text := f.Text
 	if !strings.Contains(text, dkim.RecordName(k)) {
 		text = dkim.RecordName(k) + ": " + text
@@ -66,7 +72,11 @@ func (d domain) key(k *dkim.Key, f dkim.Finding) Finding {
 	case dkim.Unknown:
 		return d.unknown("dkim.record", dkim.RecordName(k), errors.New(f.Text))
 	}
-	return d.failure("dkim.record", "%s; receivers cannot verify signatures: publish the record below", text).
+	code := "dkim.record"
+	if !there {
+		code = "dkim.missing"
+	}
+	return d.failure(code, "%s; receivers cannot verify signatures: publish the record below", text).
 		with(dkim.RecordName(k), "TXT", dkim.Record(k))
 }
 

@@ -22,19 +22,6 @@ const (
 	Error Severity = "error"
 )
 
-// rank orders severities, gravest first.
-func (s Severity) rank() int {
-	switch s {
-	case Error:
-		return 0
-	case Warning:
-		return 1
-	case Info:
-		return 2
-	}
-	return 3
-}
-
 // Record is a DNS record as it should be.
 type Record struct {
 	Name  string `json:"name"` // without the dot at its end
@@ -72,12 +59,15 @@ type Finding struct {
 type about string
 
 func (a about) ok(code, format string, args ...any) Finding { return a.finding(OK, code, format, args) }
+
 func (a about) info(code, format string, args ...any) Finding {
 	return a.finding(Info, code, format, args)
 }
+
 func (a about) warning(code, format string, args ...any) Finding {
 	return a.finding(Warning, code, format, args)
 }
+
 func (a about) failure(code, format string, args ...any) Finding {
 	return a.finding(Error, code, format, args)
 }
