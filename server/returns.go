@@ -22,6 +22,7 @@ import (
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/inbound"
 	"github.com/veredus/veredus/mta/returnpath"
+	"github.com/veredus/veredus/mta/smtpc"
 	"github.com/veredus/veredus/mta/unsubscribe"
 	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/config"
@@ -205,9 +206,17 @@ func (s *Server) Return(ctx context.Context, r inbound.Return) (inbound.Effect, 
 		s.monitor.Complained(delivery, "")
 	case inbound.OutOfBandBounce:
 		s.monitor.Returned(delivery, "")
-		s.texts.Said(r.Reply, "", r.Time)
+		s.texts.Said(said(r.Reply), "", r.Time)
 	}
 	return effect, nil
+}
+
+// said is a reply without the codes that bounce mails quote with its text.
+func said(reply smtpc.Reply) smtpc.Reply {
+	if quoted := bounce.ParseReply(reply.Text); quoted.Code == reply.Code && reply.Code != 0 {
+		reply.Text = quoted.Text
+	}
+	return reply
 }
 
 // bounceDomainsOf are the domains that mail comes back to.
