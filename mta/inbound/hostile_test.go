@@ -365,7 +365,7 @@ func TestOnlyTheRightEndEndsAMail(t *testing.T) {
 }
 
 func TestHostileContentChangesNothing(t *testing.T) {
-	inBubble(t, func(o *ServerOptions) { o.MaxMessageBytes = 8 << 20 }, func(p *post) {
+	inBubble(t, func(o *ServerOptions) { o.MaxMessageBytes = 1 << 20 }, func(p *post) {
 		stranger := testKeys(t, 2).Token(ours)
 		mails := hostileMails()
 		delete(mails, "fifty megabytes") // has its own story
@@ -468,9 +468,9 @@ func TestMessagesAreLimitedForEachClient(t *testing.T) {
 // Clients that begin large mails and do not end them fill the room for messages: others are
 // told to come again, and one client alone cannot fill it.
 func TestMemoryOfMessagesUnderWayIsBounded(t *testing.T) {
-	const room = 8 << 20
+	const room = 2 << 20
 	change := func(o *ServerOptions) {
-		o.MaxMessageBytes, o.MaxBytesInFlight, o.MaxConnectionsPerClient = 1<<20, room, 100
+		o.MaxMessageBytes, o.MaxBytesInFlight, o.MaxConnectionsPerClient = 256<<10, room, 100
 	}
 	inBubble(t, change, func(p *post) {
 		most := int64(0)
@@ -481,8 +481,8 @@ func TestMemoryOfMessagesUnderWayIsBounded(t *testing.T) {
 			s.say("MAIL FROM:<>", "250")
 			s.say("RCPT TO:<"+p.token+"@"+bounceDomain+">", "250")
 			s.say("DATA", "354")
-			for range lines / 100 {
-				s.send(strings.Repeat(strings.Repeat("x", 998)+"\r\n", 100))
+			for range lines / 50 {
+				s.send(strings.Repeat(strings.Repeat("x", 998)+"\r\n", 50))
 				most = max(most, p.gate.holding())
 			}
 			synctest.Wait()
@@ -490,14 +490,14 @@ func TestMemoryOfMessagesUnderWayIsBounded(t *testing.T) {
 		}
 		var greedy []*sender
 		for range 20 {
-			greedy = append(greedy, begin("192.0.2.1", 1000))
+			greedy = append(greedy, begin("192.0.2.1", 250))
 		}
 		if held := p.gate.holding(); held > room/2 {
 			t.Errorf("one client holds %d octets", held)
 		}
-		begin("192.0.2.2", 100).say("\r\n.", "250")
+		begin("192.0.2.2", 50).say("\r\n.", "250")
 		for range 20 {
-			greedy = append(greedy, begin("192.0.2.3", 1000))
+			greedy = append(greedy, begin("192.0.2.3", 250))
 		}
 		taken := 0
 		for _, s := range greedy {
@@ -505,10 +505,10 @@ func TestMemoryOfMessagesUnderWayIsBounded(t *testing.T) {
 				taken++
 			}
 		}
-		if most > room || taken < 4 || taken > room>>20 {
+		if most > room || taken < 4 || taken > room>>18 {
 			t.Errorf("%d octets held at most, %d of %d mails taken", most, taken, len(greedy))
 		}
-		begin("192.0.2.1", 1000).say("\r\n.", "250")
+		begin("192.0.2.1", 250).say("\r\n.", "250")
 	})
 }
 

@@ -3,9 +3,12 @@
 // automatic replies (RFC 3834), challenges and unsubscribe requests.
 //
 // Parse reads a mail, tolerantly and within limits. A Classifier's Classify says
-// what it is, about whom, and to which message of ours it belongs. Both are pure
-// and take hostile input: they never fail, they say less. What follows from a
-// report (an event, a suppression) is the caller's decision.
+// what it is, about whom, and to which message of ours it belongs. Returns decides
+// what follows: nothing, a Return for the Ledger, or that a person should look at it.
+// All are pure and take hostile input: they never fail, they say less.
+//
+// A Server takes such mail over SMTP and brings about what follows. What it cannot
+// tie to a message, or does not understand, goes to a Folder.
 package inbound
 
 import (
