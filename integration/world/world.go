@@ -8,6 +8,10 @@
 // The package serve puts the same models behind real TCP and DNS, and a
 // simulator may drive them in virtual time.
 //
+// Some mailboxes accept a message and have something to say about it afterwards:
+// the decision names a [Return], and [Return.Compose] writes the bounce, complaint,
+// unsubscribe or reply in the form of that kind of provider.
+//
 // Start with [Default] or [Open], or decode a World from YAML or JSON, call
 // [World.Validate], then [NewModel] for each receiver.
 package world
