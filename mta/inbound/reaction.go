@@ -79,8 +79,8 @@ func isUnsubscribe(s *study, env Envelope) bool {
 	if s.header.Has("X-Apple-Unsubscribe") {
 		return true
 	}
-	if env.Unsubscribe { // programs that send what a List-Unsubscribe names may send it from nobody
-		return !isAutoReply(s) && (!s.nullSender() || len(sealedWords(s.subject)) > 0)
+	if env.Unsubscribe {
+		return s.sealedSubject() || !isAutoReply(s) && !s.nullSender()
 	}
 	if s.header.Has("Auto-Submitted") && !strings.EqualFold(s.header.Get("Auto-Submitted"), "no") && !removal.MatchString(s.subject) {
 		return false

@@ -32,6 +32,15 @@ func (s *study) sealed() []string {
 	return all
 }
 
+// sealedSubject reports whether the subject is a sealed token and nothing else, as a
+// mailto link of ours asks for. A program that follows the link for its reader may call its mail
+// automatic, or send it from nobody.
+func (s *study) sealedSubject() bool {
+	subject := strings.Join(strings.Fields(s.subject), "")
+	words := sealedWords(subject)
+	return len(words) == 1 && words[0] == subject
+}
+
 // sealedWords is the words of a text that have the letters and the length of a
 // sealed token (base64url, RFC 4648 section 5).
 func sealedWords(text string) []string {

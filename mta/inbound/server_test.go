@@ -146,7 +146,7 @@ func TestWhatMailsCause(t *testing.T) {
 		{"an unsubscribe sent to the return path", token + at, reply("unsubscribe", ""), "unsubscribe", "applied", "", 0},
 		{"an answer to the mail, sent to the unsubscribe address", "unsubscribe" + at, reply("Re: News", "In-Reply-To: <"+token+at+">\n"), "unsubscribe", "applied", "", 0},
 		{"an unsubscribe that names nobody's token", "unsubscribe" + at, reply("AQABq83vSealedTokenOfSomebodyElsesServer42", ""), "unsubscribe", EffectUnprocessed, ReasonNoToken, 1},
-		{"a program's unsubscribe, from nobody, with its sealed token", "unsubscribe" + at, "Subject: " + sealedToken + "\n\n", "unsubscribe", "applied", "", 0},
+		{"a program's unsubscribe, from nobody, with its sealed token", "unsubscribe" + at, "Subject: " + sealedToken + "\nAuto-Submitted: auto-replied\n\n", "unsubscribe", "applied", "", 0},
 		{"nobody's letter to the unsubscribe address", "unsubscribe" + at, "Subject: hello\n\n", "other", EffectUnprocessed, ReasonNotUnderstood, 1},
 		{"a person's letter", "abuse" + at, reply("Hello", ""), "other", EffectUnprocessed, ReasonNotUnderstood, 1},
 		{"nothing at all", "abuse" + at, "", "other", EffectUnprocessed, ReasonNotUnderstood, 1},
