@@ -177,12 +177,7 @@ func (t *Table) run(ctx context.Context) {
 
 // write stores what waits.
 func (t *Table) write(ctx context.Context) error {
-	t.mu.Lock()
-	waiting, dropped := t.pending, t.dropped
-	if len(waiting) > 0 {
-		t.pending, t.dropped = map[ID]*Text{}, 0
-	}
-	t.mu.Unlock()
+	waiting, dropped := t.take()
 	if len(waiting) == 0 {
 		return nil
 	}
@@ -205,6 +200,18 @@ func (t *Table) write(ctx context.Context) error {
 		}
 	}
 	return t.makeRoom(ctx)
+}
+
+// take answers what waits and makes room for more.
+func (t *Table) take() (waiting map[ID]*Text, dropped int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.pending) == 0 {
+		return nil, 0
+	}
+	waiting, dropped = t.pending, t.dropped
+	t.pending, t.dropped = map[ID]*Text{}, 0
+	return waiting, dropped
 }
 
 // store writes some texts, each with what the rules make of its first reply: a
