@@ -23,6 +23,7 @@ type Session struct {
 	mails   int
 	from    string
 	rcpts   []recipient
+	served  string // the last domain that was found to be served
 }
 
 type recipient struct {
@@ -108,7 +109,7 @@ func (s *Session) Mail(now time.Time, from string) Decision {
 // Rcpt answers RCPT for one recipient address, without angle brackets.
 func (s *Session) Rcpt(now time.Time, to string) Decision {
 	at := strings.LastIndexByte(to, '@')
-	if at < 1 || !s.m.serves(s.host, to[at+1:]) {
+	if at < 1 || !s.serves(to[at+1:]) {
 		return s.late(s.sayTo(SayNoRelay, to, CausePolicy, Stay))
 	}
 	local := to[:at]
@@ -131,6 +132,18 @@ func (s *Session) Rcpt(now time.Time, to string) Decision {
 		d.Delay += s.m.magic.SlowDelay.Std()
 	}
 	return d
+}
+
+// serves reports whether mail for domain is taken here.
+func (s *Session) serves(domain string) bool {
+	if domain == s.served {
+		return true
+	}
+	if !s.m.serves(s.host, domain) {
+		return false
+	}
+	s.served = domain
+	return true
 }
 
 // refuseMailbox answers for mailboxes whose fate shows at RCPT.
