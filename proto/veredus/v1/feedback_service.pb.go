@@ -68,6 +68,14 @@ const (
 	FeedbackType_FEEDBACK_TYPE_PATH_RESUMED FeedbackType = 42
 	// Relay: the rules were changed.
 	FeedbackType_FEEDBACK_TYPE_RULE_CHANGED FeedbackType = 43
+	// Relay: a path's limits grew beyond a quarter since last told.
+	FeedbackType_FEEDBACK_TYPE_PATH_RAISED FeedbackType = 44
+	// Relay: a source's warm-up advanced, held, stepped back, finished or was switched off.
+	FeedbackType_FEEDBACK_TYPE_PATH_WARM_UP FeedbackType = 45
+	// Relay: an operator overrode or reset paths.
+	FeedbackType_FEEDBACK_TYPE_PATH_OVERRIDDEN FeedbackType = 46
+	// Relay: an operator changed waiting mail; `count` messages were retried, moved or failed.
+	FeedbackType_FEEDBACK_TYPE_QUEUE_CHANGED FeedbackType = 47
 	// Addresses: an operator or a changed rule altered `count` address entries (put,
 	// delete, import, release, confirmation, re-qualification); the text says what and why.
 	FeedbackType_FEEDBACK_TYPE_ADDRESSES_CHANGED FeedbackType = 60
@@ -96,6 +104,10 @@ var (
 		41: "FEEDBACK_TYPE_PATH_SUSPENDED",
 		42: "FEEDBACK_TYPE_PATH_RESUMED",
 		43: "FEEDBACK_TYPE_RULE_CHANGED",
+		44: "FEEDBACK_TYPE_PATH_RAISED",
+		45: "FEEDBACK_TYPE_PATH_WARM_UP",
+		46: "FEEDBACK_TYPE_PATH_OVERRIDDEN",
+		47: "FEEDBACK_TYPE_QUEUE_CHANGED",
 		60: "FEEDBACK_TYPE_ADDRESSES_CHANGED",
 	}
 	FeedbackType_value = map[string]int32{
@@ -119,6 +131,10 @@ var (
 		"FEEDBACK_TYPE_PATH_SUSPENDED":     41,
 		"FEEDBACK_TYPE_PATH_RESUMED":       42,
 		"FEEDBACK_TYPE_RULE_CHANGED":       43,
+		"FEEDBACK_TYPE_PATH_RAISED":        44,
+		"FEEDBACK_TYPE_PATH_WARM_UP":       45,
+		"FEEDBACK_TYPE_PATH_OVERRIDDEN":    46,
+		"FEEDBACK_TYPE_QUEUE_CHANGED":      47,
 		"FEEDBACK_TYPE_ADDRESSES_CHANGED":  60,
 	}
 )
@@ -802,7 +818,7 @@ const file_veredus_v1_feedback_service_proto_rawDesc = "" +
 	"message_id\x18! \x01(\tR\tmessageId\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x90\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x93\x06\n" +
 	"\fFeedbackType\x12\x1d\n" +
 	"\x19FEEDBACK_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FEEDBACK_TYPE_DELIVERED\x10\x01\x12\x19\n" +
@@ -823,7 +839,11 @@ const file_veredus_v1_feedback_service_proto_rawDesc = "" +
 	"\x1cFEEDBACK_TYPE_PATH_THROTTLED\x10(\x12 \n" +
 	"\x1cFEEDBACK_TYPE_PATH_SUSPENDED\x10)\x12\x1e\n" +
 	"\x1aFEEDBACK_TYPE_PATH_RESUMED\x10*\x12\x1e\n" +
-	"\x1aFEEDBACK_TYPE_RULE_CHANGED\x10+\x12#\n" +
+	"\x1aFEEDBACK_TYPE_RULE_CHANGED\x10+\x12\x1d\n" +
+	"\x19FEEDBACK_TYPE_PATH_RAISED\x10,\x12\x1e\n" +
+	"\x1aFEEDBACK_TYPE_PATH_WARM_UP\x10-\x12!\n" +
+	"\x1dFEEDBACK_TYPE_PATH_OVERRIDDEN\x10.\x12\x1f\n" +
+	"\x1bFEEDBACK_TYPE_QUEUE_CHANGED\x10/\x12#\n" +
 	"\x1fFEEDBACK_TYPE_ADDRESSES_CHANGED\x10<2l\n" +
 	"\x0fFeedbackService\x12Y\n" +
 	"\x0eStreamFeedback\x12!.veredus.v1.StreamFeedbackRequest\x1a\".veredus.v1.StreamFeedbackResponse0\x01B7Z5github.com/veredus/veredus/proto/veredus/v1;veredusv1b\x06proto3"

@@ -9,6 +9,7 @@ package veredusv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -226,6 +227,14 @@ type Path struct {
 	LastError string `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// When that was.
 	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	// The governor's mode: static, observe or on.
+	Governor string `protobuf:"bytes,9,opt,name=governor,proto3" json:"governor,omitempty"`
+	// Its last decisions, latest first, at most 10.
+	Decisions []*PathDecision `protobuf:"bytes,10,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// When it may raise a limit next, unless replies prevent it; unset when nothing is below its bound.
+	NextChangeTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=next_change_time,json=nextChangeTime,proto3" json:"next_change_time,omitempty"`
+	// The override in force; unset for none.
+	Override      *PathOverride `protobuf:"bytes,12,opt,name=override,proto3" json:"override,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -316,6 +325,99 @@ func (x *Path) GetLastErrorTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Path) GetGovernor() string {
+	if x != nil {
+		return x.Governor
+	}
+	return ""
+}
+
+func (x *Path) GetDecisions() []*PathDecision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *Path) GetNextChangeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextChangeTime
+	}
+	return nil
+}
+
+func (x *Path) GetOverride() *PathOverride {
+	if x != nil {
+		return x.Override
+	}
+	return nil
+}
+
+// PathOverride is an operator's limits for paths, for a while.
+type PathOverride struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Values by field: connections, messages_per_connection, message_rate, connection_rate,
+	// as in a rule file.
+	Fields map[string]string `protobuf:"bytes,1,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// When it ends.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Why.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathOverride) Reset() {
+	*x = PathOverride{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathOverride) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathOverride) ProtoMessage() {}
+
+func (x *PathOverride) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathOverride.ProtoReflect.Descriptor instead.
+func (*PathOverride) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PathOverride) GetFields() map[string]string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *PathOverride) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *PathOverride) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // EffectiveLimits are an MX rule's values with their origin.
 type EffectiveLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -327,7 +429,7 @@ type EffectiveLimits struct {
 
 func (x *EffectiveLimits) Reset() {
 	*x = EffectiveLimits{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[2]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +441,7 @@ func (x *EffectiveLimits) String() string {
 func (*EffectiveLimits) ProtoMessage() {}
 
 func (x *EffectiveLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[2]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +454,7 @@ func (x *EffectiveLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EffectiveLimits.ProtoReflect.Descriptor instead.
 func (*EffectiveLimits) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{2}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *EffectiveLimits) GetLimits() []*Limit {
@@ -375,15 +477,25 @@ type Limit struct {
 	File string `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
 	// Line in that file, from 1; 0 for the built-in table.
 	Line int32 `protobuf:"varint,5,opt,name=line,proto3" json:"line,omitempty"`
-	// Value in force now, where reactions lowered it.
-	Effective     string `protobuf:"bytes,6,opt,name=effective,proto3" json:"effective,omitempty"`
+	// Value in force now, after learning, reactions, overrides and probes.
+	Effective string `protobuf:"bytes,6,opt,name=effective,proto3" json:"effective,omitempty"`
+	// Value that an unknown path begins with.
+	Start string `protobuf:"bytes,7,opt,name=start,proto3" json:"start,omitempty"`
+	// Least value that learning goes down to.
+	Low string `protobuf:"bytes,8,opt,name=low,proto3" json:"low,omitempty"`
+	// Value learned from the receiver's replies; empty when nothing was learned.
+	Learned string `protobuf:"bytes,9,opt,name=learned,proto3" json:"learned,omitempty"`
+	// What set the effective value: rule, learned, reaction, warm_up, override, probe.
+	SetBy string `protobuf:"bytes,10,opt,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
+	// Since when.
+	SetTime       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=set_time,json=setTime,proto3" json:"set_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[3]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +507,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[3]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +520,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{3}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Limit) GetField() string {
@@ -453,6 +565,132 @@ func (x *Limit) GetEffective() string {
 	return ""
 }
 
+func (x *Limit) GetStart() string {
+	if x != nil {
+		return x.Start
+	}
+	return ""
+}
+
+func (x *Limit) GetLow() string {
+	if x != nil {
+		return x.Low
+	}
+	return ""
+}
+
+func (x *Limit) GetLearned() string {
+	if x != nil {
+		return x.Learned
+	}
+	return ""
+}
+
+func (x *Limit) GetSetBy() string {
+	if x != nil {
+		return x.SetBy
+	}
+	return ""
+}
+
+func (x *Limit) GetSetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SetTime
+	}
+	return nil
+}
+
+// PathDecision is a change that the governor made.
+type PathDecision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// What: raised, cut, rested, resumed, probed, held, observed (what it would have done) ...
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	// The field that changed; empty for the path as a whole.
+	Field string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	// Value before.
+	From string `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	// Value afterwards.
+	To string `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	// The reply that caused it, or the reason in words.
+	Cause         string `protobuf:"bytes,6,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathDecision) Reset() {
+	*x = PathDecision{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathDecision) ProtoMessage() {}
+
+func (x *PathDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathDecision.ProtoReflect.Descriptor instead.
+func (*PathDecision) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PathDecision) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PathDecision) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PathDecision) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *PathDecision) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *PathDecision) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *PathDecision) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
 // LastReply is a recent reply.
 type LastReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -476,7 +714,7 @@ type LastReply struct {
 
 func (x *LastReply) Reset() {
 	*x = LastReply{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[4]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +726,7 @@ func (x *LastReply) String() string {
 func (*LastReply) ProtoMessage() {}
 
 func (x *LastReply) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[4]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +739,7 @@ func (x *LastReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastReply.ProtoReflect.Descriptor instead.
 func (*LastReply) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{4}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LastReply) GetTime() *timestamppb.Timestamp {
@@ -566,7 +804,7 @@ type ListDestinationsRequest struct {
 
 func (x *ListDestinationsRequest) Reset() {
 	*x = ListDestinationsRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[5]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +816,7 @@ func (x *ListDestinationsRequest) String() string {
 func (*ListDestinationsRequest) ProtoMessage() {}
 
 func (x *ListDestinationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[5]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +829,7 @@ func (x *ListDestinationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDestinationsRequest.ProtoReflect.Descriptor instead.
 func (*ListDestinationsRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{5}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListDestinationsRequest) GetPageSize() int32 {
@@ -621,7 +859,7 @@ type ListDestinationsResponse struct {
 
 func (x *ListDestinationsResponse) Reset() {
 	*x = ListDestinationsResponse{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[6]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +871,7 @@ func (x *ListDestinationsResponse) String() string {
 func (*ListDestinationsResponse) ProtoMessage() {}
 
 func (x *ListDestinationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[6]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +884,7 @@ func (x *ListDestinationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDestinationsResponse.ProtoReflect.Descriptor instead.
 func (*ListDestinationsResponse) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{6}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListDestinationsResponse) GetDestinations() []*Destination {
@@ -674,7 +912,7 @@ type GetDestinationRequest struct {
 
 func (x *GetDestinationRequest) Reset() {
 	*x = GetDestinationRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[7]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +924,7 @@ func (x *GetDestinationRequest) String() string {
 func (*GetDestinationRequest) ProtoMessage() {}
 
 func (x *GetDestinationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[7]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +937,7 @@ func (x *GetDestinationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDestinationRequest.ProtoReflect.Descriptor instead.
 func (*GetDestinationRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{7}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetDestinationRequest) GetName() string {
@@ -729,7 +967,7 @@ type Selector struct {
 
 func (x *Selector) Reset() {
 	*x = Selector{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[8]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +979,7 @@ func (x *Selector) String() string {
 func (*Selector) ProtoMessage() {}
 
 func (x *Selector) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[8]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +992,7 @@ func (x *Selector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Selector.ProtoReflect.Descriptor instead.
 func (*Selector) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{8}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Selector) GetSelector() isSelector_Selector {
@@ -883,7 +1121,7 @@ type Suspension struct {
 
 func (x *Suspension) Reset() {
 	*x = Suspension{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[9]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1133,7 @@ func (x *Suspension) String() string {
 func (*Suspension) ProtoMessage() {}
 
 func (x *Suspension) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[9]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1146,7 @@ func (x *Suspension) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspension.ProtoReflect.Descriptor instead.
 func (*Suspension) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{9}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Suspension) GetName() string {
@@ -964,7 +1202,7 @@ type SuspendRequest struct {
 
 func (x *SuspendRequest) Reset() {
 	*x = SuspendRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[10]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1214,7 @@ func (x *SuspendRequest) String() string {
 func (*SuspendRequest) ProtoMessage() {}
 
 func (x *SuspendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[10]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1227,7 @@ func (x *SuspendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendRequest.ProtoReflect.Descriptor instead.
 func (*SuspendRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{10}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SuspendRequest) GetSelector() *Selector {
@@ -1035,7 +1273,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[11]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1285,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[11]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1298,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{11}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResumeRequest) GetName() string {
@@ -1097,7 +1335,7 @@ type ListSuspensionsRequest struct {
 
 func (x *ListSuspensionsRequest) Reset() {
 	*x = ListSuspensionsRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[12]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1347,7 @@ func (x *ListSuspensionsRequest) String() string {
 func (*ListSuspensionsRequest) ProtoMessage() {}
 
 func (x *ListSuspensionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[12]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1360,7 @@ func (x *ListSuspensionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSuspensionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSuspensionsRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{12}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListSuspensionsRequest) GetPageSize() int32 {
@@ -1152,7 +1390,7 @@ type ListSuspensionsResponse struct {
 
 func (x *ListSuspensionsResponse) Reset() {
 	*x = ListSuspensionsResponse{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[13]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1402,7 @@ func (x *ListSuspensionsResponse) String() string {
 func (*ListSuspensionsResponse) ProtoMessage() {}
 
 func (x *ListSuspensionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[13]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1415,7 @@ func (x *ListSuspensionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSuspensionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSuspensionsResponse) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{13}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListSuspensionsResponse) GetSuspensions() []*Suspension {
@@ -1205,7 +1443,7 @@ type ExplainDestinationRequest struct {
 
 func (x *ExplainDestinationRequest) Reset() {
 	*x = ExplainDestinationRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[14]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1455,7 @@ func (x *ExplainDestinationRequest) String() string {
 func (*ExplainDestinationRequest) ProtoMessage() {}
 
 func (x *ExplainDestinationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[14]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1468,7 @@ func (x *ExplainDestinationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainDestinationRequest.ProtoReflect.Descriptor instead.
 func (*ExplainDestinationRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{14}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainDestinationRequest) GetDomain() string {
@@ -1270,14 +1508,18 @@ type ExplainDestinationResponse struct {
 	// When the next attempt can come; unset when nothing waits.
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
 	// Messages waiting for this domain's destination.
-	Backlog       int64 `protobuf:"varint,14,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	Backlog int64 `protobuf:"varint,14,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	// Since when it is limited; unset when it is not.
+	LimitedSince *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=limited_since,json=limitedSince,proto3" json:"limited_since,omitempty"`
+	// How long the backlog takes at the pace of the last minutes; unset when nothing waits or moves.
+	DrainTime     *durationpb.Duration `protobuf:"bytes,16,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainDestinationResponse) Reset() {
 	*x = ExplainDestinationResponse{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[15]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1531,7 @@ func (x *ExplainDestinationResponse) String() string {
 func (*ExplainDestinationResponse) ProtoMessage() {}
 
 func (x *ExplainDestinationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[15]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1544,7 @@ func (x *ExplainDestinationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainDestinationResponse.ProtoReflect.Descriptor instead.
 func (*ExplainDestinationResponse) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{15}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainDestinationResponse) GetDomain() string {
@@ -1403,6 +1645,20 @@ func (x *ExplainDestinationResponse) GetBacklog() int64 {
 	return 0
 }
 
+func (x *ExplainDestinationResponse) GetLimitedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LimitedSince
+	}
+	return nil
+}
+
+func (x *ExplainDestinationResponse) GetDrainTime() *durationpb.Duration {
+	if x != nil {
+		return x.DrainTime
+	}
+	return nil
+}
+
 // MxHost is one host of an MX answer.
 type MxHost struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1418,7 +1674,7 @@ type MxHost struct {
 
 func (x *MxHost) Reset() {
 	*x = MxHost{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[16]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1686,7 @@ func (x *MxHost) String() string {
 func (*MxHost) ProtoMessage() {}
 
 func (x *MxHost) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[16]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1699,7 @@ func (x *MxHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MxHost.ProtoReflect.Descriptor instead.
 func (*MxHost) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{16}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MxHost) GetHost() string {
@@ -1484,7 +1740,7 @@ type QualifyReplyRequest struct {
 
 func (x *QualifyReplyRequest) Reset() {
 	*x = QualifyReplyRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[17]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1752,7 @@ func (x *QualifyReplyRequest) String() string {
 func (*QualifyReplyRequest) ProtoMessage() {}
 
 func (x *QualifyReplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[17]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1765,7 @@ func (x *QualifyReplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QualifyReplyRequest.ProtoReflect.Descriptor instead.
 func (*QualifyReplyRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{17}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *QualifyReplyRequest) GetReply() string {
@@ -1577,7 +1833,7 @@ type QualifyReplyResponse struct {
 
 func (x *QualifyReplyResponse) Reset() {
 	*x = QualifyReplyResponse{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[18]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1845,7 @@ func (x *QualifyReplyResponse) String() string {
 func (*QualifyReplyResponse) ProtoMessage() {}
 
 func (x *QualifyReplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[18]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1858,7 @@ func (x *QualifyReplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QualifyReplyResponse.ProtoReflect.Descriptor instead.
 func (*QualifyReplyResponse) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{18}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *QualifyReplyResponse) GetBounceCode() int32 {
@@ -1714,7 +1970,7 @@ type ReloadConfigRequest struct {
 
 func (x *ReloadConfigRequest) Reset() {
 	*x = ReloadConfigRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[19]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1982,7 @@ func (x *ReloadConfigRequest) String() string {
 func (*ReloadConfigRequest) ProtoMessage() {}
 
 func (x *ReloadConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[19]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1995,7 @@ func (x *ReloadConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadConfigRequest.ProtoReflect.Descriptor instead.
 func (*ReloadConfigRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{19}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReloadConfigRequest) GetRequestId() string {
@@ -1762,7 +2018,7 @@ type ReloadConfigResponse struct {
 
 func (x *ReloadConfigResponse) Reset() {
 	*x = ReloadConfigResponse{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[20]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +2030,7 @@ func (x *ReloadConfigResponse) String() string {
 func (*ReloadConfigResponse) ProtoMessage() {}
 
 func (x *ReloadConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[20]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +2043,7 @@ func (x *ReloadConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadConfigResponse.ProtoReflect.Descriptor instead.
 func (*ReloadConfigResponse) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{20}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReloadConfigResponse) GetVersion() int64 {
@@ -1834,7 +2090,7 @@ type ReplyText struct {
 
 func (x *ReplyText) Reset() {
 	*x = ReplyText{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[21]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +2102,7 @@ func (x *ReplyText) String() string {
 func (*ReplyText) ProtoMessage() {}
 
 func (x *ReplyText) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[21]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +2115,7 @@ func (x *ReplyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplyText.ProtoReflect.Descriptor instead.
 func (*ReplyText) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{21}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReplyText) GetName() string {
@@ -1949,7 +2205,7 @@ type ListReplyTextsRequest struct {
 
 func (x *ListReplyTextsRequest) Reset() {
 	*x = ListReplyTextsRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[22]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2217,7 @@ func (x *ListReplyTextsRequest) String() string {
 func (*ListReplyTextsRequest) ProtoMessage() {}
 
 func (x *ListReplyTextsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[22]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2230,7 @@ func (x *ListReplyTextsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplyTextsRequest.ProtoReflect.Descriptor instead.
 func (*ListReplyTextsRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{22}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListReplyTextsRequest) GetStatus() ReplyTextStatus {
@@ -2018,7 +2274,7 @@ type ListReplyTextsResponse struct {
 
 func (x *ListReplyTextsResponse) Reset() {
 	*x = ListReplyTextsResponse{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[23]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2286,7 @@ func (x *ListReplyTextsResponse) String() string {
 func (*ListReplyTextsResponse) ProtoMessage() {}
 
 func (x *ListReplyTextsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[23]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2299,7 @@ func (x *ListReplyTextsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplyTextsResponse.ProtoReflect.Descriptor instead.
 func (*ListReplyTextsResponse) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{23}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListReplyTextsResponse) GetReplyTexts() []*ReplyText {
@@ -2082,7 +2338,7 @@ type QualifyReplyTextRequest struct {
 
 func (x *QualifyReplyTextRequest) Reset() {
 	*x = QualifyReplyTextRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[24]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2350,7 @@ func (x *QualifyReplyTextRequest) String() string {
 func (*QualifyReplyTextRequest) ProtoMessage() {}
 
 func (x *QualifyReplyTextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[24]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2363,7 @@ func (x *QualifyReplyTextRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QualifyReplyTextRequest.ProtoReflect.Descriptor instead.
 func (*QualifyReplyTextRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{24}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *QualifyReplyTextRequest) GetName() string {
@@ -2167,7 +2423,7 @@ type QualifyReplyTextResponse struct {
 
 func (x *QualifyReplyTextResponse) Reset() {
 	*x = QualifyReplyTextResponse{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[25]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2435,7 @@ func (x *QualifyReplyTextResponse) String() string {
 func (*QualifyReplyTextResponse) ProtoMessage() {}
 
 func (x *QualifyReplyTextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[25]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2448,7 @@ func (x *QualifyReplyTextResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QualifyReplyTextResponse.ProtoReflect.Descriptor instead.
 func (*QualifyReplyTextResponse) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{25}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *QualifyReplyTextResponse) GetReplyText() *ReplyText {
@@ -2231,7 +2487,7 @@ type RequalifyRequest struct {
 
 func (x *RequalifyRequest) Reset() {
 	*x = RequalifyRequest{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[26]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2499,7 @@ func (x *RequalifyRequest) String() string {
 func (*RequalifyRequest) ProtoMessage() {}
 
 func (x *RequalifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[26]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2512,7 @@ func (x *RequalifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequalifyRequest.ProtoReflect.Descriptor instead.
 func (*RequalifyRequest) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{26}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RequalifyRequest) GetDryRun() bool {
@@ -2297,7 +2553,7 @@ type RequalifyResponse struct {
 
 func (x *RequalifyResponse) Reset() {
 	*x = RequalifyResponse{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[27]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2565,7 @@ func (x *RequalifyResponse) String() string {
 func (*RequalifyResponse) ProtoMessage() {}
 
 func (x *RequalifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[27]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2578,7 @@ func (x *RequalifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequalifyResponse.ProtoReflect.Descriptor instead.
 func (*RequalifyResponse) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{27}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RequalifyResponse) GetTexts() []*RequalifiedText {
@@ -2370,7 +2626,7 @@ type RequalifiedText struct {
 
 func (x *RequalifiedText) Reset() {
 	*x = RequalifiedText{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[28]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2638,7 @@ func (x *RequalifiedText) String() string {
 func (*RequalifiedText) ProtoMessage() {}
 
 func (x *RequalifiedText) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[28]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2651,7 @@ func (x *RequalifiedText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequalifiedText.ProtoReflect.Descriptor instead.
 func (*RequalifiedText) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{28}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RequalifiedText) GetReplyText() *ReplyText {
@@ -2447,7 +2703,7 @@ type RequalifiedEntry struct {
 
 func (x *RequalifiedEntry) Reset() {
 	*x = RequalifiedEntry{}
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[29]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2715,7 @@ func (x *RequalifiedEntry) String() string {
 func (*RequalifiedEntry) ProtoMessage() {}
 
 func (x *RequalifiedEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_veredus_v1_relay_service_proto_msgTypes[29]
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2728,7 @@ func (x *RequalifiedEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequalifiedEntry.ProtoReflect.Descriptor instead.
 func (*RequalifiedEntry) Descriptor() ([]byte, []int) {
-	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{29}
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RequalifiedEntry) GetName() string {
@@ -2517,12 +2773,1400 @@ func (x *RequalifiedEntry) GetEvidence() []*AddressEvidence {
 	return nil
 }
 
+// Source is a sending identity of the relay.
+type Source struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the configuration.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Address it sends from; empty where the system chooses.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// EHLO name.
+	Hostname string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// Pools it is in.
+	Pools []string `protobuf:"bytes,4,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Share among the sources of a pool.
+	Weight int32 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Its warm-up; unset when it has none.
+	WarmUp        *WarmUp `protobuf:"bytes,6,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Source) Reset() {
+	*x = Source{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Source) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Source) ProtoMessage() {}
+
+func (x *Source) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Source.ProtoReflect.Descriptor instead.
+func (*Source) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Source) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Source) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Source) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Source) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *Source) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Source) GetWarmUp() *WarmUp {
+	if x != nil {
+		return x.WarmUp
+	}
+	return nil
+}
+
+// WarmUp is how far a source's reputation has been built.
+type WarmUp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stage, from 1.
+	Stage int32 `protobuf:"varint,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	// Stages of the plan.
+	Stages int32 `protobuf:"varint,2,opt,name=stages,proto3" json:"stages,omitempty"`
+	// Messages allowed today (UTC).
+	Cap int64 `protobuf:"varint,3,opt,name=cap,proto3" json:"cap,omitempty"`
+	// Of them, sent today.
+	Sent int64 `protobuf:"varint,4,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Delivered today.
+	Delivered int64 `protobuf:"varint,5,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// Caps of single providers today, by provider.
+	ProviderCaps map[string]int64 `protobuf:"bytes,6,rep,name=provider_caps,json=providerCaps,proto3" json:"provider_caps,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// When the stage began.
+	StageTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=stage_time,json=stageTime,proto3" json:"stage_time,omitempty"`
+	// Days in a row without progress.
+	StalledDays int32 `protobuf:"varint,8,opt,name=stalled_days,json=stalledDays,proto3" json:"stalled_days,omitempty"`
+	// What it does, in words: advancing, held because ..., stepped back because ..., finished, off because ...
+	State string `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`
+	// Whether it limits the source now.
+	Active        bool `protobuf:"varint,10,opt,name=active,proto3" json:"active,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmUp) Reset() {
+	*x = WarmUp{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmUp) ProtoMessage() {}
+
+func (x *WarmUp) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmUp.ProtoReflect.Descriptor instead.
+func (*WarmUp) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *WarmUp) GetStage() int32 {
+	if x != nil {
+		return x.Stage
+	}
+	return 0
+}
+
+func (x *WarmUp) GetStages() int32 {
+	if x != nil {
+		return x.Stages
+	}
+	return 0
+}
+
+func (x *WarmUp) GetCap() int64 {
+	if x != nil {
+		return x.Cap
+	}
+	return 0
+}
+
+func (x *WarmUp) GetSent() int64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *WarmUp) GetDelivered() int64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *WarmUp) GetProviderCaps() map[string]int64 {
+	if x != nil {
+		return x.ProviderCaps
+	}
+	return nil
+}
+
+func (x *WarmUp) GetStageTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StageTime
+	}
+	return nil
+}
+
+func (x *WarmUp) GetStalledDays() int32 {
+	if x != nil {
+		return x.StalledDays
+	}
+	return 0
+}
+
+func (x *WarmUp) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *WarmUp) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+// ListSourcesRequest asks for all.
+type ListSourcesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only sources of this pool; empty: all.
+	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSourcesRequest) Reset() {
+	*x = ListSourcesRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSourcesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSourcesRequest) ProtoMessage() {}
+
+func (x *ListSourcesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSourcesRequest.ProtoReflect.Descriptor instead.
+func (*ListSourcesRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListSourcesRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+// ListSourcesResponse is all.
+type ListSourcesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sources, by name.
+	Sources       []*Source `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSourcesResponse) Reset() {
+	*x = ListSourcesResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSourcesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSourcesResponse) ProtoMessage() {}
+
+func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
+func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListSourcesResponse) GetSources() []*Source {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+// SetWarmUpRequest changes a warm-up.
+type SetWarmUpRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the source. Required.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Stage to be at from now on, from 1; beyond the last: finished.
+	Stage int32 `protobuf:"varint,2,opt,name=stage,proto3" json:"stage,omitempty"`
+	// End the warm-up instead.
+	Off bool `protobuf:"varint,3,opt,name=off,proto3" json:"off,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWarmUpRequest) Reset() {
+	*x = SetWarmUpRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWarmUpRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWarmUpRequest) ProtoMessage() {}
+
+func (x *SetWarmUpRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWarmUpRequest.ProtoReflect.Descriptor instead.
+func (*SetWarmUpRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SetWarmUpRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SetWarmUpRequest) GetStage() int32 {
+	if x != nil {
+		return x.Stage
+	}
+	return 0
+}
+
+func (x *SetWarmUpRequest) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *SetWarmUpRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// QueueSelector chooses waiting mail. All fields that are set must hold, and at least one must be set.
+type QueueSelector struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `deliveries/{delivery}`.
+	Delivery string `protobuf:"bytes,1,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// Tenant.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// `destinations/{destination}`, or the name alone.
+	Destination string `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
+	// Source of the last attempt.
+	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// Entered the relay at least so long ago.
+	OlderThan     *durationpb.Duration `protobuf:"bytes,5,opt,name=older_than,json=olderThan,proto3" json:"older_than,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueSelector) Reset() {
+	*x = QueueSelector{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueSelector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueSelector) ProtoMessage() {}
+
+func (x *QueueSelector) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueSelector.ProtoReflect.Descriptor instead.
+func (*QueueSelector) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *QueueSelector) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
+	}
+	return ""
+}
+
+func (x *QueueSelector) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *QueueSelector) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *QueueSelector) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *QueueSelector) GetOlderThan() *durationpb.Duration {
+	if x != nil {
+		return x.OlderThan
+	}
+	return nil
+}
+
+// QueueSample is one message that a selector chose.
+type QueueSample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `deliveries/{delivery}/messages/{message}`.
+	Message string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// Recipient.
+	Recipient string `protobuf:"bytes,2,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// Destination.
+	Destination string `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
+	// When its retry is due; unset when it was never tried.
+	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
+	// Text of its last failure.
+	ErrorText     string `protobuf:"bytes,5,opt,name=error_text,json=errorText,proto3" json:"error_text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueSample) Reset() {
+	*x = QueueSample{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueSample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueSample) ProtoMessage() {}
+
+func (x *QueueSample) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueSample.ProtoReflect.Descriptor instead.
+func (*QueueSample) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *QueueSample) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *QueueSample) GetRecipient() string {
+	if x != nil {
+		return x.Recipient
+	}
+	return ""
+}
+
+func (x *QueueSample) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *QueueSample) GetNextAttemptTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextAttemptTime
+	}
+	return nil
+}
+
+func (x *QueueSample) GetErrorText() string {
+	if x != nil {
+		return x.ErrorText
+	}
+	return ""
+}
+
+// RetryNowRequest chooses retries.
+type RetryNowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which. Required.
+	Selector *QueueSelector `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Count and show, and change nothing.
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Why, for the event, up to 256 bytes.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryNowRequest) Reset() {
+	*x = RetryNowRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryNowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryNowRequest) ProtoMessage() {}
+
+func (x *RetryNowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryNowRequest.ProtoReflect.Descriptor instead.
+func (*RetryNowRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RetryNowRequest) GetSelector() *QueueSelector {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *RetryNowRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RetryNowRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RetryNowRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RetryNowResponse tells what was, or would be, made due.
+type RetryNowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Some of them, at most 20.
+	Sample        []*QueueSample `protobuf:"bytes,2,rep,name=sample,proto3" json:"sample,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryNowResponse) Reset() {
+	*x = RetryNowResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryNowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryNowResponse) ProtoMessage() {}
+
+func (x *RetryNowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryNowResponse.ProtoReflect.Descriptor instead.
+func (*RetryNowResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RetryNowResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RetryNowResponse) GetSample() []*QueueSample {
+	if x != nil {
+		return x.Sample
+	}
+	return nil
+}
+
+// MoveToPoolRequest chooses mail and its new pool.
+type MoveToPoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which; by delivery or tenant, since a pool is a delivery's. Required.
+	Selector *QueueSelector `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	// The pool. Required.
+	Pool string `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Count and show, and change nothing.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Why, for the event, up to 256 bytes.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveToPoolRequest) Reset() {
+	*x = MoveToPoolRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveToPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveToPoolRequest) ProtoMessage() {}
+
+func (x *MoveToPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveToPoolRequest.ProtoReflect.Descriptor instead.
+func (*MoveToPoolRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *MoveToPoolRequest) GetSelector() *QueueSelector {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *MoveToPoolRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *MoveToPoolRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *MoveToPoolRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *MoveToPoolRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// MoveToPoolResponse tells what was, or would be, moved.
+type MoveToPoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Some of them, at most 20.
+	Sample        []*QueueSample `protobuf:"bytes,2,rep,name=sample,proto3" json:"sample,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveToPoolResponse) Reset() {
+	*x = MoveToPoolResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveToPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveToPoolResponse) ProtoMessage() {}
+
+func (x *MoveToPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveToPoolResponse.ProtoReflect.Descriptor instead.
+func (*MoveToPoolResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *MoveToPoolResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *MoveToPoolResponse) GetSample() []*QueueSample {
+	if x != nil {
+		return x.Sample
+	}
+	return nil
+}
+
+// FailMessagesRequest chooses mail to be failed.
+type FailMessagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which. Required.
+	Selector *QueueSelector `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Count and show, and change nothing.
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Why, for the messages' error text and the event, 1 to 256 bytes. Required.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailMessagesRequest) Reset() {
+	*x = FailMessagesRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailMessagesRequest) ProtoMessage() {}
+
+func (x *FailMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailMessagesRequest.ProtoReflect.Descriptor instead.
+func (*FailMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *FailMessagesRequest) GetSelector() *QueueSelector {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *FailMessagesRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *FailMessagesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *FailMessagesRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// FailMessagesResponse tells what was, or would be, failed.
+type FailMessagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Some of them, at most 20.
+	Sample        []*QueueSample `protobuf:"bytes,2,rep,name=sample,proto3" json:"sample,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailMessagesResponse) Reset() {
+	*x = FailMessagesResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailMessagesResponse) ProtoMessage() {}
+
+func (x *FailMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailMessagesResponse.ProtoReflect.Descriptor instead.
+func (*FailMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *FailMessagesResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *FailMessagesResponse) GetSample() []*QueueSample {
+	if x != nil {
+		return x.Sample
+	}
+	return nil
+}
+
+// OverridePathRequest sets limits.
+type OverridePathRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Source; empty: all.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// `destinations/{destination}`, or the name alone. Required.
+	Destination string `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	// The limits, with their end and reason; no fields end the override in force.
+	Override *PathOverride `protobuf:"bytes,3,opt,name=override,proto3" json:"override,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OverridePathRequest) Reset() {
+	*x = OverridePathRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OverridePathRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OverridePathRequest) ProtoMessage() {}
+
+func (x *OverridePathRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OverridePathRequest.ProtoReflect.Descriptor instead.
+func (*OverridePathRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *OverridePathRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *OverridePathRequest) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *OverridePathRequest) GetOverride() *PathOverride {
+	if x != nil {
+		return x.Override
+	}
+	return nil
+}
+
+func (x *OverridePathRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// OverridePathResponse tells what is in force.
+type OverridePathResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The paths concerned, as they are now; an override holds for paths that come later, too.
+	Paths         []*Path `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OverridePathResponse) Reset() {
+	*x = OverridePathResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OverridePathResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OverridePathResponse) ProtoMessage() {}
+
+func (x *OverridePathResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OverridePathResponse.ProtoReflect.Descriptor instead.
+func (*OverridePathResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *OverridePathResponse) GetPaths() []*Path {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+// ResetPathRequest names paths.
+type ResetPathRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Source; empty: all.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// `destinations/{destination}`, or the name alone. Required.
+	Destination string `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	// Why, for the event, up to 256 bytes.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPathRequest) Reset() {
+	*x = ResetPathRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPathRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPathRequest) ProtoMessage() {}
+
+func (x *ResetPathRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPathRequest.ProtoReflect.Descriptor instead.
+func (*ResetPathRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ResetPathRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ResetPathRequest) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *ResetPathRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ResetPathRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ResetPathResponse tells what is in force.
+type ResetPathResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The paths concerned, as they are now.
+	Paths         []*Path `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPathResponse) Reset() {
+	*x = ResetPathResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPathResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPathResponse) ProtoMessage() {}
+
+func (x *ResetPathResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPathResponse.ProtoReflect.Descriptor instead.
+func (*ResetPathResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ResetPathResponse) GetPaths() []*Path {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+// ForecastRequest names a delivery that is prepared or runs.
+type ForecastRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `deliveries/{delivery}`. Required.
+	Delivery      string `protobuf:"bytes,1,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForecastRequest) Reset() {
+	*x = ForecastRequest{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForecastRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForecastRequest) ProtoMessage() {}
+
+func (x *ForecastRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForecastRequest.ProtoReflect.Descriptor instead.
+func (*ForecastRequest) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ForecastRequest) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
+	}
+	return ""
+}
+
+// ForecastResponse is how it would go.
+type ForecastResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From now until its last message is delivered or expired.
+	Duration *durationpb.Duration `protobuf:"bytes,1,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Share of its messages that will not be delivered within the validity period for want of pace, 0 to 100.
+	LatePercent float64 `protobuf:"fixed64,2,opt,name=late_percent,json=latePercent,proto3" json:"late_percent,omitempty"`
+	// By provider or destination, slowest first, at most 50.
+	Destinations []*DestinationForecast `protobuf:"bytes,3,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	// What it rests on, in words: the state learned, the backlog, what was assumed.
+	Assumptions   []string `protobuf:"bytes,4,rep,name=assumptions,proto3" json:"assumptions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForecastResponse) Reset() {
+	*x = ForecastResponse{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForecastResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForecastResponse) ProtoMessage() {}
+
+func (x *ForecastResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForecastResponse.ProtoReflect.Descriptor instead.
+func (*ForecastResponse) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ForecastResponse) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *ForecastResponse) GetLatePercent() float64 {
+	if x != nil {
+		return x.LatePercent
+	}
+	return 0
+}
+
+func (x *ForecastResponse) GetDestinations() []*DestinationForecast {
+	if x != nil {
+		return x.Destinations
+	}
+	return nil
+}
+
+func (x *ForecastResponse) GetAssumptions() []string {
+	if x != nil {
+		return x.Assumptions
+	}
+	return nil
+}
+
+// DestinationForecast is how it would go at one destination.
+type DestinationForecast struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Destination.
+	Destination string `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`
+	// Its messages.
+	Messages int64 `protobuf:"varint,2,opt,name=messages,proto3" json:"messages,omitempty"`
+	// From now until the last of them.
+	Duration *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Messages per hour on average.
+	HourlyRate float64 `protobuf:"fixed64,4,opt,name=hourly_rate,json=hourlyRate,proto3" json:"hourly_rate,omitempty"`
+	// What bounds it: message_rate, connections, learned rate, warm-up, hourly quota, retries ...
+	Bottleneck string `protobuf:"bytes,5,opt,name=bottleneck,proto3" json:"bottleneck,omitempty"`
+	// Messages that will not make the validity period.
+	Late          int64 `protobuf:"varint,6,opt,name=late,proto3" json:"late,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestinationForecast) Reset() {
+	*x = DestinationForecast{}
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestinationForecast) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestinationForecast) ProtoMessage() {}
+
+func (x *DestinationForecast) ProtoReflect() protoreflect.Message {
+	mi := &file_veredus_v1_relay_service_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestinationForecast.ProtoReflect.Descriptor instead.
+func (*DestinationForecast) Descriptor() ([]byte, []int) {
+	return file_veredus_v1_relay_service_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DestinationForecast) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *DestinationForecast) GetMessages() int64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *DestinationForecast) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *DestinationForecast) GetHourlyRate() float64 {
+	if x != nil {
+		return x.HourlyRate
+	}
+	return 0
+}
+
+func (x *DestinationForecast) GetBottleneck() string {
+	if x != nil {
+		return x.Bottleneck
+	}
+	return ""
+}
+
+func (x *DestinationForecast) GetLate() int64 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
 var File_veredus_v1_relay_service_proto protoreflect.FileDescriptor
 
 const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1everedus/v1/relay_service.proto\x12\n" +
-	"veredus.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a veredus/v1/address_service.proto\x1a\x1averedus/v1/resources.proto\"\xc6\x02\n" +
+	"veredus.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a veredus/v1/address_service.proto\x1a\x1averedus/v1/resources.proto\"\xc6\x02\n" +
 	"\vDestination\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x18\n" +
@@ -2534,7 +4178,7 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\tin_flight\x18\b \x01(\x03R\binFlight\x12&\n" +
 	"\x05paths\x18\t \x03(\v2\x10.veredus.v1.PathR\x05paths\x128\n" +
 	"\flast_replies\x18\n" +
-	" \x03(\v2\x15.veredus.v1.LastReplyR\vlastReplies\"\xd5\x02\n" +
+	" \x03(\v2\x15.veredus.v1.LastReplyR\vlastReplies\"\xa5\x04\n" +
 	"\x04Path\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\x05R\bsessions\x123\n" +
@@ -2545,16 +4189,41 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\a \x01(\tR\tlastError\x12B\n" +
-	"\x0flast_error_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"<\n" +
+	"\x0flast_error_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\x12\x1a\n" +
+	"\bgovernor\x18\t \x01(\tR\bgovernor\x126\n" +
+	"\tdecisions\x18\n" +
+	" \x03(\v2\x18.veredus.v1.PathDecisionR\tdecisions\x12D\n" +
+	"\x10next_change_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0enextChangeTime\x124\n" +
+	"\boverride\x18\f \x01(\v2\x18.veredus.v1.PathOverrideR\boverride\"\xd6\x01\n" +
+	"\fPathOverride\x12<\n" +
+	"\x06fields\x18\x01 \x03(\v2$.veredus.v1.PathOverride.FieldsEntryR\x06fields\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x1a9\n" +
+	"\vFieldsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
 	"\x0fEffectiveLimits\x12)\n" +
-	"\x06limits\x18\x01 \x03(\v2\x11.veredus.v1.LimitR\x06limits\"\x8d\x01\n" +
+	"\x06limits\x18\x01 \x03(\v2\x11.veredus.v1.LimitR\x06limits\"\x9d\x02\n" +
 	"\x05Limit\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
 	"\x04rule\x18\x03 \x01(\tR\x04rule\x12\x12\n" +
 	"\x04file\x18\x04 \x01(\tR\x04file\x12\x12\n" +
 	"\x04line\x18\x05 \x01(\x05R\x04line\x12\x1c\n" +
-	"\teffective\x18\x06 \x01(\tR\teffective\"\xd3\x01\n" +
+	"\teffective\x18\x06 \x01(\tR\teffective\x12\x14\n" +
+	"\x05start\x18\a \x01(\tR\x05start\x12\x10\n" +
+	"\x03low\x18\b \x01(\tR\x03low\x12\x18\n" +
+	"\alearned\x18\t \x01(\tR\alearned\x12\x15\n" +
+	"\x06set_by\x18\n" +
+	" \x01(\tR\x05setBy\x125\n" +
+	"\bset_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\asetTime\"\xa6\x01\n" +
+	"\fPathDecision\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x14\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\x12\x14\n" +
+	"\x05cause\x18\x06 \x01(\tR\x05cause\"\xd3\x01\n" +
 	"\tLastReply\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1f\n" +
@@ -2612,7 +4281,7 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\vsuspensions\x18\x01 \x03(\v2\x16.veredus.v1.SuspensionR\vsuspensions\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"3\n" +
 	"\x19ExplainDestinationRequest\x12\x16\n" +
-	"\x06domain\x18\x01 \x01(\tR\x06domain\"\x9c\x04\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\"\x97\x05\n" +
 	"\x1aExplainDestinationResponse\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12-\n" +
 	"\bmx_hosts\x18\x02 \x03(\v2\x12.veredus.v1.MxHostR\amxHosts\x12\x19\n" +
@@ -2630,7 +4299,10 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\n" +
 	"last_error\x18\f \x01(\tR\tlastError\x12F\n" +
 	"\x11next_attempt_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12\x18\n" +
-	"\abacklog\x18\x0e \x01(\x03R\abacklog\"Z\n" +
+	"\abacklog\x18\x0e \x01(\x03R\abacklog\x12?\n" +
+	"\rlimited_since\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\flimitedSince\x128\n" +
+	"\n" +
+	"drain_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tdrainTime\"Z\n" +
 	"\x06MxHost\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1e\n" +
 	"\n" +
@@ -2732,12 +4404,120 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\n" +
 	"new_status\x18\x04 \x01(\x0e2\x19.veredus.v1.AddressStatusR\tnewStatus\x12&\n" +
 	"\x0fnew_error_count\x18\x05 \x01(\x05R\rnewErrorCount\x127\n" +
-	"\bevidence\x18\x06 \x03(\v2\x1b.veredus.v1.AddressEvidenceR\bevidence*\x90\x01\n" +
+	"\bevidence\x18\x06 \x03(\v2\x1b.veredus.v1.AddressEvidenceR\bevidence\"\xad\x01\n" +
+	"\x06Source\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x14\n" +
+	"\x05pools\x18\x04 \x03(\tR\x05pools\x12\x16\n" +
+	"\x06weight\x18\x05 \x01(\x05R\x06weight\x12+\n" +
+	"\awarm_up\x18\x06 \x01(\v2\x12.veredus.v1.WarmUpR\x06warmUp\"\x92\x03\n" +
+	"\x06WarmUp\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\x05R\x05stage\x12\x16\n" +
+	"\x06stages\x18\x02 \x01(\x05R\x06stages\x12\x10\n" +
+	"\x03cap\x18\x03 \x01(\x03R\x03cap\x12\x12\n" +
+	"\x04sent\x18\x04 \x01(\x03R\x04sent\x12\x1c\n" +
+	"\tdelivered\x18\x05 \x01(\x03R\tdelivered\x12I\n" +
+	"\rprovider_caps\x18\x06 \x03(\v2$.veredus.v1.WarmUp.ProviderCapsEntryR\fproviderCaps\x129\n" +
+	"\n" +
+	"stage_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstageTime\x12!\n" +
+	"\fstalled_days\x18\b \x01(\x05R\vstalledDays\x12\x14\n" +
+	"\x05state\x18\t \x01(\tR\x05state\x12\x16\n" +
+	"\x06active\x18\n" +
+	" \x01(\bR\x06active\x1a?\n" +
+	"\x11ProviderCapsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"(\n" +
+	"\x12ListSourcesRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\"C\n" +
+	"\x13ListSourcesResponse\x12,\n" +
+	"\asources\x18\x01 \x03(\v2\x12.veredus.v1.SourceR\asources\"q\n" +
+	"\x10SetWarmUpRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x14\n" +
+	"\x05stage\x18\x02 \x01(\x05R\x05stage\x12\x10\n" +
+	"\x03off\x18\x03 \x01(\bR\x03off\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"\xb7\x01\n" +
+	"\rQueueSelector\x12\x1a\n" +
+	"\bdelivery\x18\x01 \x01(\tR\bdelivery\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12 \n" +
+	"\vdestination\x18\x03 \x01(\tR\vdestination\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x128\n" +
+	"\n" +
+	"older_than\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tolderThan\"\xce\x01\n" +
+	"\vQueueSample\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\x12\x1c\n" +
+	"\trecipient\x18\x02 \x01(\tR\trecipient\x12 \n" +
+	"\vdestination\x18\x03 \x01(\tR\vdestination\x12F\n" +
+	"\x11next_attempt_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12\x1d\n" +
+	"\n" +
+	"error_text\x18\x05 \x01(\tR\terrorText\"\x98\x01\n" +
+	"\x0fRetryNowRequest\x125\n" +
+	"\bselector\x18\x01 \x01(\v2\x19.veredus.v1.QueueSelectorR\bselector\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"Y\n" +
+	"\x10RetryNowResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12/\n" +
+	"\x06sample\x18\x02 \x03(\v2\x17.veredus.v1.QueueSampleR\x06sample\"\xae\x01\n" +
+	"\x11MoveToPoolRequest\x125\n" +
+	"\bselector\x18\x01 \x01(\v2\x19.veredus.v1.QueueSelectorR\bselector\x12\x12\n" +
+	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"[\n" +
+	"\x12MoveToPoolResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12/\n" +
+	"\x06sample\x18\x02 \x03(\v2\x17.veredus.v1.QueueSampleR\x06sample\"\x9c\x01\n" +
+	"\x13FailMessagesRequest\x125\n" +
+	"\bselector\x18\x01 \x01(\v2\x19.veredus.v1.QueueSelectorR\bselector\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"]\n" +
+	"\x14FailMessagesResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12/\n" +
+	"\x06sample\x18\x02 \x03(\v2\x17.veredus.v1.QueueSampleR\x06sample\"\xa4\x01\n" +
+	"\x13OverridePathRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x124\n" +
+	"\boverride\x18\x03 \x01(\v2\x18.veredus.v1.PathOverrideR\boverride\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\">\n" +
+	"\x14OverridePathResponse\x12&\n" +
+	"\x05paths\x18\x01 \x03(\v2\x10.veredus.v1.PathR\x05paths\"\x83\x01\n" +
+	"\x10ResetPathRequest\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\";\n" +
+	"\x11ResetPathResponse\x12&\n" +
+	"\x05paths\x18\x01 \x03(\v2\x10.veredus.v1.PathR\x05paths\"-\n" +
+	"\x0fForecastRequest\x12\x1a\n" +
+	"\bdelivery\x18\x01 \x01(\tR\bdelivery\"\xd3\x01\n" +
+	"\x10ForecastResponse\x125\n" +
+	"\bduration\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12!\n" +
+	"\flate_percent\x18\x02 \x01(\x01R\vlatePercent\x12C\n" +
+	"\fdestinations\x18\x03 \x03(\v2\x1f.veredus.v1.DestinationForecastR\fdestinations\x12 \n" +
+	"\vassumptions\x18\x04 \x03(\tR\vassumptions\"\xdf\x01\n" +
+	"\x13DestinationForecast\x12 \n" +
+	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x1a\n" +
+	"\bmessages\x18\x02 \x01(\x03R\bmessages\x125\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1f\n" +
+	"\vhourly_rate\x18\x04 \x01(\x01R\n" +
+	"hourlyRate\x12\x1e\n" +
+	"\n" +
+	"bottleneck\x18\x05 \x01(\tR\n" +
+	"bottleneck\x12\x12\n" +
+	"\x04late\x18\x06 \x01(\x03R\x04late*\x90\x01\n" +
 	"\x0fReplyTextStatus\x12!\n" +
 	"\x1dREPLY_TEXT_STATUS_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cREPLY_TEXT_STATUS_TO_QUALIFY\x10\x01\x12\x1a\n" +
 	"\x16REPLY_TEXT_STATUS_KEEP\x10\x02\x12\x1c\n" +
-	"\x18REPLY_TEXT_STATUS_IGNORE\x10\x032\xa0\a\n" +
+	"\x18REPLY_TEXT_STATUS_IGNORE\x10\x032\xfa\v\n" +
 	"\fRelayService\x12]\n" +
 	"\x10ListDestinations\x12#.veredus.v1.ListDestinationsRequest\x1a$.veredus.v1.ListDestinationsResponse\x12L\n" +
 	"\x0eGetDestination\x12!.veredus.v1.GetDestinationRequest\x1a\x17.veredus.v1.Destination\x12=\n" +
@@ -2749,7 +4529,16 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\fReloadConfig\x12\x1f.veredus.v1.ReloadConfigRequest\x1a .veredus.v1.ReloadConfigResponse\x12W\n" +
 	"\x0eListReplyTexts\x12!.veredus.v1.ListReplyTextsRequest\x1a\".veredus.v1.ListReplyTextsResponse\x12]\n" +
 	"\x10QualifyReplyText\x12#.veredus.v1.QualifyReplyTextRequest\x1a$.veredus.v1.QualifyReplyTextResponse\x12H\n" +
-	"\tRequalify\x12\x1c.veredus.v1.RequalifyRequest\x1a\x1d.veredus.v1.RequalifyResponseB7Z5github.com/veredus/veredus/proto/veredus/v1;veredusv1b\x06proto3"
+	"\tRequalify\x12\x1c.veredus.v1.RequalifyRequest\x1a\x1d.veredus.v1.RequalifyResponse\x12N\n" +
+	"\vListSources\x12\x1e.veredus.v1.ListSourcesRequest\x1a\x1f.veredus.v1.ListSourcesResponse\x12=\n" +
+	"\tSetWarmUp\x12\x1c.veredus.v1.SetWarmUpRequest\x1a\x12.veredus.v1.Source\x12E\n" +
+	"\bRetryNow\x12\x1b.veredus.v1.RetryNowRequest\x1a\x1c.veredus.v1.RetryNowResponse\x12K\n" +
+	"\n" +
+	"MoveToPool\x12\x1d.veredus.v1.MoveToPoolRequest\x1a\x1e.veredus.v1.MoveToPoolResponse\x12Q\n" +
+	"\fFailMessages\x12\x1f.veredus.v1.FailMessagesRequest\x1a .veredus.v1.FailMessagesResponse\x12Q\n" +
+	"\fOverridePath\x12\x1f.veredus.v1.OverridePathRequest\x1a .veredus.v1.OverridePathResponse\x12H\n" +
+	"\tResetPath\x12\x1c.veredus.v1.ResetPathRequest\x1a\x1d.veredus.v1.ResetPathResponse\x12E\n" +
+	"\bForecast\x12\x1b.veredus.v1.ForecastRequest\x1a\x1c.veredus.v1.ForecastResponseB7Z5github.com/veredus/veredus/proto/veredus/v1;veredusv1b\x06proto3"
 
 var (
 	file_veredus_v1_relay_service_proto_rawDescOnce sync.Once
@@ -2764,111 +4553,179 @@ func file_veredus_v1_relay_service_proto_rawDescGZIP() []byte {
 }
 
 var file_veredus_v1_relay_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_veredus_v1_relay_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_veredus_v1_relay_service_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_veredus_v1_relay_service_proto_goTypes = []any{
 	(ReplyTextStatus)(0),               // 0: veredus.v1.ReplyTextStatus
 	(*Destination)(nil),                // 1: veredus.v1.Destination
 	(*Path)(nil),                       // 2: veredus.v1.Path
-	(*EffectiveLimits)(nil),            // 3: veredus.v1.EffectiveLimits
-	(*Limit)(nil),                      // 4: veredus.v1.Limit
-	(*LastReply)(nil),                  // 5: veredus.v1.LastReply
-	(*ListDestinationsRequest)(nil),    // 6: veredus.v1.ListDestinationsRequest
-	(*ListDestinationsResponse)(nil),   // 7: veredus.v1.ListDestinationsResponse
-	(*GetDestinationRequest)(nil),      // 8: veredus.v1.GetDestinationRequest
-	(*Selector)(nil),                   // 9: veredus.v1.Selector
-	(*Suspension)(nil),                 // 10: veredus.v1.Suspension
-	(*SuspendRequest)(nil),             // 11: veredus.v1.SuspendRequest
-	(*ResumeRequest)(nil),              // 12: veredus.v1.ResumeRequest
-	(*ListSuspensionsRequest)(nil),     // 13: veredus.v1.ListSuspensionsRequest
-	(*ListSuspensionsResponse)(nil),    // 14: veredus.v1.ListSuspensionsResponse
-	(*ExplainDestinationRequest)(nil),  // 15: veredus.v1.ExplainDestinationRequest
-	(*ExplainDestinationResponse)(nil), // 16: veredus.v1.ExplainDestinationResponse
-	(*MxHost)(nil),                     // 17: veredus.v1.MxHost
-	(*QualifyReplyRequest)(nil),        // 18: veredus.v1.QualifyReplyRequest
-	(*QualifyReplyResponse)(nil),       // 19: veredus.v1.QualifyReplyResponse
-	(*ReloadConfigRequest)(nil),        // 20: veredus.v1.ReloadConfigRequest
-	(*ReloadConfigResponse)(nil),       // 21: veredus.v1.ReloadConfigResponse
-	(*ReplyText)(nil),                  // 22: veredus.v1.ReplyText
-	(*ListReplyTextsRequest)(nil),      // 23: veredus.v1.ListReplyTextsRequest
-	(*ListReplyTextsResponse)(nil),     // 24: veredus.v1.ListReplyTextsResponse
-	(*QualifyReplyTextRequest)(nil),    // 25: veredus.v1.QualifyReplyTextRequest
-	(*QualifyReplyTextResponse)(nil),   // 26: veredus.v1.QualifyReplyTextResponse
-	(*RequalifyRequest)(nil),           // 27: veredus.v1.RequalifyRequest
-	(*RequalifyResponse)(nil),          // 28: veredus.v1.RequalifyResponse
-	(*RequalifiedText)(nil),            // 29: veredus.v1.RequalifiedText
-	(*RequalifiedEntry)(nil),           // 30: veredus.v1.RequalifiedEntry
-	(*timestamppb.Timestamp)(nil),      // 31: google.protobuf.Timestamp
-	(FailureReason)(0),                 // 32: veredus.v1.FailureReason
-	(FailureType)(0),                   // 33: veredus.v1.FailureType
-	(Disposition)(0),                   // 34: veredus.v1.Disposition
-	(AddressStatus)(0),                 // 35: veredus.v1.AddressStatus
-	(*AddressEvidence)(nil),            // 36: veredus.v1.AddressEvidence
+	(*PathOverride)(nil),               // 3: veredus.v1.PathOverride
+	(*EffectiveLimits)(nil),            // 4: veredus.v1.EffectiveLimits
+	(*Limit)(nil),                      // 5: veredus.v1.Limit
+	(*PathDecision)(nil),               // 6: veredus.v1.PathDecision
+	(*LastReply)(nil),                  // 7: veredus.v1.LastReply
+	(*ListDestinationsRequest)(nil),    // 8: veredus.v1.ListDestinationsRequest
+	(*ListDestinationsResponse)(nil),   // 9: veredus.v1.ListDestinationsResponse
+	(*GetDestinationRequest)(nil),      // 10: veredus.v1.GetDestinationRequest
+	(*Selector)(nil),                   // 11: veredus.v1.Selector
+	(*Suspension)(nil),                 // 12: veredus.v1.Suspension
+	(*SuspendRequest)(nil),             // 13: veredus.v1.SuspendRequest
+	(*ResumeRequest)(nil),              // 14: veredus.v1.ResumeRequest
+	(*ListSuspensionsRequest)(nil),     // 15: veredus.v1.ListSuspensionsRequest
+	(*ListSuspensionsResponse)(nil),    // 16: veredus.v1.ListSuspensionsResponse
+	(*ExplainDestinationRequest)(nil),  // 17: veredus.v1.ExplainDestinationRequest
+	(*ExplainDestinationResponse)(nil), // 18: veredus.v1.ExplainDestinationResponse
+	(*MxHost)(nil),                     // 19: veredus.v1.MxHost
+	(*QualifyReplyRequest)(nil),        // 20: veredus.v1.QualifyReplyRequest
+	(*QualifyReplyResponse)(nil),       // 21: veredus.v1.QualifyReplyResponse
+	(*ReloadConfigRequest)(nil),        // 22: veredus.v1.ReloadConfigRequest
+	(*ReloadConfigResponse)(nil),       // 23: veredus.v1.ReloadConfigResponse
+	(*ReplyText)(nil),                  // 24: veredus.v1.ReplyText
+	(*ListReplyTextsRequest)(nil),      // 25: veredus.v1.ListReplyTextsRequest
+	(*ListReplyTextsResponse)(nil),     // 26: veredus.v1.ListReplyTextsResponse
+	(*QualifyReplyTextRequest)(nil),    // 27: veredus.v1.QualifyReplyTextRequest
+	(*QualifyReplyTextResponse)(nil),   // 28: veredus.v1.QualifyReplyTextResponse
+	(*RequalifyRequest)(nil),           // 29: veredus.v1.RequalifyRequest
+	(*RequalifyResponse)(nil),          // 30: veredus.v1.RequalifyResponse
+	(*RequalifiedText)(nil),            // 31: veredus.v1.RequalifiedText
+	(*RequalifiedEntry)(nil),           // 32: veredus.v1.RequalifiedEntry
+	(*Source)(nil),                     // 33: veredus.v1.Source
+	(*WarmUp)(nil),                     // 34: veredus.v1.WarmUp
+	(*ListSourcesRequest)(nil),         // 35: veredus.v1.ListSourcesRequest
+	(*ListSourcesResponse)(nil),        // 36: veredus.v1.ListSourcesResponse
+	(*SetWarmUpRequest)(nil),           // 37: veredus.v1.SetWarmUpRequest
+	(*QueueSelector)(nil),              // 38: veredus.v1.QueueSelector
+	(*QueueSample)(nil),                // 39: veredus.v1.QueueSample
+	(*RetryNowRequest)(nil),            // 40: veredus.v1.RetryNowRequest
+	(*RetryNowResponse)(nil),           // 41: veredus.v1.RetryNowResponse
+	(*MoveToPoolRequest)(nil),          // 42: veredus.v1.MoveToPoolRequest
+	(*MoveToPoolResponse)(nil),         // 43: veredus.v1.MoveToPoolResponse
+	(*FailMessagesRequest)(nil),        // 44: veredus.v1.FailMessagesRequest
+	(*FailMessagesResponse)(nil),       // 45: veredus.v1.FailMessagesResponse
+	(*OverridePathRequest)(nil),        // 46: veredus.v1.OverridePathRequest
+	(*OverridePathResponse)(nil),       // 47: veredus.v1.OverridePathResponse
+	(*ResetPathRequest)(nil),           // 48: veredus.v1.ResetPathRequest
+	(*ResetPathResponse)(nil),          // 49: veredus.v1.ResetPathResponse
+	(*ForecastRequest)(nil),            // 50: veredus.v1.ForecastRequest
+	(*ForecastResponse)(nil),           // 51: veredus.v1.ForecastResponse
+	(*DestinationForecast)(nil),        // 52: veredus.v1.DestinationForecast
+	nil,                                // 53: veredus.v1.PathOverride.FieldsEntry
+	nil,                                // 54: veredus.v1.WarmUp.ProviderCapsEntry
+	(*timestamppb.Timestamp)(nil),      // 55: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 56: google.protobuf.Duration
+	(FailureReason)(0),                 // 57: veredus.v1.FailureReason
+	(FailureType)(0),                   // 58: veredus.v1.FailureType
+	(Disposition)(0),                   // 59: veredus.v1.Disposition
+	(AddressStatus)(0),                 // 60: veredus.v1.AddressStatus
+	(*AddressEvidence)(nil),            // 61: veredus.v1.AddressEvidence
 }
 var file_veredus_v1_relay_service_proto_depIdxs = []int32{
 	2,  // 0: veredus.v1.Destination.paths:type_name -> veredus.v1.Path
-	5,  // 1: veredus.v1.Destination.last_replies:type_name -> veredus.v1.LastReply
-	3,  // 2: veredus.v1.Path.limits:type_name -> veredus.v1.EffectiveLimits
-	31, // 3: veredus.v1.Path.until:type_name -> google.protobuf.Timestamp
-	31, // 4: veredus.v1.Path.since:type_name -> google.protobuf.Timestamp
-	31, // 5: veredus.v1.Path.last_error_time:type_name -> google.protobuf.Timestamp
-	4,  // 6: veredus.v1.EffectiveLimits.limits:type_name -> veredus.v1.Limit
-	31, // 7: veredus.v1.LastReply.time:type_name -> google.protobuf.Timestamp
-	1,  // 8: veredus.v1.ListDestinationsResponse.destinations:type_name -> veredus.v1.Destination
-	9,  // 9: veredus.v1.Suspension.selector:type_name -> veredus.v1.Selector
-	31, // 10: veredus.v1.Suspension.create_time:type_name -> google.protobuf.Timestamp
-	31, // 11: veredus.v1.Suspension.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 12: veredus.v1.SuspendRequest.selector:type_name -> veredus.v1.Selector
-	31, // 13: veredus.v1.SuspendRequest.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 14: veredus.v1.ResumeRequest.selector:type_name -> veredus.v1.Selector
-	10, // 15: veredus.v1.ListSuspensionsResponse.suspensions:type_name -> veredus.v1.Suspension
-	17, // 16: veredus.v1.ExplainDestinationResponse.mx_hosts:type_name -> veredus.v1.MxHost
-	3,  // 17: veredus.v1.ExplainDestinationResponse.limits:type_name -> veredus.v1.EffectiveLimits
-	2,  // 18: veredus.v1.ExplainDestinationResponse.paths:type_name -> veredus.v1.Path
-	31, // 19: veredus.v1.ExplainDestinationResponse.next_attempt_time:type_name -> google.protobuf.Timestamp
-	32, // 20: veredus.v1.QualifyReplyResponse.reason:type_name -> veredus.v1.FailureReason
-	33, // 21: veredus.v1.QualifyReplyResponse.failure_type:type_name -> veredus.v1.FailureType
-	34, // 22: veredus.v1.QualifyReplyResponse.disposition:type_name -> veredus.v1.Disposition
-	31, // 23: veredus.v1.ReplyText.first_time:type_name -> google.protobuf.Timestamp
-	31, // 24: veredus.v1.ReplyText.last_time:type_name -> google.protobuf.Timestamp
-	0,  // 25: veredus.v1.ReplyText.status:type_name -> veredus.v1.ReplyTextStatus
-	19, // 26: veredus.v1.ReplyText.qualification:type_name -> veredus.v1.QualifyReplyResponse
-	0,  // 27: veredus.v1.ListReplyTextsRequest.status:type_name -> veredus.v1.ReplyTextStatus
-	22, // 28: veredus.v1.ListReplyTextsResponse.reply_texts:type_name -> veredus.v1.ReplyText
-	0,  // 29: veredus.v1.QualifyReplyTextRequest.status:type_name -> veredus.v1.ReplyTextStatus
-	22, // 30: veredus.v1.QualifyReplyTextResponse.reply_text:type_name -> veredus.v1.ReplyText
-	29, // 31: veredus.v1.RequalifyResponse.texts:type_name -> veredus.v1.RequalifiedText
-	30, // 32: veredus.v1.RequalifyResponse.entries:type_name -> veredus.v1.RequalifiedEntry
-	22, // 33: veredus.v1.RequalifiedText.reply_text:type_name -> veredus.v1.ReplyText
-	35, // 34: veredus.v1.RequalifiedEntry.old_status:type_name -> veredus.v1.AddressStatus
-	35, // 35: veredus.v1.RequalifiedEntry.new_status:type_name -> veredus.v1.AddressStatus
-	36, // 36: veredus.v1.RequalifiedEntry.evidence:type_name -> veredus.v1.AddressEvidence
-	6,  // 37: veredus.v1.RelayService.ListDestinations:input_type -> veredus.v1.ListDestinationsRequest
-	8,  // 38: veredus.v1.RelayService.GetDestination:input_type -> veredus.v1.GetDestinationRequest
-	11, // 39: veredus.v1.RelayService.Suspend:input_type -> veredus.v1.SuspendRequest
-	12, // 40: veredus.v1.RelayService.Resume:input_type -> veredus.v1.ResumeRequest
-	13, // 41: veredus.v1.RelayService.ListSuspensions:input_type -> veredus.v1.ListSuspensionsRequest
-	15, // 42: veredus.v1.RelayService.ExplainDestination:input_type -> veredus.v1.ExplainDestinationRequest
-	18, // 43: veredus.v1.RelayService.QualifyReply:input_type -> veredus.v1.QualifyReplyRequest
-	20, // 44: veredus.v1.RelayService.ReloadConfig:input_type -> veredus.v1.ReloadConfigRequest
-	23, // 45: veredus.v1.RelayService.ListReplyTexts:input_type -> veredus.v1.ListReplyTextsRequest
-	25, // 46: veredus.v1.RelayService.QualifyReplyText:input_type -> veredus.v1.QualifyReplyTextRequest
-	27, // 47: veredus.v1.RelayService.Requalify:input_type -> veredus.v1.RequalifyRequest
-	7,  // 48: veredus.v1.RelayService.ListDestinations:output_type -> veredus.v1.ListDestinationsResponse
-	1,  // 49: veredus.v1.RelayService.GetDestination:output_type -> veredus.v1.Destination
-	10, // 50: veredus.v1.RelayService.Suspend:output_type -> veredus.v1.Suspension
-	10, // 51: veredus.v1.RelayService.Resume:output_type -> veredus.v1.Suspension
-	14, // 52: veredus.v1.RelayService.ListSuspensions:output_type -> veredus.v1.ListSuspensionsResponse
-	16, // 53: veredus.v1.RelayService.ExplainDestination:output_type -> veredus.v1.ExplainDestinationResponse
-	19, // 54: veredus.v1.RelayService.QualifyReply:output_type -> veredus.v1.QualifyReplyResponse
-	21, // 55: veredus.v1.RelayService.ReloadConfig:output_type -> veredus.v1.ReloadConfigResponse
-	24, // 56: veredus.v1.RelayService.ListReplyTexts:output_type -> veredus.v1.ListReplyTextsResponse
-	26, // 57: veredus.v1.RelayService.QualifyReplyText:output_type -> veredus.v1.QualifyReplyTextResponse
-	28, // 58: veredus.v1.RelayService.Requalify:output_type -> veredus.v1.RequalifyResponse
-	48, // [48:59] is the sub-list for method output_type
-	37, // [37:48] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	7,  // 1: veredus.v1.Destination.last_replies:type_name -> veredus.v1.LastReply
+	4,  // 2: veredus.v1.Path.limits:type_name -> veredus.v1.EffectiveLimits
+	55, // 3: veredus.v1.Path.until:type_name -> google.protobuf.Timestamp
+	55, // 4: veredus.v1.Path.since:type_name -> google.protobuf.Timestamp
+	55, // 5: veredus.v1.Path.last_error_time:type_name -> google.protobuf.Timestamp
+	6,  // 6: veredus.v1.Path.decisions:type_name -> veredus.v1.PathDecision
+	55, // 7: veredus.v1.Path.next_change_time:type_name -> google.protobuf.Timestamp
+	3,  // 8: veredus.v1.Path.override:type_name -> veredus.v1.PathOverride
+	53, // 9: veredus.v1.PathOverride.fields:type_name -> veredus.v1.PathOverride.FieldsEntry
+	55, // 10: veredus.v1.PathOverride.end_time:type_name -> google.protobuf.Timestamp
+	5,  // 11: veredus.v1.EffectiveLimits.limits:type_name -> veredus.v1.Limit
+	55, // 12: veredus.v1.Limit.set_time:type_name -> google.protobuf.Timestamp
+	55, // 13: veredus.v1.PathDecision.time:type_name -> google.protobuf.Timestamp
+	55, // 14: veredus.v1.LastReply.time:type_name -> google.protobuf.Timestamp
+	1,  // 15: veredus.v1.ListDestinationsResponse.destinations:type_name -> veredus.v1.Destination
+	11, // 16: veredus.v1.Suspension.selector:type_name -> veredus.v1.Selector
+	55, // 17: veredus.v1.Suspension.create_time:type_name -> google.protobuf.Timestamp
+	55, // 18: veredus.v1.Suspension.end_time:type_name -> google.protobuf.Timestamp
+	11, // 19: veredus.v1.SuspendRequest.selector:type_name -> veredus.v1.Selector
+	55, // 20: veredus.v1.SuspendRequest.end_time:type_name -> google.protobuf.Timestamp
+	11, // 21: veredus.v1.ResumeRequest.selector:type_name -> veredus.v1.Selector
+	12, // 22: veredus.v1.ListSuspensionsResponse.suspensions:type_name -> veredus.v1.Suspension
+	19, // 23: veredus.v1.ExplainDestinationResponse.mx_hosts:type_name -> veredus.v1.MxHost
+	4,  // 24: veredus.v1.ExplainDestinationResponse.limits:type_name -> veredus.v1.EffectiveLimits
+	2,  // 25: veredus.v1.ExplainDestinationResponse.paths:type_name -> veredus.v1.Path
+	55, // 26: veredus.v1.ExplainDestinationResponse.next_attempt_time:type_name -> google.protobuf.Timestamp
+	55, // 27: veredus.v1.ExplainDestinationResponse.limited_since:type_name -> google.protobuf.Timestamp
+	56, // 28: veredus.v1.ExplainDestinationResponse.drain_time:type_name -> google.protobuf.Duration
+	57, // 29: veredus.v1.QualifyReplyResponse.reason:type_name -> veredus.v1.FailureReason
+	58, // 30: veredus.v1.QualifyReplyResponse.failure_type:type_name -> veredus.v1.FailureType
+	59, // 31: veredus.v1.QualifyReplyResponse.disposition:type_name -> veredus.v1.Disposition
+	55, // 32: veredus.v1.ReplyText.first_time:type_name -> google.protobuf.Timestamp
+	55, // 33: veredus.v1.ReplyText.last_time:type_name -> google.protobuf.Timestamp
+	0,  // 34: veredus.v1.ReplyText.status:type_name -> veredus.v1.ReplyTextStatus
+	21, // 35: veredus.v1.ReplyText.qualification:type_name -> veredus.v1.QualifyReplyResponse
+	0,  // 36: veredus.v1.ListReplyTextsRequest.status:type_name -> veredus.v1.ReplyTextStatus
+	24, // 37: veredus.v1.ListReplyTextsResponse.reply_texts:type_name -> veredus.v1.ReplyText
+	0,  // 38: veredus.v1.QualifyReplyTextRequest.status:type_name -> veredus.v1.ReplyTextStatus
+	24, // 39: veredus.v1.QualifyReplyTextResponse.reply_text:type_name -> veredus.v1.ReplyText
+	31, // 40: veredus.v1.RequalifyResponse.texts:type_name -> veredus.v1.RequalifiedText
+	32, // 41: veredus.v1.RequalifyResponse.entries:type_name -> veredus.v1.RequalifiedEntry
+	24, // 42: veredus.v1.RequalifiedText.reply_text:type_name -> veredus.v1.ReplyText
+	60, // 43: veredus.v1.RequalifiedEntry.old_status:type_name -> veredus.v1.AddressStatus
+	60, // 44: veredus.v1.RequalifiedEntry.new_status:type_name -> veredus.v1.AddressStatus
+	61, // 45: veredus.v1.RequalifiedEntry.evidence:type_name -> veredus.v1.AddressEvidence
+	34, // 46: veredus.v1.Source.warm_up:type_name -> veredus.v1.WarmUp
+	54, // 47: veredus.v1.WarmUp.provider_caps:type_name -> veredus.v1.WarmUp.ProviderCapsEntry
+	55, // 48: veredus.v1.WarmUp.stage_time:type_name -> google.protobuf.Timestamp
+	33, // 49: veredus.v1.ListSourcesResponse.sources:type_name -> veredus.v1.Source
+	56, // 50: veredus.v1.QueueSelector.older_than:type_name -> google.protobuf.Duration
+	55, // 51: veredus.v1.QueueSample.next_attempt_time:type_name -> google.protobuf.Timestamp
+	38, // 52: veredus.v1.RetryNowRequest.selector:type_name -> veredus.v1.QueueSelector
+	39, // 53: veredus.v1.RetryNowResponse.sample:type_name -> veredus.v1.QueueSample
+	38, // 54: veredus.v1.MoveToPoolRequest.selector:type_name -> veredus.v1.QueueSelector
+	39, // 55: veredus.v1.MoveToPoolResponse.sample:type_name -> veredus.v1.QueueSample
+	38, // 56: veredus.v1.FailMessagesRequest.selector:type_name -> veredus.v1.QueueSelector
+	39, // 57: veredus.v1.FailMessagesResponse.sample:type_name -> veredus.v1.QueueSample
+	3,  // 58: veredus.v1.OverridePathRequest.override:type_name -> veredus.v1.PathOverride
+	2,  // 59: veredus.v1.OverridePathResponse.paths:type_name -> veredus.v1.Path
+	2,  // 60: veredus.v1.ResetPathResponse.paths:type_name -> veredus.v1.Path
+	56, // 61: veredus.v1.ForecastResponse.duration:type_name -> google.protobuf.Duration
+	52, // 62: veredus.v1.ForecastResponse.destinations:type_name -> veredus.v1.DestinationForecast
+	56, // 63: veredus.v1.DestinationForecast.duration:type_name -> google.protobuf.Duration
+	8,  // 64: veredus.v1.RelayService.ListDestinations:input_type -> veredus.v1.ListDestinationsRequest
+	10, // 65: veredus.v1.RelayService.GetDestination:input_type -> veredus.v1.GetDestinationRequest
+	13, // 66: veredus.v1.RelayService.Suspend:input_type -> veredus.v1.SuspendRequest
+	14, // 67: veredus.v1.RelayService.Resume:input_type -> veredus.v1.ResumeRequest
+	15, // 68: veredus.v1.RelayService.ListSuspensions:input_type -> veredus.v1.ListSuspensionsRequest
+	17, // 69: veredus.v1.RelayService.ExplainDestination:input_type -> veredus.v1.ExplainDestinationRequest
+	20, // 70: veredus.v1.RelayService.QualifyReply:input_type -> veredus.v1.QualifyReplyRequest
+	22, // 71: veredus.v1.RelayService.ReloadConfig:input_type -> veredus.v1.ReloadConfigRequest
+	25, // 72: veredus.v1.RelayService.ListReplyTexts:input_type -> veredus.v1.ListReplyTextsRequest
+	27, // 73: veredus.v1.RelayService.QualifyReplyText:input_type -> veredus.v1.QualifyReplyTextRequest
+	29, // 74: veredus.v1.RelayService.Requalify:input_type -> veredus.v1.RequalifyRequest
+	35, // 75: veredus.v1.RelayService.ListSources:input_type -> veredus.v1.ListSourcesRequest
+	37, // 76: veredus.v1.RelayService.SetWarmUp:input_type -> veredus.v1.SetWarmUpRequest
+	40, // 77: veredus.v1.RelayService.RetryNow:input_type -> veredus.v1.RetryNowRequest
+	42, // 78: veredus.v1.RelayService.MoveToPool:input_type -> veredus.v1.MoveToPoolRequest
+	44, // 79: veredus.v1.RelayService.FailMessages:input_type -> veredus.v1.FailMessagesRequest
+	46, // 80: veredus.v1.RelayService.OverridePath:input_type -> veredus.v1.OverridePathRequest
+	48, // 81: veredus.v1.RelayService.ResetPath:input_type -> veredus.v1.ResetPathRequest
+	50, // 82: veredus.v1.RelayService.Forecast:input_type -> veredus.v1.ForecastRequest
+	9,  // 83: veredus.v1.RelayService.ListDestinations:output_type -> veredus.v1.ListDestinationsResponse
+	1,  // 84: veredus.v1.RelayService.GetDestination:output_type -> veredus.v1.Destination
+	12, // 85: veredus.v1.RelayService.Suspend:output_type -> veredus.v1.Suspension
+	12, // 86: veredus.v1.RelayService.Resume:output_type -> veredus.v1.Suspension
+	16, // 87: veredus.v1.RelayService.ListSuspensions:output_type -> veredus.v1.ListSuspensionsResponse
+	18, // 88: veredus.v1.RelayService.ExplainDestination:output_type -> veredus.v1.ExplainDestinationResponse
+	21, // 89: veredus.v1.RelayService.QualifyReply:output_type -> veredus.v1.QualifyReplyResponse
+	23, // 90: veredus.v1.RelayService.ReloadConfig:output_type -> veredus.v1.ReloadConfigResponse
+	26, // 91: veredus.v1.RelayService.ListReplyTexts:output_type -> veredus.v1.ListReplyTextsResponse
+	28, // 92: veredus.v1.RelayService.QualifyReplyText:output_type -> veredus.v1.QualifyReplyTextResponse
+	30, // 93: veredus.v1.RelayService.Requalify:output_type -> veredus.v1.RequalifyResponse
+	36, // 94: veredus.v1.RelayService.ListSources:output_type -> veredus.v1.ListSourcesResponse
+	33, // 95: veredus.v1.RelayService.SetWarmUp:output_type -> veredus.v1.Source
+	41, // 96: veredus.v1.RelayService.RetryNow:output_type -> veredus.v1.RetryNowResponse
+	43, // 97: veredus.v1.RelayService.MoveToPool:output_type -> veredus.v1.MoveToPoolResponse
+	45, // 98: veredus.v1.RelayService.FailMessages:output_type -> veredus.v1.FailMessagesResponse
+	47, // 99: veredus.v1.RelayService.OverridePath:output_type -> veredus.v1.OverridePathResponse
+	49, // 100: veredus.v1.RelayService.ResetPath:output_type -> veredus.v1.ResetPathResponse
+	51, // 101: veredus.v1.RelayService.Forecast:output_type -> veredus.v1.ForecastResponse
+	83, // [83:102] is the sub-list for method output_type
+	64, // [64:83] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_veredus_v1_relay_service_proto_init() }
@@ -2878,7 +4735,7 @@ func file_veredus_v1_relay_service_proto_init() {
 	}
 	file_veredus_v1_address_service_proto_init()
 	file_veredus_v1_resources_proto_init()
-	file_veredus_v1_relay_service_proto_msgTypes[8].OneofWrappers = []any{
+	file_veredus_v1_relay_service_proto_msgTypes[10].OneofWrappers = []any{
 		(*Selector_Everything)(nil),
 		(*Selector_Tenant)(nil),
 		(*Selector_Delivery)(nil),
@@ -2892,7 +4749,7 @@ func file_veredus_v1_relay_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_veredus_v1_relay_service_proto_rawDesc), len(file_veredus_v1_relay_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

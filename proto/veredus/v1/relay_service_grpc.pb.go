@@ -30,6 +30,14 @@ const (
 	RelayService_ListReplyTexts_FullMethodName     = "/veredus.v1.RelayService/ListReplyTexts"
 	RelayService_QualifyReplyText_FullMethodName   = "/veredus.v1.RelayService/QualifyReplyText"
 	RelayService_Requalify_FullMethodName          = "/veredus.v1.RelayService/Requalify"
+	RelayService_ListSources_FullMethodName        = "/veredus.v1.RelayService/ListSources"
+	RelayService_SetWarmUp_FullMethodName          = "/veredus.v1.RelayService/SetWarmUp"
+	RelayService_RetryNow_FullMethodName           = "/veredus.v1.RelayService/RetryNow"
+	RelayService_MoveToPool_FullMethodName         = "/veredus.v1.RelayService/MoveToPool"
+	RelayService_FailMessages_FullMethodName       = "/veredus.v1.RelayService/FailMessages"
+	RelayService_OverridePath_FullMethodName       = "/veredus.v1.RelayService/OverridePath"
+	RelayService_ResetPath_FullMethodName          = "/veredus.v1.RelayService/ResetPath"
+	RelayService_Forecast_FullMethodName           = "/veredus.v1.RelayService/Forecast"
 )
 
 // RelayServiceClient is the client API for RelayService service.
@@ -62,6 +70,22 @@ type RelayServiceClient interface {
 	// Shows, or does, what the rules of today change about the past: replies that they
 	// qualify otherwise, and address entries that these had caused.
 	Requalify(ctx context.Context, in *RequalifyRequest, opts ...grpc.CallOption) (*RequalifyResponse, error)
+	// Lists sources with their warm-up.
+	ListSources(ctx context.Context, in *ListSourcesRequest, opts ...grpc.CallOption) (*ListSourcesResponse, error)
+	// Sets the stage of a source's warm-up, for a source that is warm already or has to begin anew, or ends it.
+	SetWarmUp(ctx context.Context, in *SetWarmUpRequest, opts ...grpc.CallOption) (*Source, error)
+	// Makes waiting retries due now. Their release is spread by the limits of their paths.
+	RetryNow(ctx context.Context, in *RetryNowRequest, opts ...grpc.CallOption) (*RetryNowResponse, error)
+	// Moves waiting mail of deliveries to another pool: all that is not being sent.
+	MoveToPool(ctx context.Context, in *MoveToPoolRequest, opts ...grpc.CallOption) (*MoveToPoolResponse, error)
+	// Fails waiting mail: event `suppressed`, bounce code 25.
+	FailMessages(ctx context.Context, in *FailMessagesRequest, opts ...grpc.CallOption) (*FailMessagesResponse, error)
+	// Puts other limits on paths for a while, in place of the rule's and of what was learned.
+	OverridePath(ctx context.Context, in *OverridePathRequest, opts ...grpc.CallOption) (*OverridePathResponse, error)
+	// Forgets what was learned about paths, and ends their rests: they begin as at first.
+	ResetPath(ctx context.Context, in *ResetPathRequest, opts ...grpc.CallOption) (*ResetPathResponse, error)
+	// Simulates how a delivery would go from what is known now.
+	Forecast(ctx context.Context, in *ForecastRequest, opts ...grpc.CallOption) (*ForecastResponse, error)
 }
 
 type relayServiceClient struct {
@@ -182,6 +206,86 @@ func (c *relayServiceClient) Requalify(ctx context.Context, in *RequalifyRequest
 	return out, nil
 }
 
+func (c *relayServiceClient) ListSources(ctx context.Context, in *ListSourcesRequest, opts ...grpc.CallOption) (*ListSourcesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSourcesResponse)
+	err := c.cc.Invoke(ctx, RelayService_ListSources_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) SetWarmUp(ctx context.Context, in *SetWarmUpRequest, opts ...grpc.CallOption) (*Source, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Source)
+	err := c.cc.Invoke(ctx, RelayService_SetWarmUp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) RetryNow(ctx context.Context, in *RetryNowRequest, opts ...grpc.CallOption) (*RetryNowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetryNowResponse)
+	err := c.cc.Invoke(ctx, RelayService_RetryNow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) MoveToPool(ctx context.Context, in *MoveToPoolRequest, opts ...grpc.CallOption) (*MoveToPoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveToPoolResponse)
+	err := c.cc.Invoke(ctx, RelayService_MoveToPool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) FailMessages(ctx context.Context, in *FailMessagesRequest, opts ...grpc.CallOption) (*FailMessagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FailMessagesResponse)
+	err := c.cc.Invoke(ctx, RelayService_FailMessages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) OverridePath(ctx context.Context, in *OverridePathRequest, opts ...grpc.CallOption) (*OverridePathResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OverridePathResponse)
+	err := c.cc.Invoke(ctx, RelayService_OverridePath_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) ResetPath(ctx context.Context, in *ResetPathRequest, opts ...grpc.CallOption) (*ResetPathResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResetPathResponse)
+	err := c.cc.Invoke(ctx, RelayService_ResetPath_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *relayServiceClient) Forecast(ctx context.Context, in *ForecastRequest, opts ...grpc.CallOption) (*ForecastResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForecastResponse)
+	err := c.cc.Invoke(ctx, RelayService_Forecast_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RelayServiceServer is the server API for RelayService service.
 // All implementations must embed UnimplementedRelayServiceServer
 // for forward compatibility.
@@ -212,6 +316,22 @@ type RelayServiceServer interface {
 	// Shows, or does, what the rules of today change about the past: replies that they
 	// qualify otherwise, and address entries that these had caused.
 	Requalify(context.Context, *RequalifyRequest) (*RequalifyResponse, error)
+	// Lists sources with their warm-up.
+	ListSources(context.Context, *ListSourcesRequest) (*ListSourcesResponse, error)
+	// Sets the stage of a source's warm-up, for a source that is warm already or has to begin anew, or ends it.
+	SetWarmUp(context.Context, *SetWarmUpRequest) (*Source, error)
+	// Makes waiting retries due now. Their release is spread by the limits of their paths.
+	RetryNow(context.Context, *RetryNowRequest) (*RetryNowResponse, error)
+	// Moves waiting mail of deliveries to another pool: all that is not being sent.
+	MoveToPool(context.Context, *MoveToPoolRequest) (*MoveToPoolResponse, error)
+	// Fails waiting mail: event `suppressed`, bounce code 25.
+	FailMessages(context.Context, *FailMessagesRequest) (*FailMessagesResponse, error)
+	// Puts other limits on paths for a while, in place of the rule's and of what was learned.
+	OverridePath(context.Context, *OverridePathRequest) (*OverridePathResponse, error)
+	// Forgets what was learned about paths, and ends their rests: they begin as at first.
+	ResetPath(context.Context, *ResetPathRequest) (*ResetPathResponse, error)
+	// Simulates how a delivery would go from what is known now.
+	Forecast(context.Context, *ForecastRequest) (*ForecastResponse, error)
 	mustEmbedUnimplementedRelayServiceServer()
 }
 
@@ -254,6 +374,30 @@ func (UnimplementedRelayServiceServer) QualifyReplyText(context.Context, *Qualif
 }
 func (UnimplementedRelayServiceServer) Requalify(context.Context, *RequalifyRequest) (*RequalifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Requalify not implemented")
+}
+func (UnimplementedRelayServiceServer) ListSources(context.Context, *ListSourcesRequest) (*ListSourcesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSources not implemented")
+}
+func (UnimplementedRelayServiceServer) SetWarmUp(context.Context, *SetWarmUpRequest) (*Source, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetWarmUp not implemented")
+}
+func (UnimplementedRelayServiceServer) RetryNow(context.Context, *RetryNowRequest) (*RetryNowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetryNow not implemented")
+}
+func (UnimplementedRelayServiceServer) MoveToPool(context.Context, *MoveToPoolRequest) (*MoveToPoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveToPool not implemented")
+}
+func (UnimplementedRelayServiceServer) FailMessages(context.Context, *FailMessagesRequest) (*FailMessagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FailMessages not implemented")
+}
+func (UnimplementedRelayServiceServer) OverridePath(context.Context, *OverridePathRequest) (*OverridePathResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method OverridePath not implemented")
+}
+func (UnimplementedRelayServiceServer) ResetPath(context.Context, *ResetPathRequest) (*ResetPathResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResetPath not implemented")
+}
+func (UnimplementedRelayServiceServer) Forecast(context.Context, *ForecastRequest) (*ForecastResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Forecast not implemented")
 }
 func (UnimplementedRelayServiceServer) mustEmbedUnimplementedRelayServiceServer() {}
 func (UnimplementedRelayServiceServer) testEmbeddedByValue()                      {}
@@ -474,6 +618,150 @@ func _RelayService_Requalify_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RelayService_ListSources_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSourcesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).ListSources(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_ListSources_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).ListSources(ctx, req.(*ListSourcesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_SetWarmUp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetWarmUpRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).SetWarmUp(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_SetWarmUp_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).SetWarmUp(ctx, req.(*SetWarmUpRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_RetryNow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetryNowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).RetryNow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_RetryNow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).RetryNow(ctx, req.(*RetryNowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_MoveToPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveToPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).MoveToPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_MoveToPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).MoveToPool(ctx, req.(*MoveToPoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_FailMessages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FailMessagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).FailMessages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_FailMessages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).FailMessages(ctx, req.(*FailMessagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_OverridePath_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OverridePathRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).OverridePath(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_OverridePath_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).OverridePath(ctx, req.(*OverridePathRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_ResetPath_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResetPathRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).ResetPath(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_ResetPath_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).ResetPath(ctx, req.(*ResetPathRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RelayService_Forecast_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForecastRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServiceServer).Forecast(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RelayService_Forecast_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServiceServer).Forecast(ctx, req.(*ForecastRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RelayService_ServiceDesc is the grpc.ServiceDesc for RelayService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -524,6 +812,38 @@ var RelayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Requalify",
 			Handler:    _RelayService_Requalify_Handler,
+		},
+		{
+			MethodName: "ListSources",
+			Handler:    _RelayService_ListSources_Handler,
+		},
+		{
+			MethodName: "SetWarmUp",
+			Handler:    _RelayService_SetWarmUp_Handler,
+		},
+		{
+			MethodName: "RetryNow",
+			Handler:    _RelayService_RetryNow_Handler,
+		},
+		{
+			MethodName: "MoveToPool",
+			Handler:    _RelayService_MoveToPool_Handler,
+		},
+		{
+			MethodName: "FailMessages",
+			Handler:    _RelayService_FailMessages_Handler,
+		},
+		{
+			MethodName: "OverridePath",
+			Handler:    _RelayService_OverridePath_Handler,
+		},
+		{
+			MethodName: "ResetPath",
+			Handler:    _RelayService_ResetPath_Handler,
+		},
+		{
+			MethodName: "Forecast",
+			Handler:    _RelayService_Forecast_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -534,33 +534,41 @@ const (
 	WaitCause_WAIT_CAUSE_QUEUE WaitCause = 8
 	// It is being sent now.
 	WaitCause_WAIT_CAUSE_SENDING WaitCause = 9
+	// The warm-up of the sources it may go by.
+	WaitCause_WAIT_CAUSE_WARM_UP WaitCause = 10
+	// The pace learned from the receiver's replies.
+	WaitCause_WAIT_CAUSE_LEARNED_RATE WaitCause = 11
 )
 
 // Enum value maps for WaitCause.
 var (
 	WaitCause_name = map[int32]string{
-		0: "WAIT_CAUSE_UNSPECIFIED",
-		1: "WAIT_CAUSE_NOT_STARTED",
-		2: "WAIT_CAUSE_RETRY_TIMER",
-		3: "WAIT_CAUSE_PATH_REST",
-		4: "WAIT_CAUSE_RATE",
-		5: "WAIT_CAUSE_SUSPENDED",
-		6: "WAIT_CAUSE_PAUSED",
-		7: "WAIT_CAUSE_DNS",
-		8: "WAIT_CAUSE_QUEUE",
-		9: "WAIT_CAUSE_SENDING",
+		0:  "WAIT_CAUSE_UNSPECIFIED",
+		1:  "WAIT_CAUSE_NOT_STARTED",
+		2:  "WAIT_CAUSE_RETRY_TIMER",
+		3:  "WAIT_CAUSE_PATH_REST",
+		4:  "WAIT_CAUSE_RATE",
+		5:  "WAIT_CAUSE_SUSPENDED",
+		6:  "WAIT_CAUSE_PAUSED",
+		7:  "WAIT_CAUSE_DNS",
+		8:  "WAIT_CAUSE_QUEUE",
+		9:  "WAIT_CAUSE_SENDING",
+		10: "WAIT_CAUSE_WARM_UP",
+		11: "WAIT_CAUSE_LEARNED_RATE",
 	}
 	WaitCause_value = map[string]int32{
-		"WAIT_CAUSE_UNSPECIFIED": 0,
-		"WAIT_CAUSE_NOT_STARTED": 1,
-		"WAIT_CAUSE_RETRY_TIMER": 2,
-		"WAIT_CAUSE_PATH_REST":   3,
-		"WAIT_CAUSE_RATE":        4,
-		"WAIT_CAUSE_SUSPENDED":   5,
-		"WAIT_CAUSE_PAUSED":      6,
-		"WAIT_CAUSE_DNS":         7,
-		"WAIT_CAUSE_QUEUE":       8,
-		"WAIT_CAUSE_SENDING":     9,
+		"WAIT_CAUSE_UNSPECIFIED":  0,
+		"WAIT_CAUSE_NOT_STARTED":  1,
+		"WAIT_CAUSE_RETRY_TIMER":  2,
+		"WAIT_CAUSE_PATH_REST":    3,
+		"WAIT_CAUSE_RATE":         4,
+		"WAIT_CAUSE_SUSPENDED":    5,
+		"WAIT_CAUSE_PAUSED":       6,
+		"WAIT_CAUSE_DNS":          7,
+		"WAIT_CAUSE_QUEUE":        8,
+		"WAIT_CAUSE_SENDING":      9,
+		"WAIT_CAUSE_WARM_UP":      10,
+		"WAIT_CAUSE_LEARNED_RATE": 11,
 	}
 )
 
@@ -1085,7 +1093,9 @@ type Recipient struct {
 	// The client's own id, up to 128 bytes; echoed in every event, searchable.
 	RecipientId string `protobuf:"bytes,3,opt,name=recipient_id,json=recipientId,proto3" json:"recipient_id,omitempty"`
 	// Free data, up to 1 KB of keys and values; echoed in every event.
-	Metadata      map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The recipient opened or clicked lately: cold sources, which are being warmed up, get such mail first.
+	Engaged       bool `protobuf:"varint,5,opt,name=engaged,proto3" json:"engaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1146,6 +1156,13 @@ func (x *Recipient) GetMetadata() map[string]string {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *Recipient) GetEngaged() bool {
+	if x != nil {
+		return x.Engaged
+	}
+	return false
 }
 
 // Kpis are the key figures of a delivery under its feedback mode.
@@ -2165,12 +2182,13 @@ const file_veredus_v1_resources_proto_rawDesc = "" +
 	"\vUnsubscribe\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1b.veredus.v1.UnsubscribeModeR\x04mode\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n" +
-	"\x06mailto\x18\x03 \x01(\tR\x06mailto\"\xe4\x01\n" +
+	"\x06mailto\x18\x03 \x01(\tR\x06mailto\"\xfe\x01\n" +
 	"\tRecipient\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1c\n" +
 	"\tvariables\x18\x02 \x01(\fR\tvariables\x12!\n" +
 	"\frecipient_id\x18\x03 \x01(\tR\vrecipientId\x12?\n" +
-	"\bmetadata\x18\x04 \x03(\v2#.veredus.v1.Recipient.MetadataEntryR\bmetadata\x1a;\n" +
+	"\bmetadata\x18\x04 \x03(\v2#.veredus.v1.Recipient.MetadataEntryR\bmetadata\x12\x18\n" +
+	"\aengaged\x18\x05 \x01(\bR\aengaged\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\x05\n" +
@@ -2340,7 +2358,7 @@ const file_veredus_v1_resources_proto_rawDesc = "" +
 	"\x15DISPOSITION_DELIVERED\x10\x01\x12\x15\n" +
 	"\x11DISPOSITION_FINAL\x10\x02\x12\x15\n" +
 	"\x11DISPOSITION_RETRY\x10\x03\x12\x1a\n" +
-	"\x16DISPOSITION_RETRY_SOON\x10\x04*\x81\x02\n" +
+	"\x16DISPOSITION_RETRY_SOON\x10\x04*\xb6\x02\n" +
 	"\tWaitCause\x12\x1a\n" +
 	"\x16WAIT_CAUSE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16WAIT_CAUSE_NOT_STARTED\x10\x01\x12\x1a\n" +
@@ -2351,7 +2369,10 @@ const file_veredus_v1_resources_proto_rawDesc = "" +
 	"\x11WAIT_CAUSE_PAUSED\x10\x06\x12\x12\n" +
 	"\x0eWAIT_CAUSE_DNS\x10\a\x12\x14\n" +
 	"\x10WAIT_CAUSE_QUEUE\x10\b\x12\x16\n" +
-	"\x12WAIT_CAUSE_SENDING\x10\tB7Z5github.com/veredus/veredus/proto/veredus/v1;veredusv1b\x06proto3"
+	"\x12WAIT_CAUSE_SENDING\x10\t\x12\x16\n" +
+	"\x12WAIT_CAUSE_WARM_UP\x10\n" +
+	"\x12\x1b\n" +
+	"\x17WAIT_CAUSE_LEARNED_RATE\x10\vB7Z5github.com/veredus/veredus/proto/veredus/v1;veredusv1b\x06proto3"
 
 var (
 	file_veredus_v1_resources_proto_rawDescOnce sync.Once
