@@ -330,8 +330,12 @@ func (t *txn) entriesOf(folded string) ([]*entryWork, error) {
 		return nil, err
 	}
 	var list []*entryWork
+	policy := t.s.opts.Policy()
 	for i := range stored {
-		e := &entryWork{entry: stored[i], row: encodeEntry(&stored[i]), existed: true}
+		e := &entryWork{entry: address.Entry{Key: stored[i].Key}, existed: true}
+		if !stored[i].Expired(policy, t.now) { // else it is as if it were gone
+			e.entry, e.row = stored[i], encodeEntry(&stored[i])
+		}
 		list = append(list, e)
 	}
 	t.keepEntries(folded, list)
@@ -421,7 +425,52 @@ func (t *txn) flushEntries() {
 			t.entryCount--
 		}
 	}
+	if added := t.entryCount - count; added > 0 {
+		t.keep(t.clearCounters(min(clearPerEntry*int(added), maxCleared)))
+	}
 	if t.entryCount != count {
 		t.set(metaEntries, number64(uint64(t.entryCount)))
 	}
+}
+
+// Each entry added makes the store look at the next few, all around the table again and
+// again, and remove the counters that time has cleared: nobody sees those any more, but
+// they would gather on the disk for ever.
+const (
+	clearPerEntry = 4
+	maxCleared    = 64 // in one write
+)
+
+func (t *txn) clearCounters(rows int) error {
+	policy := t.s.opts.Policy()
+	lower := t.s.nextCounter
+	if lower == nil {
+		lower = []byte{tableEntry}
+	}
+	var last []byte
+	err := t.s.scan(nil, lower, after([]byte{tableEntry}), func(k, row []byte) (bool, error) {
+		e, err := decodeEntry(k, row)
+		if err != nil {
+			return false, err
+		}
+		if e.Expired(policy, t.now) && !t.changes(&e.Key) {
+			key := bytes.Clone(k)
+			t.delete(key)
+			t.delete(entryOfKey(domainOf(e.Folded), key))
+			t.entryCount--
+		}
+		last = next(k)
+		rows--
+		return rows > 0, nil
+	})
+	if rows > 0 {
+		last = nil // the end: begin anew
+	}
+	t.s.nextCounter = last
+	return err
+}
+
+// changes reports whether the operation writes an entry.
+func (t *txn) changes(k *address.Key) bool {
+	return slices.ContainsFunc(t.entries[k.Folded], func(e *entryWork) bool { return e.changed && e.entry.Key == *k })
 }

@@ -128,6 +128,8 @@ type Store struct {
 	runs    *runCache
 	filters filters
 	surge   *address.Surge
+	// nextCounter is where the search for counters that ran out goes on; nil: at the beginning.
+	nextCounter []byte
 	// oldestRequest is where the rows of requests by age begin; below lie tombstones.
 	oldestRequest []byte
 	contents      map[contentKey]uint64
