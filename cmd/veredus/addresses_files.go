@@ -48,12 +48,7 @@ func guessFormat(head []byte) veredusv1.AddressFileFormat {
 	return veredusv1.AddressFileFormat_ADDRESS_FILE_FORMAT_CSV
 }
 
-func newAddressesImport() *cobra.Command {
-	a, scope, name, dry := &addresses{}, scopeFlags{}, "", false
-	cmd := a.with(&cobra.Command{
-		Use:   "import FILE",
-		Short: "Import entries from CSV or from another product's suppression list",
-		Long: `Import entries. FILE is a file, or "-" for standard input:
+const importHelp = `Import entries. FILE is a file, or "-" for standard input:
 
   csv        our own export, or any CSV with a header and a column "address" (or "email"), or a bare
              list of addresses. Columns: address, status (denylisted where it is missing), tenant ("*" for
@@ -66,7 +61,14 @@ func newAddressesImport() *cobra.Command {
 
 --tenant, --class and --list are the scope of entries whose line names none. An allowlist
 entry stays, and so does a denylist entry where the file says quarantined. Importing a file
-again changes nothing. Malformed lines are told and left out; then the exit status is 1.`,
+again changes nothing. Malformed lines are told and left out; then the exit status is 1.`
+
+func newAddressesImport() *cobra.Command {
+	a, scope, name, dry := &addresses{}, scopeFlags{}, "", false
+	cmd := a.with(&cobra.Command{
+		Use:   "import FILE",
+		Short: "Import entries from CSV or from another product's suppression list",
+		Long:  importHelp,
 		Example: `  veredus addresses import quarantine.csv --dry-run
   aws sesv2 list-suppressed-destinations | veredus addresses import - --format ses --tenant acme`,
 		Args: exactArgs("the file"),
