@@ -13,6 +13,9 @@ const (
 // nothing in memory may exceed the lane's share a little, so that a newcomer
 // need not wait until the others' mail, loaded before, has gone.
 func (c *Core) load(l *lane) {
+	if !c.mayLoad(l) {
+		return
+	}
 	window := c.window(l)
 	if window == 0 {
 		return
@@ -23,6 +26,26 @@ func (c *Core) load(l *lane) {
 			return
 		}
 	}
+}
+
+// mayLoad reports whether a lane would load if no path of its sources were at rest.
+// Mostly it would not, which spares asking them.
+func (c *Core) mayLoad(l *lane) bool {
+	open, lines := 0, 0
+	for _, ln := range l.group.lines {
+		if ln.open > 0 && l.pool.has(ln.source) {
+			open += ln.open
+			lines++
+		}
+	}
+	most := min(loadPerSession*open, loadPerLine*lines)
+	return most > 0 && (l.queues[Transactional].room(most) || l.queues[Bulk].room(most))
+}
+
+// room reports whether a class would load within a window: for flows with nothing in
+// memory always, for others not for a few.
+func (q *queue) room(window int) bool {
+	return q.starving.n > 0 || q.hungry.n > 0 && 4*(window-q.loaded-q.asked) >= window
 }
 
 func (c *Core) loadClass(q *queue, window int) {
