@@ -77,12 +77,12 @@ func (r *receiver) Connect(now time.Time, from simulate.Caller) (simulate.Conn, 
 			Reply: simulate.Reply{Phase: simulate.PhaseConnect, Text: "connection refused"},
 		}
 	}
-	overruns := 0
-	if a := r.audits[from.Source]; a != nil {
-		overruns = len(a.Open(now, from.Source))
+	audit, overruns := r.audits[from.Source], 0
+	if audit != nil {
+		overruns = len(audit.Open(now, from.Source))
 	}
 	s, d := r.model.Connect(now, from.Source, from.Host)
-	c := &conn{r: r, s: s, source: from.Source, from: "bounce@sender.example"}
+	c := &conn{r: r, s: s, audit: audit, source: from.Source, from: "bounce@sender.example"}
 	a := simulate.Answer{Delay: d.Delay, Overruns: overruns}
 	if !d.Positive() || d.Drop != world.Stay {
 		return c, refusal(a, d, simulate.PhaseGreeting)
@@ -94,6 +94,7 @@ func (r *receiver) Connect(now time.Time, from simulate.Caller) (simulate.Conn, 
 type conn struct {
 	r      *receiver
 	s      *world.Session
+	audit  *world.Audit // nil: nobody watches
 	source netip.Addr
 	from   string
 	mails  int
@@ -138,8 +139,8 @@ func (c *conn) establish(now time.Time, tls mxrules.TLS, a simulate.Answer) simu
 func (c *conn) Envelope(now time.Time, m *simulate.Message) simulate.Answer {
 	c.mails++
 	var a simulate.Answer
-	if audit := c.r.audits[c.source]; audit != nil {
-		a.Overruns = len(audit.Message(now, c.source, c.mails))
+	if c.audit != nil {
+		a.Overruns = len(c.audit.Message(now, c.source, c.mails))
 	}
 	to := c.r.address(m)
 	if c.r.direct {
@@ -177,8 +178,8 @@ func (c *conn) Content(now time.Time) simulate.Answer {
 // Close implements simulate.Conn.
 func (c *conn) Close(time.Time) {
 	c.s.Close()
-	if a := c.r.audits[c.source]; a != nil {
-		a.Close(c.source)
+	if c.audit != nil {
+		c.audit.Close(c.source)
 	}
 }
 
