@@ -380,37 +380,31 @@ func TestChoicesAtOnceAreMadeOneByOne(t *testing.T) {
 	}
 }
 
-// Whatever a receiver says, a rule for it decides it, and stays out of the way of the rest.
-func FuzzChoice(f *testing.F) {
-	f.Add("550 5.1.1 <ada@example.com> user unknown", "550 5.1.1 user unknown")
-	f.Add("554 {a|b} * ~c ... ^ $ \"x\" 'y' # z: [1]", "554 a")
-	f.Add("421 bo\xeete aux lettres pleine <id> <addr>", "421 boîte pleine")
-	f.Add("550 邮箱已满 mailbox", "550 邮箱已满")
-	f.Add("550 "+strings.Repeat("user mailbox quota full ip blocked ", 100), "550 x")
-	f.Add("550 5.7.1 5.1.1 550 550-5.1.1 e-mail x@y.z, RP-001 aup#1310 it's www.spamhaus.org/a", "5")
-	f.Fuzz(func(t *testing.T, reply, other string) {
+// Whatever a receiver says, a rule for it decides it, and choosing it again changes
+// nothing. (That such a phrase matches nothing else is fuzzed beside the phrases.)
+func TestAnyTextCanBeChosen(t *testing.T) {
+	for _, reply := range []string{
+		"550 5.1.1 <ada@example.com> user unknown",
+		"554 {a|b} * ~c ... ^ $ \"x\" 'y' # z: [1]",
+		"421 bo\xeete aux lettres pleine <id> <addr>",
+		"550 邮箱已满 mailbox 300秒",
+		"550 " + strings.Repeat("user mailbox quota full ip blocked ", 100),
+		"550 5.7.1 5.1.1 550 550-5.1.1 e-mail x@y.z, RP-001 aup#1310 it's www.spamhaus.org/a",
+		"550-first line\n550 second line",
+	} {
 		text, ok := newText(bounce.ParseReply(reply), "", noon)
-		if !ok || text.First.Positive() {
-			return
+		if !ok {
+			t.Fatalf("%q has no words", reply)
 		}
 		c := &choice{text: &text, tag: "mailbox_full"}
 		content, err := withRule([]byte(operatorsFile), c)
 		if err != nil {
-			t.Fatalf("%q: %v", reply, err)
+			t.Fatalf("%.80q: %v", reply, err)
 		}
 		if again, err := withRule(content, c); err != nil || string(again) != string(content) {
-			t.Fatalf("%q: again: %v\n%s", reply, err, again)
+			t.Errorf("%.80q: again: %v\n%s", reply, err, again)
 		}
-		table, err := bounce.Load(content, "own.yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
-		in := bounce.Input{Reply: bounce.ParseReply(other)}
-		normal := bounce.Normalise(in.Reply.Text)
-		if decided := table.Qualify(in).Rule == c.id(); decided && normal != text.Normalised && !text.isCut() {
-			t.Errorf("%q (%q) is decided by the rule for %q", other, normal, text.Normalised)
-		}
-	})
+	}
 }
 
 // No file is damaged, whatever is in it.
