@@ -391,7 +391,7 @@ func settle(v Verdict, in Input) Verdict {
 	if !in.Reply.Permanent() && v.Address == AddressSuppress {
 		v.Address = AddressCount
 	}
-	if in.Reply.Code == closingCode && v.Path == PathNone && saysNothingOfMailbox(v.Tag) {
+	if in.Reply.Code == closingCode && phase >= smtpc.PhaseMAIL && v.Path == PathNone && saysNothingOfMailbox(v.Tag) {
 		v.Path = PathSlow
 	}
 	v.Charged = v.Path == PathNone && !early
@@ -403,7 +403,8 @@ func settle(v Verdict, in Input) Verdict {
 	return v
 }
 
-// closingCode is the reply with which a server ends the session, at any phase: "service
+// closingCode is the reply with which a server ends the session, here from MAIL on (before it, it
+// is the host's fault, and the next one is tried): "service
 // not available, closing transmission channel" (RFC 5321 sections 3.8 and 4.2.1). Unless its
 // text speaks of the mailbox or the message, it is about the server or about us, not about
 // the message that happened to be under way.
