@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/route"
-	"github.com/veredus/veredus/mta/smtpc"
 	"github.com/veredus/veredus/mxrules"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/config"
@@ -171,54 +168,4 @@ func nextAttempt(v *dispatch.DomainView, now time.Time) time.Time {
 		return v.NextDue
 	}
 	return time.Time{}
-}
-
-// maxReply bounds a reply to qualify, in bytes; the rules read the first 4096.
-const maxReply = 16 << 10
-
-// QualifyReply implements the call.
-func (s *relayService) QualifyReply(_ context.Context, req *veredusv1.QualifyReplyRequest) (*veredusv1.QualifyReplyResponse, error) {
-	text := strings.TrimSpace(req.GetReply())
-	if text == "" {
-		return nil, invalid("reply", "", "is empty", `give what the server said, for example "550 5.1.1 user unknown"`)
-	}
-	if len(text) > maxReply {
-		return nil, invalid("reply", text, fmt.Sprintf("has %d bytes", len(text)), "give at most 16384")
-	}
-	reply := bounce.ParseReply(text)
-	reply.Phase = smtpc.PhaseRCPT
-	if req.GetPhase() != "" {
-		phase, ok := smtpc.ParsePhase(req.GetPhase())
-		if !ok {
-			return nil, invalid("phase", req.GetPhase(), "is unknown", "use connect, greeting, ehlo, tls, mail, rcpt, data or end_of_data")
-		}
-		reply.Phase = phase
-	}
-	e := s.settings().bounces.Explain(bounce.Input{Reply: reply, Provider: req.GetProvider(), Domain: req.GetDomain()})
-	return qualification(&e), nil
-}
-
-// pathWords are the words of path_effect.
-var pathWords = map[bounce.PathEffect]string{
-	bounce.PathNone: "none", bounce.PathSlow: "slow", bounce.PathFewerConnections: "fewer connections",
-	bounce.PathFewerMessages: "fewer messages per connection", bounce.PathRest: "rest",
-}
-
-func qualification(e *bounce.Explanation) *veredusv1.QualifyReplyResponse {
-	v := e.Verdict
-	resp := &veredusv1.QualifyReplyResponse{
-		BounceCode: int32(v.Code), Name: v.Name, Category: v.Category, Tag: v.Tag,
-		Reason: veredusv1.FailureReason(v.Reason), FailureType: veredusv1.FailureType(v.Type),
-		Disposition:   veredusv1.Disposition(v.Disposition) + veredusv1.Disposition_DISPOSITION_DELIVERED,
-		AddressEffect: v.Address.String(), PathEffect: pathWords[v.Path], Hold: v.Hold.String(),
-		Rule: v.Rule, NormalisedText: e.Normalised, MaxAttempts: int32(v.MaxAttempts),
-	}
-	for _, step := range e.Steps {
-		verdict := "passed over"
-		if step.Matched {
-			verdict = "matched"
-		}
-		resp.Considered = append(resp.Considered, fmt.Sprintf("%s: %s, %s", step.Rule, verdict, step.Why))
-	}
-	return resp
 }

@@ -35,6 +35,7 @@ type metrics struct {
 	returned *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 	readMail prometheus.Histogram
+	dropped  prometheus.Counter
 	links    *prometheus.CounterVec
 	obeyed   prometheus.Histogram
 }
@@ -81,6 +82,9 @@ func newMetrics() *metrics {
 			Name: "veredus_inbound_seconds", Help: "Time from the end of a mail that came back to its durable effect.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10},
 		}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "veredus_inbound_dropped_total", Help: "Mails removed from the full folder of unprocessed mail, the oldest first.",
+		}),
 		links: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "veredus_unsubscribe_requests_total", Help: "Requests and mails to hosted unsubscribe links, by result.",
 		}, []string{"result"}),
@@ -90,7 +94,7 @@ func newMetrics() *metrics {
 		}),
 	}
 	m.registry.MustRegister(m.messages, m.attempts, m.bounces, m.duration, m.ingested, m.calls, m.streams, m.commits, m.version,
-		m.returned, m.refused, m.readMail, m.links, m.obeyed,
+		m.returned, m.refused, m.readMail, m.dropped, m.links, m.obeyed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -121,6 +125,7 @@ func (m *metrics) inbound(o inbound.Observation) {
 		m.refused.WithLabelValues(o.Reason).Inc()
 		return
 	}
+	m.dropped.Add(float64(o.Dropped))
 	result := o.Effect
 	if o.Effect == inbound.EffectUnprocessed || o.Effect == inbound.EffectNone && o.Reason != "" {
 		result += "_" + o.Reason

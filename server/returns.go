@@ -179,10 +179,16 @@ func (s *Server) classifier(tokens *returnpath.Keys) func() *inbound.Classifier 
 		if u := last.Load(); u != nil && u.table == table {
 			return u.classifier
 		}
-		u := &understanding{table: table, classifier: inbound.NewClassifier(table, tokens)}
+		u := &understanding{table: table, classifier: inbound.NewClassifier(table, tokens).WithLinks(s.linked)}
 		last.Store(u)
 		return u.classifier
 	}
+}
+
+// linked is the message that a hosted link names.
+func (s *Server) linked(token string) (returnpath.Ref, bool) {
+	claim, err := s.links.keys.Load().Open(token)
+	return claim.Message, err == nil && claim.Message != returnpath.Ref{}
 }
 
 // understanding is a classifier with the rules it was made of.
