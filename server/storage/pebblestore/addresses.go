@@ -188,13 +188,19 @@ func (s *Store) ChangeAddressEntries(ctx context.Context, keys []address.Key, re
 			return err
 		}
 		if r != nil {
-			answer, err = decodeAnswer(keys, r.answer)
+			if req.Answer == "" {
+				answer, err = decodeAnswer(keys, r.answer)
+			}
 			return err
 		}
 		if answer, err = t.changeEntries(keys, audit, change); err != nil || req.ID == "" {
 			return err
 		}
-		return t.remember(req.ID, requestRow{method: req.Method, body: req.Body[:], answer: encodeAnswer(answer)})
+		said := []byte(req.Answer)
+		if req.Answer == "" {
+			said = encodeAnswer(answer)
+		}
+		return t.remember(req.ID, requestRow{method: req.Method, body: req.Body[:], answer: said})
 	})
 	return answer, err
 }
