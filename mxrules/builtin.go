@@ -75,6 +75,7 @@ func BuiltinGeneric() Rule {
 	l.MessagesPerConnection = 100
 	l.ConnectionRate = Rate{Count: 100, Per: time.Minute}
 	l.MessageRate = Rate{Count: 100, Per: time.Second}
+	l.Governor = GovernorOn
 	r := Rule{ID: "builtin-everyone-else", Set: AllFields, Limits: l}
 	return r.builtin()
 }

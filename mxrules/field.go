@@ -26,6 +26,8 @@ const (
 	FieldCommandTimeout
 	FieldDataTimeout
 	FieldFinalDotTimeout
+	FieldGovernor
+	FieldReactions
 
 	// NumFields is the number of fields, for arrays indexed by Field.
 	NumFields = iota
@@ -46,6 +48,8 @@ var fieldNames = [NumFields]string{
 	"command_timeout",
 	"data_timeout",
 	"final_dot_timeout",
+	"governor",
+	"reactions",
 }
 
 // String is the field's name in rule files, such as "messages_per_connection".
@@ -96,13 +100,13 @@ const (
 func (l Limits) Check(f Field) error {
 	switch f {
 	case FieldConnections:
-		return checkCount(l.Connections, MaxConnections)
+		return checkCountBounds(l.Bounds.ConnectionsStart, l.Bounds.ConnectionsLow, l.Connections, MaxConnections)
 	case FieldMessagesPerConnection:
-		return checkCount(l.MessagesPerConnection, MaxMessagesPerConnection)
+		return checkCountBounds(l.Bounds.MessagesPerConnectionStart, l.Bounds.MessagesPerConnectionLow, l.MessagesPerConnection, MaxMessagesPerConnection)
 	case FieldConnectionRate:
-		return l.ConnectionRate.Check()
+		return checkRateBounds(l.Bounds.ConnectionRateStart, l.Bounds.ConnectionRateLow, l.ConnectionRate)
 	case FieldMessageRate:
-		return l.MessageRate.Check()
+		return checkRateBounds(l.Bounds.MessageRateStart, l.Bounds.MessageRateLow, l.MessageRate)
 	case FieldMessagesPerHour:
 		return checkCount(l.MessagesPerHour, MaxQuota)
 	case FieldMessagesPerDay:
@@ -117,6 +121,12 @@ func (l Limits) Check(f Field) error {
 		return checkSwitch(l.Chunking)
 	case FieldConnectTimeout, FieldCommandTimeout, FieldDataTimeout, FieldFinalDotTimeout:
 		return checkTimeout(*l.timeout(f))
+	case FieldGovernor:
+		if l.Governor > GovernorOn {
+			return fmt.Errorf("governor %d is not known", l.Governor)
+		}
+	case FieldReactions:
+		return l.Reactions.Check()
 	}
 	return nil
 }
@@ -124,6 +134,32 @@ func (l Limits) Check(f Field) error {
 func checkCount(n, most int) error {
 	if n < 0 || n > most {
 		return fmt.Errorf("%d is out of range; use 1 to %d", n, most)
+	}
+	return nil
+}
+
+// checkCountBounds also sees that low is at most start, and start at most the limit.
+func checkCountBounds(start, low, high, most int) error {
+	for _, n := range [...]int{high, start, low} {
+		if err := checkCount(n, most); err != nil {
+			return err
+		}
+	}
+	if start != 0 && high != 0 && start > high || low != 0 && high != 0 && low > high || start != 0 && low > start {
+		return fmt.Errorf("low %d, start %d, high %s; give them in rising order", low, start, countText(high))
+	}
+	return nil
+}
+
+func checkRateBounds(start, low, high Rate) error {
+	for _, r := range [...]Rate{high, start, low} {
+		if err := r.Check(); err != nil {
+			return err
+		}
+	}
+	over := func(a, b Rate) bool { return !a.IsZero() && !b.IsZero() && a.PerSecond() > b.PerSecond() }
+	if over(start, high) || over(low, high) || over(low, start) {
+		return fmt.Errorf("low %v, start %v, high %v; give them in rising order", low, start, high)
 	}
 	return nil
 }
@@ -161,13 +197,15 @@ func (l *Limits) timeout(f Field) *time.Duration {
 func (l Limits) Text(f Field) string {
 	switch f {
 	case FieldConnections:
-		return countText(l.Connections)
+		b := &l.Bounds
+		return countBoundsText(b.ConnectionsStart, b.ConnectionsLow, l.Connections)
 	case FieldMessagesPerConnection:
-		return countText(l.MessagesPerConnection)
+		b := &l.Bounds
+		return countBoundsText(b.MessagesPerConnectionStart, b.MessagesPerConnectionLow, l.MessagesPerConnection)
 	case FieldConnectionRate:
-		return l.ConnectionRate.String()
+		return rateBoundsText(l.Bounds.ConnectionRateStart, l.Bounds.ConnectionRateLow, l.ConnectionRate)
 	case FieldMessageRate:
-		return l.MessageRate.String()
+		return rateBoundsText(l.Bounds.MessageRateStart, l.Bounds.MessageRateLow, l.MessageRate)
 	case FieldMessagesPerHour:
 		return countText(l.MessagesPerHour)
 	case FieldMessagesPerDay:
@@ -183,9 +221,51 @@ func (l Limits) Text(f Field) string {
 		return l.Pipelining.String()
 	case FieldChunking:
 		return l.Chunking.String()
+	case FieldGovernor:
+		return l.Governor.String()
+	case FieldReactions:
+		return l.Reactions.String()
 	default:
 		return durationText(*l.timeout(f))
 	}
+}
+
+// boundsText is the form of a limit with bounds: "{start: 2, low: 1, high: 10}".
+func boundsText(start, low, high string) string {
+	s := "{"
+	if start != "" {
+		s += "start: " + start + ", "
+	}
+	if low != "" {
+		s += "low: " + low + ", "
+	}
+	return s + "high: " + high + "}"
+}
+
+func countBoundsText(start, low, high int) string {
+	if start == 0 && low == 0 {
+		return countText(high)
+	}
+	given := func(n int) string {
+		if n == 0 {
+			return ""
+		}
+		return countText(n)
+	}
+	return boundsText(given(start), given(low), countText(high))
+}
+
+func rateBoundsText(start, low, high Rate) string {
+	if start.IsZero() && low.IsZero() {
+		return high.String()
+	}
+	given := func(r Rate) string {
+		if r.IsZero() {
+			return ""
+		}
+		return r.String()
+	}
+	return boundsText(given(start), given(low), high.String())
 }
 
 func countText(n int) string {
@@ -212,12 +292,17 @@ func (l *Limits) copyField(f Field, from *Limits) {
 	switch f {
 	case FieldConnections:
 		l.Connections = from.Connections
+		l.Bounds.ConnectionsStart, l.Bounds.ConnectionsLow = from.Bounds.ConnectionsStart, from.Bounds.ConnectionsLow
 	case FieldMessagesPerConnection:
 		l.MessagesPerConnection = from.MessagesPerConnection
+		l.Bounds.MessagesPerConnectionStart = from.Bounds.MessagesPerConnectionStart
+		l.Bounds.MessagesPerConnectionLow = from.Bounds.MessagesPerConnectionLow
 	case FieldConnectionRate:
 		l.ConnectionRate = from.ConnectionRate
+		l.Bounds.ConnectionRateStart, l.Bounds.ConnectionRateLow = from.Bounds.ConnectionRateStart, from.Bounds.ConnectionRateLow
 	case FieldMessageRate:
 		l.MessageRate = from.MessageRate
+		l.Bounds.MessageRateStart, l.Bounds.MessageRateLow = from.Bounds.MessageRateStart, from.Bounds.MessageRateLow
 	case FieldMessagesPerHour:
 		l.MessagesPerHour = from.MessagesPerHour
 	case FieldMessagesPerDay:
@@ -230,6 +315,10 @@ func (l *Limits) copyField(f Field, from *Limits) {
 		l.Pipelining = from.Pipelining
 	case FieldChunking:
 		l.Chunking = from.Chunking
+	case FieldGovernor:
+		l.Governor = from.Governor
+	case FieldReactions:
+		l.Reactions = from.Reactions
 	default:
 		*l.timeout(f) = *from.timeout(f)
 	}

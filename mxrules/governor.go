@@ -65,7 +65,13 @@ type Governor struct {
 	claimHour   quota
 	claimDay    quota
 
-	react reactions
+	learner  Learner
+	given    bool // by WithLearner
+	mode     Mode
+	pace     *Pace
+	seen     uint64 // the pace's changes that the meters follow
+	triggers triggers
+	journal  journal
 
 	connecting limiter // what held AllowConnection last
 	sending    limiter // what held AllowMessage or AllowClaim last
@@ -82,6 +88,11 @@ func WithTimings(t Timings) Option {
 	return func(g *Governor) { g.timings = t.valid() }
 }
 
+// WithLearner gives the governor a learner that is not the rule's, for comparisons.
+func WithLearner(l Learner) Option {
+	return func(g *Governor) { g.learner, g.given = l, true }
+}
+
 // NewGovernor makes the governor of a path on which nothing has happened: all
 // bursts are available. After a restart call Restore.
 func NewGovernor(l Limits, options ...Option) *Governor {
@@ -89,8 +100,10 @@ func NewGovernor(l Limits, options ...Option) *Governor {
 	for _, o := range options {
 		o(g)
 	}
-	g.connections = rateMeter(l.ConnectionRate)
-	g.messages = rateMeter(l.MessageRate)
+	g.adopt(0, l)
+	g.connections = rateMeter(g.connectionRate())
+	g.messages = rateMeter(g.messageRate())
+	g.seen = g.pace.Changes
 	g.sendHour, g.claimHour = hourlyQuota(l.MessagesPerHour), hourlyQuota(l.MessagesPerHour)
 	g.sendDay, g.claimDay = dailyQuota(l.MessagesPerDay), dailyQuota(l.MessagesPerDay)
 	return g
@@ -106,9 +119,8 @@ func (g *Governor) SetLimits(now time.Time, l Limits) {
 	t := g.tick(now)
 	g.clock.mark(now, t)
 	g.limits = l
-	g.react.boundSlow(l.MessageRate)
-	g.connections.reshape(t, rateMeter(l.ConnectionRate))
-	g.messages.reshape(t, g.react.messageMeter(l.MessageRate))
+	g.adopt(t, l)
+	g.reshape(t)
 	hour, day := hourlyQuota(l.MessagesPerHour), dailyQuota(l.MessagesPerDay)
 	g.sendHour.reshape(t, hour)
 	g.claimHour.reshape(t, hour)
@@ -119,10 +131,36 @@ func (g *Governor) SetLimits(now time.Time, l Limits) {
 // tick moves the governor's clock to now and takes back the cuts that are due.
 func (g *Governor) tick(now time.Time) int64 {
 	t := g.clock.at(now)
-	if t >= g.react.next {
-		g.recover(t)
+	if time.Duration(t) >= g.pace.Next {
+		g.learner.Advance(time.Duration(t))
+		g.follow(t, "")
 	}
 	return t
+}
+
+// adopt gives a learner that fits the rule's limits to the path.
+func (g *Governor) adopt(t int64, l Limits) {
+	if g.learner == nil || !g.given && g.mode != l.Governor {
+		g.learner, g.mode = newLearner(l.Governor, g.timings), l.Governor
+		g.learner.Note(time.Duration(t), Event{Open: g.open})
+	}
+	g.learner.Bound(time.Duration(t), l)
+	g.triggers.watch(l.Reactions)
+	g.pace = g.learner.Pace()
+}
+
+// follow makes the meters keep what the learner decided, and writes it down.
+func (g *Governor) follow(t int64, reply string) {
+	if g.pace.Changes != g.seen {
+		g.reshape(t)
+		g.journal.note(g, t, reply)
+	}
+}
+
+func (g *Governor) reshape(t int64) {
+	g.seen = g.pace.Changes
+	g.connections.reshape(t, rateMeter(g.connectionRate()))
+	g.messages.reshape(t, rateMeter(g.messageRate()))
 }
 
 // AllowConnection reports whether a connection may be opened now; if not, what
@@ -143,21 +181,21 @@ func (g *Governor) AllowConnection(now time.Time) (Hold, time.Time) {
 
 // connectionHold is what holds a new connection at t, until when (0: until one closes).
 func (g *Governor) connectionHold(t int64) (Hold, int64) {
-	r := &g.react
+	p := g.pace
 	switch {
-	case t < r.restUntil:
-		return HoldRest, r.restUntil
-	case r.probing && g.open > 0:
+	case t < int64(p.RestUntil):
+		return HoldRest, int64(p.RestUntil)
+	case p.Probing && g.open > 0:
 		return HoldRest, 0
-	case t < r.backoffUntil:
-		return HoldBackoff, r.backoffUntil
-	case r.backoffLevel > 0 && g.open > 0:
+	case t < int64(p.BackoffUntil):
+		return HoldBackoff, int64(p.BackoffUntil)
+	case p.Failures > 0 && g.open > 0:
 		return HoldBackoff, 0
-	case t < r.connectUntil:
-		return HoldConnections, r.connectUntil
+	case t < int64(p.ConnectUntil):
+		return HoldConnections, int64(p.ConnectUntil)
 	}
 	if g.full() {
-		return HoldConnections, 0
+		return HoldConnections, g.raiseAt(t)
 	}
 	if at := g.connections.ready(); t < at && g.connections.interval != 0 {
 		return HoldConnectionRate, at
@@ -165,9 +203,41 @@ func (g *Governor) connectionHold(t int64) (Hold, int64) {
 	return HoldNone, 0
 }
 
-// maxConnections is the cap in force outside probes; 0 is none.
+// raiseAt is when a cap that holds a connection may rise, 0 if that is not
+// known; the learner hears that one more connection was wanted.
+func (g *Governor) raiseAt(t int64) int64 {
+	if g.limits.Connections > 0 && g.open >= g.limits.Connections {
+		return 0
+	}
+	g.learner.Note(time.Duration(t), Event{Kind: EventWanted, Open: g.open})
+	g.follow(t, "")
+	if at := int64(g.pace.RaiseAt); at > t {
+		return at
+	}
+	return 0
+}
+
+// maxConnections is the cap in force; 0 is none.
 func (g *Governor) maxConnections() int {
-	return lowest(g.limits.Connections, g.react.connectionCap)
+	return lowest(g.limits.Connections, g.pace.Connections)
+}
+
+// messageRate and connectionRate are the rates in force: the learner's where it
+// is slower than the rule's, never with a larger burst.
+func (g *Governor) messageRate() Rate { return slowest(g.limits.MessageRate, g.pace.MessageRate) }
+
+func (g *Governor) connectionRate() Rate {
+	return slowest(g.limits.ConnectionRate, g.pace.ConnectionRate)
+}
+
+func slowest(rule, learned Rate) Rate {
+	if learned.IsZero() || !rule.IsZero() && rule.interval() >= learned.interval() {
+		return rule
+	}
+	if !rule.IsZero() {
+		learned.Burst = min(learned.Burst, rule.Burst)
+	}
+	return learned
 }
 
 // lowest is the lower of two caps where 0 is none.
@@ -184,16 +254,19 @@ func (g *Governor) ConnectionOpened(now time.Time) {
 	t := g.tick(now)
 	g.open++
 	g.connections.take(t, 1)
+	g.learner.Note(time.Duration(t), Event{Kind: EventOpened, Open: g.open})
+	g.follow(t, "")
 }
 
 // ConnectionClosed gives the slot back: after QUIT's reply, the peer's FIN, our
 // reset or a dial that failed.
 func (g *Governor) ConnectionClosed(now time.Time) {
-	g.tick(now)
+	t := g.tick(now)
 	if g.open > 0 {
 		g.open--
 	}
-	g.react.probeSent = false // a probe that had succeeded would be over
+	g.learner.Note(time.Duration(t), Event{Kind: EventClosed, Open: g.open})
+	g.follow(t, "")
 }
 
 // AllowMessage reports whether a MAIL command may be written now; if not, what
@@ -211,12 +284,12 @@ func (g *Governor) AllowMessage(now time.Time, transactional bool) (Hold, time.T
 
 // messageHold is what holds a message longest, and until when.
 func (g *Governor) messageHold(t int64, transactional bool) (Hold, int64) {
-	r := &g.react
-	if t < r.restUntil {
-		return HoldRest, r.restUntil
+	p := g.pace
+	if t < int64(p.RestUntil) {
+		return HoldRest, int64(p.RestUntil)
 	}
-	if r.probing && t < r.probeNext {
-		return HoldRest, r.probeNext
+	if p.Probing && t < int64(p.ProbeAt) {
+		return HoldRest, int64(p.ProbeAt)
 	}
 	hold, until := HoldNone, t
 	if at := g.messages.ready(); at > until && g.messages.interval != 0 {
@@ -246,10 +319,8 @@ func (g *Governor) MessageSent(now time.Time) {
 	g.messages.take(t, 1)
 	g.sendHour.take(t, 1)
 	g.sendDay.take(t, 1)
-	if r := &g.react; r.probing && t >= r.restUntil {
-		r.probeNext = t + int64(g.timings.Probe)
-		r.probeSent = true
-	}
+	g.learner.Note(time.Duration(t), Event{Kind: EventSent, Open: g.open})
+	g.follow(t, "")
 }
 
 // AllowClaim reports whether one more message may be claimed under the hourly
@@ -275,11 +346,11 @@ func (g *Governor) Claimed(now time.Time, n int) {
 }
 
 // MessagesPerConnection is the number of MAIL commands in force for one
-// connection; 0 is no limit. It is 1 while the path is probed after a rest.
+// connection; 0 is no limit.
 func (g *Governor) MessagesPerConnection(now time.Time) int {
 	g.tick(now)
-	if g.react.probing {
-		return 1
-	}
-	return lowest(g.limits.MessagesPerConnection, g.react.messageCap)
+	return lowest(g.limits.MessagesPerConnection, g.pace.MessagesPerConnection)
 }
+
+// MessageRate is the rate in force; the zero Rate is no limit.
+func (g *Governor) MessageRate() Rate { return g.messageRate() }

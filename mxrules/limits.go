@@ -79,6 +79,49 @@ type Rate struct {
 	Burst int
 }
 
+// Mode is how a path's limits follow what receivers answer.
+type Mode uint8
+
+const (
+	// GovernorStatic reacts with fixed cuts that time takes back.
+	GovernorStatic Mode = iota
+	// GovernorObserve does the same, and learns beside it what it would do.
+	GovernorObserve
+	// GovernorOn learns and acts by it.
+	GovernorOn
+)
+
+var modeNames = [...]string{"static", "observe", "on"}
+
+// String is the mode's name in rule files.
+func (m Mode) String() string {
+	if int(m) < len(modeNames) {
+		return modeNames[m]
+	}
+	return fmt.Sprintf("governor(%d)", uint8(m))
+}
+
+// ParseMode reads static, observe or on.
+func ParseMode(s string) (Mode, error) {
+	for i, name := range modeNames {
+		if s == name {
+			return Mode(i), nil
+		}
+	}
+	return 0, fmt.Errorf("%.40q is not a governor; use static, observe or on", s)
+}
+
+// Bounds are where learning begins and how low it may go, for the fields of
+// Limits that it concerns; the limit itself is how high. Zero values are the
+// default: the start is the limit itself, approached within seconds, and low is
+// one message a minute, one connection and one message on it.
+type Bounds struct {
+	ConnectionsStart, ConnectionsLow                     int
+	MessagesPerConnectionStart, MessagesPerConnectionLow int
+	ConnectionRateStart, ConnectionRateLow               Rate
+	MessageRateStart, MessageRateLow                     Rate
+}
+
 // Limits is what may be done on one path. A zero count or rate is no limit; a
 // zero timeout is the default (DESIGN.md figures, RFC 5321 section 4.5.3.2).
 type Limits struct {
@@ -96,6 +139,12 @@ type Limits struct {
 	MessagesPerDay  int
 	// Shared makes all sources together one path; otherwise each source has its own.
 	Shared bool
+
+	// Governor is how the limits follow what the receiver answers, Bounds within
+	// what; Reactions, if there are any, come before its own.
+	Governor  Mode
+	Bounds    Bounds
+	Reactions *Reactions
 
 	// TLS is the requirement of sessions.
 	TLS TLS

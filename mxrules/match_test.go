@@ -180,6 +180,7 @@ func TestBuiltinTable(t *testing.T) {
 		want := Defaults()
 		want.Connections, want.MessagesPerConnection, want.TLS = tt.connections, tt.messages, tt.tls
 		want.ConnectionRate, want.MessageRate = Rate{Count: 100, Per: time.Minute}, Rate{Count: 100, Per: time.Second}
+		want.Governor = GovernorOn
 		if e.Limits != want {
 			t.Errorf("%s: limits %+v, want %+v", tt.host, e.Limits, want)
 		}

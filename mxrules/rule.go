@@ -63,7 +63,9 @@ func (r *Rule) Generic() bool {
 
 // Equal reports whether two rules say the same, wherever they stand.
 func (r *Rule) Equal(o *Rule) bool {
-	return r.ID == o.ID && r.Set == o.Set && r.Limits == o.Limits &&
+	mine, theirs := r.Limits, o.Limits
+	mine.Reactions, theirs.Reactions = nil, nil
+	return r.ID == o.ID && r.Set == o.Set && mine == theirs && r.Limits.Reactions.Equal(o.Limits.Reactions) &&
 		slices.Equal(r.Hosts, o.Hosts) && slices.Equal(r.Providers, o.Providers) &&
 		slices.Equal(r.Domains, o.Domains) && slices.Equal(r.Sources, o.Sources)
 }

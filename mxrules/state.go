@@ -54,19 +54,19 @@ type State struct {
 // State explains the path at now.
 func (g *Governor) State(now time.Time) State {
 	t := g.tick(now)
-	r := &g.react
+	p := g.pace
 	s := State{
 		Open:                  g.open,
 		MaxConnections:        g.maxConnections(),
 		MessagesPerConnection: g.MessagesPerConnection(now),
 		MessageRate:           g.messageRate(),
-		Probing:               r.probing && t >= r.restUntil,
-		Rests:                 r.restLevel,
-		Failures:              r.backoffLevel,
+		Probing:               p.Probing && t >= int64(p.RestUntil),
+		Rests:                 p.Rests,
+		Failures:              p.Failures,
 		Trouble:               g.trouble,
 		TroubleAt:             g.troubleAt,
 	}
-	if r.probing || r.backoffLevel > 0 {
+	if p.Failures > 0 {
 		s.MaxConnections = 1
 	}
 	hold, since, until := g.holding(t)
@@ -83,14 +83,14 @@ func (g *Governor) State(now time.Time) State {
 // holding names the hold that limits the path most: trouble, then what holds
 // messages, then what holds connections.
 func (g *Governor) holding(t int64) (hold Hold, since, until int64) {
-	r := &g.react
+	p := g.pace
 	switch {
-	case t < r.restUntil:
-		return HoldRest, r.restSince, r.restUntil
-	case r.probing:
-		return HoldRest, r.restSince, r.probeNext
-	case r.backoffLevel > 0 && (t < r.backoffUntil || g.open == 0):
-		return HoldBackoff, r.backoffSince, r.backoffUntil
+	case t < int64(p.RestUntil):
+		return HoldRest, int64(p.RestSince), int64(p.RestUntil)
+	case p.Probing:
+		return HoldRest, int64(p.RestSince), int64(p.ProbeAt)
+	case p.Failures > 0 && (t < int64(p.BackoffUntil) || g.open == 0):
+		return HoldBackoff, int64(p.BackoffSince), int64(p.BackoffUntil)
 	case g.sending.active(t):
 		return g.sending.hold, g.sending.since, g.sending.until
 	case g.connecting.active(t) || g.connecting.hold == HoldConnections && g.full():
@@ -103,16 +103,4 @@ func (g *Governor) holding(t int64) (hold Hold, since, until int64) {
 func (g *Governor) full() bool {
 	most := g.maxConnections()
 	return most > 0 && g.open >= most
-}
-
-// messageRate is the rule's rate after slowing.
-func (g *Governor) messageRate() Rate {
-	rule, level := g.limits.MessageRate, g.react.slowLevel
-	if level == 0 {
-		return rule
-	}
-	if rule.IsZero() || rule.Per > maxRatePer>>level {
-		return Rate{Count: 1, Per: time.Duration(intervalToCut(rule) << level)}
-	}
-	return Rate{Count: rule.Count, Per: rule.Per << level, Burst: rule.Burst >> level}
 }

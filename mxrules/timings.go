@@ -27,6 +27,11 @@ type Timings struct {
 	// follows doubles, up to BackoffMax (1 h).
 	BackoffFirst time.Duration
 	BackoffMax   time.Duration
+	// Soft is the first of the rests that learning takes when lower rates do not
+	// help (1 s); each that follows doubles.
+	Soft time.Duration
+	// Quota is the window of receivers' hourly quotas (1 h).
+	Quota time.Duration
 }
 
 // DefaultTimings are the figures named at each field.
@@ -41,6 +46,8 @@ func DefaultTimings() Timings {
 		RetryAfterMax: 12 * time.Hour,
 		BackoffFirst:  time.Minute,
 		BackoffMax:    time.Hour,
+		Soft:          time.Second,
+		Quota:         time.Hour,
 	}
 }
 
@@ -68,10 +75,10 @@ func (t Timings) Divide(n float64) Timings {
 	return t
 }
 
-func (t *Timings) each() [9]*time.Duration {
+func (t *Timings) each() [11]*time.Duration {
 	return [...]*time.Duration{
 		&t.Adjust, &t.Recover, &t.RestFirst, &t.RestMax, &t.Probe,
-		&t.RetryAfterMin, &t.RetryAfterMax, &t.BackoffFirst, &t.BackoffMax,
+		&t.RetryAfterMin, &t.RetryAfterMax, &t.BackoffFirst, &t.BackoffMax, &t.Soft, &t.Quota,
 	}
 }
 

@@ -64,6 +64,9 @@ type Config struct {
 	Timings mxrules.Timings
 	// Seed of every random choice.
 	Seed uint64
+	// Learner, if set, makes the learners of paths instead of their rules' governors,
+	// for comparisons.
+	Learner func(mxrules.Timings) mxrules.Learner
 }
 
 // Source is a sending identity.

@@ -26,14 +26,16 @@ type line struct {
 	claiming [2]int
 	claimed  int // claimed and not settled
 
-	cool     []int64 // until when each host is skipped; nil: none
-	failed   string  // why, the last time
-	level    int     // back-offs in a row
-	until    int64   // end of the back-off
-	barren   int     // sessions in a row that served nothing
-	proven   bool    // a host has worked since the last failure
-	obsolete bool    // by new rules: drains, another line takes over
-	timer    timer   // when to try again
+	cool       []int64 // until when each host is skipped; nil: none
+	failed     string  // why, the last time
+	level      int     // back-offs in a row
+	until      int64   // end of the back-off
+	servedAt   int64   // when a message was answered last
+	servedHost int     // by which host
+	barren     int     // sessions in a row that served nothing
+	proven     bool    // a host has worked since the last failure
+	obsolete   bool    // by new rules: drains, another line takes over
+	timer      timer   // when to try again
 
 	inClaimers links[line]
 	inSenders  [2]links[line]

@@ -47,7 +47,7 @@ func (c *Core) pathOf(key string, src Source, dest *destination, limits mxrules.
 		return p
 	}
 	p = &path{key: key, source: src, dest: dest, limits: limits}
-	p.gov = mxrules.NewGovernor(limits, mxrules.WithTimings(c.cfg.Timings))
+	p.gov = c.newGovernor(limits)
 	p.claimers.of = func(l *line) *links[line] { return &l.inClaimers }
 	p.senders[Bulk].of = func(l *line) *links[line] { return &l.inSenders[Bulk] }
 	p.senders[Transactional].of = func(l *line) *links[line] { return &l.inSenders[Transactional] }
@@ -60,6 +60,13 @@ func (c *Core) pathOf(key string, src Source, dest *destination, limits mxrules.
 	dest.paths++
 	c.paths[key] = p
 	return p
+}
+
+func (c *Core) newGovernor(limits mxrules.Limits) *mxrules.Governor {
+	if c.cfg.Learner == nil {
+		return mxrules.NewGovernor(limits, mxrules.WithTimings(c.cfg.Timings))
+	}
+	return mxrules.NewGovernor(limits, mxrules.WithTimings(c.cfg.Timings), mxrules.WithLearner(c.cfg.Learner(c.cfg.Timings)))
 }
 
 // RestoreUsage gives a path the quota meters it had before a restart.
@@ -168,7 +175,7 @@ func (l *line) ahead(now int64) int {
 		return l.open
 	}
 	n := claimPerSession
-	if rate := p.limits.MessageRate.PerSecond(); rate > 0 && rate < claimPerSession {
+	if rate := p.gov.MessageRate().PerSecond(); rate > 0 && rate < claimPerSession {
 		n = max(1, int(rate))
 	}
 	return n * l.open
@@ -383,7 +390,7 @@ func (c *Core) holdOf(l *line) (mxrules.Hold, int64) {
 // plenty reports whether the path has as many free sessions as its rate could
 // use within a second.
 func (p *path) plenty() bool {
-	rate := p.limits.MessageRate
+	rate := p.gov.MessageRate()
 	return rate.Count > 0 && p.sessions.n-p.busy >= max(1, rate.Burst)+int(rate.PerSecond())
 }
 

@@ -15,6 +15,7 @@ type session struct {
 	sent      int
 	replied   int
 	opened    int64
+	sentAt    int64 // when its last message was given to it
 	creditAt  int64 // when it was last ready for a message
 	idleSince int64 // the same, or later if it was let stay
 	open      bool
@@ -125,7 +126,7 @@ func (c *Core) SessionOpened(now time.Time, id SessionID) {
 			l.open++
 			l.path.open++
 		}
-		l.path.gov.Worked(now)
+		l.path.gov.Connected(now, time.Duration(c.now-s.opened))
 		c.reportResumed(l.path)
 		c.dirtyPaths.push(l.path)
 		c.credit(s)
@@ -268,6 +269,7 @@ func (c *Core) send(l *line, class Class) bool {
 		l.path.unused--
 	}
 	s.sent++
+	s.sentAt = c.now
 	c.unsettled++
 	l.path.gov.MessageSent(c.at)
 	c.emit(Action{Kind: Send, Session: s.id, Msg: m.id, Run: m.run.id, Path: l.path.key, Destination: l.group.dest.name})
@@ -293,8 +295,12 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 	if l != nil {
 		if s != nil {
 			s.replied++
+			e.Took = time.Duration(c.now - s.sentAt)
 		}
 		c.worked(l)
+		if s != nil && !e.HostFault {
+			l.servedAt, l.servedHost = c.now, s.host
+		}
 		if !e.HostFault {
 			c.observe(l.path, e.Evidence)
 		}
@@ -362,12 +368,13 @@ func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
 	if s := c.sessions[id]; s != nil {
 		c.end(s)
 		switch l := s.line; {
+		case e.HostFault && s.replied == 0 && c.turnedAway(s):
+			e.Evidence = mxrules.Evidence{Effect: mxrules.EffectFewerConnections, Text: e.Text}
+			c.refusedDial(s, e.Evidence)
 		case e.HostFault && s.replied == 0:
 			c.hostFault(l, s.host, e.Text)
 		case e.Effect != mxrules.EffectNone:
-			l.failed = clip(e.Text)
-			c.observe(l.path, e.Evidence)
-			c.refused(s)
+			c.refusedDial(s, e.Evidence)
 		default:
 			c.barren(s, false)
 		}
@@ -375,14 +382,40 @@ func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
 	c.flush()
 }
 
+// refusedDial learns from a connection that the receiver did not want.
+func (c *Core) refusedDial(s *session, e mxrules.Evidence) {
+	s.line.failed = clip(e.Text)
+	e.Took, e.Connection = time.Duration(c.now-s.opened), s.replied == 0
+	c.observe(s.line.path, e)
+	c.refused(s)
+}
+
+// lately is how long after a message was served by a host a connection that it
+// breaks off is taken for one too many, and not for a host that fails.
+const lately = time.Minute
+
+// turnedAway reports whether a connection that failed without a word was refused
+// for being one too many, or too soon: its host served another a moment ago.
+// Only a governor that learns can make something of it.
+func (c *Core) turnedAway(s *session) bool {
+	l := s.line
+	return l.limits.Governor == mxrules.GovernorOn && l.servedHost == s.host && l.servedAt != 0 && c.now-l.servedAt < int64(lately)
+}
+
 // refused backs a line off that was throttled before it could say MAIL and has
 // no other session, unless the path rests anyway.
 func (c *Core) refused(s *session) {
 	l := s.line
-	if s.replied > 0 || l.open > 0 || c.resting(l.path) {
+	if s.replied > 0 || l.open > 0 || c.resting(l.path) || l.limits.Governor == mxrules.GovernorOn && c.waits(l.path) {
 		return
 	}
 	c.backOff(l)
+}
+
+// waits reports whether the path's governor has a time for the next connection.
+func (c *Core) waits(p *path) bool {
+	hold, at := p.gov.AllowConnection(c.at)
+	return hold != mxrules.HoldNone && nanos(at) > c.now
 }
 
 // maxBarren is how many sessions in a row may end without a reply to a MAIL

@@ -76,6 +76,6 @@ rules:
 `))
 	fmt.Println(err)
 	// Output:
-	// mx.yaml:5: unknown key "conections" in rule; known are id, match, connections, messages_per_connection, connection_rate, message_rate, messages_per_hour, messages_per_day, scope, tls, pipelining, chunking, connect_timeout, command_timeout, data_timeout, final_dot_timeout
+	// mx.yaml:5: unknown key "conections" in rule; known are id, match, connections, messages_per_connection, connection_rate, message_rate, messages_per_hour, messages_per_day, scope, tls, pipelining, chunking, connect_timeout, command_timeout, data_timeout, final_dot_timeout, governor, reactions
 	// mx.yaml:6: message_rate: "100 per second" is not a rate; write "100/s", "6000/min burst 50", "50000/h" or "unlimited"
 }

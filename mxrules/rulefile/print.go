@@ -44,9 +44,18 @@ func printRule(b *bufio.Writer, r *mxrules.Rule) {
 	}
 	for f := range mxrules.Field(mxrules.NumFields) {
 		if r.Set.Has(f) {
-			fmt.Fprintf(b, "    %s: %s\n", f, r.Limits.Text(f))
+			fmt.Fprintf(b, "    %s: %s\n", f, fieldText(r, f))
 		}
 	}
+}
+
+// fieldText is a field's value; "on" is quoted, since YAML 1.1 takes it for true.
+func fieldText(r *mxrules.Rule, f mxrules.Field) string {
+	s := r.Limits.Text(f)
+	if f == mxrules.FieldGovernor {
+		return quote(s)
+	}
+	return s
 }
 
 func printList[T any](b *bufio.Writer, key string, values []T) {

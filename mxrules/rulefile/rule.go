@@ -162,20 +162,23 @@ func (p *parser) setting(r *mxrules.Rule, key string, node *yaml.Node) bool {
 	if !ok {
 		return false
 	}
+	if f == mxrules.FieldReactions {
+		p.reactions(r, node)
+		return true
+	}
+	if node.Kind == yaml.MappingNode && learned(f) {
+		p.bounded(r, f, node)
+		return true
+	}
 	s, ok := p.text(node, key)
 	if !ok {
 		return true
 	}
-	err := set(&r.Limits, f, s)
-	if err == nil {
-		err = r.Limits.Check(f)
-	}
-	if err != nil {
+	if err := set(&r.Limits, f, s); err != nil {
 		p.addf(node, "%s: %v", key, err)
 		return true
 	}
-	r.Set = r.Set.With(f)
-	r.Pos[f] = p.position(node)
+	p.finish(r, f, node)
 	return true
 }
 
@@ -219,6 +222,8 @@ func set(l *mxrules.Limits, f mxrules.Field, s string) (err error) {
 		l.DataTimeout, err = timeout(s)
 	case mxrules.FieldFinalDotTimeout:
 		l.FinalDotTimeout, err = timeout(s)
+	case mxrules.FieldGovernor:
+		l.Governor, err = mxrules.ParseMode(s)
 	}
 	return err
 }

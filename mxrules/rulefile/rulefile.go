@@ -32,8 +32,19 @@
 //	    data_timeout: 4m                # without progress while content is sent
 //	    final_dot_timeout: 10m          # for the reply to the whole message
 //	    command_timeout: 1m             # for every other reply
+//	    governor: on                    # learns what the receiver bears; static: fixed cuts; observe: static, and learns beside
+//	    reactions:                      # before the governor's own; the first that fits a reply decides
+//	      - tag: reputation             # the qualification's word for the reply, and
+//	        text: "rate of unsolicited" # a part of it; one of both is enough
+//	        trigger: 3 in 60s           # or first
+//	        do: rest                    # nothing, slow, fewer_connections, fewer_messages or rest
+//	        for: 2h                     # of a rest; as long as the governor thinks if not said
 //	  - id: everyone                    # without match: every path; only as the last rule
 //	    connections: 8
+//
+// Connections, messages_per_connection, connection_rate and message_rate may have
+// bounds: {start: 5/s, low: 1/min, high: 100/s}. High is the hard limit, as a plain
+// value is; learning begins at start and never goes below low.
 //
 // The file's rules come first and decide their settings for built-in providers
 // too; what they leave open comes from the built-in rules, which Print shows.

@@ -38,6 +38,8 @@ rules:
     command_timeout: 2m
     data_timeout: 3m
     final_dot_timeout: 1h
+    governor: observe
+    reactions: []
   - id: everyone
     connections: unlimited
 `
@@ -61,6 +63,7 @@ func TestParseReadsEveryField(t *testing.T) {
 		MessagesPerHour: 20_000, MessagesPerDay: 200_000,
 		Shared: true, TLS: mxrules.TLSVerify, Pipelining: mxrules.Off,
 		ConnectTimeout: 5 * time.Second, CommandTimeout: 2 * time.Minute, DataTimeout: 3 * time.Minute, FinalDotTimeout: time.Hour,
+		Governor: mxrules.GovernorObserve, Reactions: e.Limits.Reactions,
 	}
 	if e.Rule != "acme" || e.Limits != want {
 		t.Errorf("limits %+v of rule %s, want %+v of acme", e.Limits, e.Rule, want)

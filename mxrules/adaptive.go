@@ -1,0 +1,354 @@
+package mxrules
+
+import "time"
+
+// adaptive learns what the receiver of a path bears: it is the learner of rules
+// with "governor: on". Only evidence about pacing counts: throttling replies,
+// refused or dropped connections, and messages that get slower with the number of
+// connections.
+//
+// Each limit has a learner of its own; adaptive sends them the evidence that is
+// theirs. A refusal is first taken for too high a rate: the level is cut, and most
+// often something is accepted then. If nothing is, lower rates do not help: the
+// path rests, twice as long each time, and is tried with one message after it. So
+// a rate, a quota that is spent, a penalty box and a receiver that is overloaded
+// are told apart by what they do, and their words only shorten the way.
+type adaptive struct {
+	pace    Pace
+	limits  Limits
+	timings Timings
+	open    int
+	last    time.Duration // time of the last event
+
+	messages rateLearner
+	dials    rateLearner
+	conns    connectionLearner
+	each     messageLearner
+	quota    quotaLearner
+	rests    rests
+
+	softly   int           // rests in a row that were our own idea
+	length   time.Duration // of the last of them
+	began    time.Duration // of the first of them
+	box      time.Duration // how long it took last time until the receiver served again
+	served   time.Duration // when a message was served last
+	latency  time.Duration // of a message, the mean
+	applied  float64       // level that the pace shows
+	appliedC float64
+}
+
+var _ Learner = (*adaptive)(nil)
+
+// NewAdaptive is the learner that finds out what a receiver bears. Zero timings
+// are the default ones.
+func NewAdaptive(t Timings) Learner {
+	a := &adaptive{timings: t.valid()}
+	a.pace.Next = forever
+	a.quota.window = a.timings.Quota
+	return a
+}
+
+// Figures of rests that nobody ordered.
+const (
+	softMost   = 4 * time.Hour
+	outageMost = 8 * time.Minute // a receiver that is down is asked again at least that often
+	longRest   = 20 * time.Second
+)
+
+// Pace implements Learner.
+func (a *adaptive) Pace() *Pace { return &a.pace }
+
+// Bound implements Learner. What was learned stays.
+func (a *adaptive) Bound(at time.Duration, l Limits) {
+	a.limits = l
+	a.messages.bound(l.MessageRate, l.Bounds.MessageRateStart, l.Bounds.MessageRateLow)
+	a.boundDials(&l)
+	a.conns.bound(&l)
+	a.each.bound(&l)
+	a.settle(at, "the rule")
+}
+
+// boundDials gives connections no slow start: the cap on them has one.
+func (a *adaptive) boundDials(l *Limits) {
+	first := a.dials.patience == 0
+	a.dials.bound(l.ConnectionRate, l.Bounds.ConnectionRateStart, l.Bounds.ConnectionRateLow)
+	if first && l.Bounds.ConnectionRateStart.IsZero() {
+		a.dials.free()
+	}
+}
+
+// Note implements Learner.
+func (a *adaptive) Note(at time.Duration, e Event) {
+	a.open, a.last = e.Open, at
+	probing := a.rests.probing
+	cause := ""
+	switch e.Kind {
+	case EventOpened:
+		a.dials.add(at)
+	case EventSent:
+		a.messages.add(at)
+	case EventReady:
+		a.dials.took(at, at-e.Took)
+		a.conns.ready(at, e.Open)
+	case EventServed:
+		a.serve(at, e)
+		cause = "messages were accepted"
+	case EventWanted:
+		a.conns.wanted, a.conns.asked = at, true
+		a.conns.raise(at)
+		cause = "more connections are tried"
+	}
+	a.rests.note(at, e.Kind, &a.timings)
+	if probing && !a.rests.probing {
+		a.resume(at)
+		cause = "the receiver serves again"
+	}
+	a.settle(at, cause)
+}
+
+// serve notes a message that the receiver served.
+func (a *adaptive) serve(at time.Duration, e Event) {
+	if e.Took > 0 {
+		a.latency += (e.Took - a.latency) / 8
+	}
+	a.served = at
+	a.quota.count.add(at, a.quota.window)
+	a.messages.took(at, at-e.Took)
+	if a.softly > 0 && at-e.Took >= a.messages.cutAt && !a.rests.probing {
+		a.softly, a.length = 0, 0
+	}
+	a.conns.served(at, e.Took, e.Open)
+	a.each.raise(at)
+	if until, full := a.quota.full(at); full && until > at {
+		a.rests.wait(at, EffectSlow, until)
+	}
+}
+
+// Refused implements Learner.
+func (a *adaptive) Refused(at time.Duration, e Evidence) {
+	a.last = at
+	switch e.Effect {
+	case EffectFewerMessages:
+		a.each.refused(at, e.Messages)
+	case EffectFewerConnections:
+		a.refuseConnection(at, &e)
+	default:
+		a.refuse(at, &e)
+	}
+	if e.RetryAfter > 0 && (e.Effect != EffectRest || !a.rests.probing) {
+		a.rests.wait(at, e.Effect, at+a.timings.named(e.RetryAfter))
+	}
+	a.settle(at, "a reply")
+}
+
+// refuseConnection answers a connection that was refused for there being too
+// many, or for coming too soon after others.
+func (a *adaptive) refuseConnection(at time.Duration, e *Evidence) {
+	switch {
+	case a.open == 0:
+		a.standOff(at, e)
+	case e.Connection && (speaksOfRate(e.Text) || a.open < a.conns.peak):
+		a.dials.refused(at, at-e.Took)
+	default:
+		a.conns.refused(at, a.open)
+	}
+}
+
+// standOff waits before the next connection, twice as long each time.
+func (a *adaptive) standOff(at time.Duration, e *Evidence) {
+	if at < a.rests.connectUntil {
+		return
+	}
+	a.dials.refused(at, at-e.Took)
+	wait := time.Duration(doubled(a.timings.Soft, outageMost, a.conns.waits))
+	a.conns.waits = min(a.conns.waits+1, maxInARow)
+	a.rests.connectUntil = at + wait
+}
+
+// refuse answers a message that was refused for the path's sake, or a connection
+// that was refused for another reason than the number of connections.
+func (a *adaptive) refuse(at time.Duration, e *Evidence) {
+	if e.ordered > 0 || e.Effect == EffectRest && named(e) {
+		a.rests.begin(at, e, &a.timings)
+		return
+	}
+	sent := at - e.Took
+	if e.Connection {
+		a.refuseDoor(at, e)
+		return
+	}
+	before := a.messages.cutAt
+	fresh, inRow := a.messages.refused(at, sent)
+	if !fresh {
+		return
+	}
+	if speaksOfQuota(e.Text) && a.quota.learn(at) {
+		a.messages.known = 0
+		a.messages.phase = phaseSearch
+		a.messages.level = a.quota.rate()
+		if until, full := a.quota.full(at); full && until > at {
+			a.rests.wait(at, EffectSlow, until)
+			return
+		}
+	}
+	if inRow >= 2 && before > 0 {
+		a.rest(at, e)
+	}
+}
+
+// refuseDoor answers a connection that was refused as a message would be: if
+// messages go on connections that are open, only connections wait.
+func (a *adaptive) refuseDoor(at time.Duration, e *Evidence) {
+	if a.open > 0 && at-a.served < 2*a.latency+time.Second {
+		if at >= a.rests.connectUntil {
+			a.rests.connectUntil = at + a.timings.Soft
+		}
+		return
+	}
+	a.rest(at, e)
+}
+
+// rest suspends the path, twice as long as the time before if nothing was served
+// since.
+func (a *adaptive) rest(at time.Duration, e *Evidence) {
+	if at < a.rests.until {
+		return
+	}
+	if a.softly == 0 {
+		a.began = at
+		a.length = a.timings.Soft
+		if known := a.box / 2; known > a.length {
+			a.length = known
+		}
+	} else {
+		a.length *= 2
+	}
+	a.length = min(a.length, softMost)
+	if isOutage(e) {
+		a.length = min(a.length, outageMost)
+	}
+	a.softly++
+	a.rests.probing = false
+	a.rests.rest(at, a.length, e.RetryAfter, &a.timings)
+}
+
+// resume goes on after a rest.
+func (a *adaptive) resume(at time.Duration) {
+	if a.length >= longRest {
+		a.messages.resume(at)
+		a.box = a.length
+	}
+	a.softly, a.length = 0, 0
+}
+
+// Advance implements Learner.
+func (a *adaptive) Advance(at time.Duration) {
+	a.last = at
+	a.messages.grow(at)
+	a.rests.ease(at, a.timings.Recover)
+	a.settle(at, "time without trouble")
+}
+
+// settle writes what is in force into the pace.
+func (a *adaptive) settle(at time.Duration, cause string) {
+	p := &a.pace
+	before := *p
+	a.rests.fill(p)
+	p.Connections, p.MessagesPerConnection = a.conns.cap, a.each.cap
+	p.MessageRate = follow(&a.applied, a.level(), p.MessageRate)
+	p.ConnectionRate = follow(&a.appliedC, a.dials.limit(), p.ConnectionRate)
+	p.RaiseAt = 0
+	if a.conns.known > 0 {
+		p.RaiseAt = a.conns.raiseAt
+	}
+	p.Next = min(a.messages.next(at), a.rests.next())
+	p.changed(&before, cause)
+}
+
+// level is the strictest of what was learned of messages a second.
+func (a *adaptive) level() float64 {
+	level := a.messages.limit()
+	if q := a.quota.rate(); q > 0 && (level == 0 || q < level) {
+		return q
+	}
+	return level
+}
+
+// limit is the level, 0 where it limits nothing.
+func (r *rateLearner) limit() float64 {
+	if r.level >= unlimitedRate {
+		return 0
+	}
+	return r.level
+}
+
+// follow moves a rate in force to a level, but not for less than half a per cent.
+func follow(applied *float64, level float64, r Rate) Rate {
+	if d := level - *applied; level != 0 && *applied != 0 && d < 0.005**applied && d > -0.005**applied {
+		return r
+	}
+	if level == *applied {
+		return r
+	}
+	*applied = level
+	if level == 0 {
+		return Rate{}
+	}
+	return rateOf(level)
+}
+
+// speaksOfRate reports whether a refused connection came too soon, not too many.
+func speaksOfRate(text string) bool {
+	for _, w := range [...]string{" rate", "too fast", "too often", "too quickly", "frequen", "per minute", "per second", "per hour"} {
+		if contains(text, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// speaksOfQuota reports whether a reply is about a number in an hour.
+func speaksOfQuota(text string) bool {
+	return contains(text, "hour") || contains(text, "quota")
+}
+
+// isOutage reports whether a reply says that the receiver itself has trouble.
+func isOutage(e *Evidence) bool {
+	switch e.Tag {
+	case "temp", "network", "timeout", "system_error":
+		return true
+	case "":
+		return contains(e.Text, " 4.3.")
+	}
+	return false
+}
+
+// named reports whether a reply is a block that names its reason, a 5xx: it rests
+// the path as long as Momentum's blocks do.
+func named(e *Evidence) bool {
+	code := e.Code
+	if code == 0 {
+		code = codeIn(e.Text)
+	}
+	return code >= 500
+}
+
+// codeIn is the reply code in a reply as it is written in explanations,
+// "MAIL: 421 4.7.0 ...", or at its beginning; 0 if there is none.
+func codeIn(text string) int {
+	for i := 0; i+2 < len(text) && i < 40; i++ {
+		if c := text[i]; c >= '2' && c <= '5' && (i == 0 || text[i-1] == ' ') && digit(text[i+1]) && digit(text[i+2]) &&
+			(i+3 == len(text) || text[i+3] == ' ' || text[i+3] == '-') {
+			return int(c-'0')*100 + int(text[i+1]-'0')*10 + int(text[i+2]-'0')
+		}
+	}
+	return 0
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
+
+// Memory implements Learner.
+func (a *adaptive) Memory(time.Duration) Memory { return Memory{} }
+
+// Recall implements Learner.
+func (a *adaptive) Recall(time.Duration, Memory) {}
