@@ -166,6 +166,16 @@ func Confirmed(e Entry, at time.Time, comment string) Entry {
 	return e.note(Cause{Evidence: Evidence{Time: at, Text: comment}}, WasConfirmed)
 }
 
+// Doubted is the entry when a surge began at its destination by the attempts that
+// quarantined it: provisional. Every other one, and one that an operator or a mail quarantined, stays.
+func Doubted(e Entry, at time.Time) Entry {
+	if e.Status != Quarantined || e.Provisional || e.Origin != FromBounce {
+		return e
+	}
+	e.Provisional = true
+	return e.note(Cause{Evidence: Evidence{Time: at, Text: "its destination began to refuse unusually many addresses"}}, WasProvisional)
+}
+
 // Expired reports whether the entry is a counter that time has cleared. Quarantine,
 // denylist and allowlist never clear by themselves.
 func (e *Entry) Expired(p Policy, now time.Time) bool {

@@ -2,8 +2,11 @@ package address
 
 import (
 	"container/list"
+	"encoding/binary"
+	"errors"
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -44,8 +47,11 @@ const (
 // the baseline; it goes off after 30 minutes of a share that is normal again, after
 // a day without attempts, or after two days as the new normal. During a surge the baseline learns nothing.
 //
-// It is pure: answers follow from the calls alone. It keeps 10,000 destinations,
-// in memory only, so a restart needs 164 attempts of a destination to know it again. Not safe for
+// What was quarantined by the attempts that made the jump was the same trouble: a
+// surge that begins names them (Suspects).
+//
+// It is pure: answers follow from the calls alone. It keeps 10,000 destinations;
+// AppendBinary and UnmarshalBinary take their baselines over a restart. Not safe for
 // concurrent use; the zero value is not ready, call NewSurge.
 type Surge struct {
 	by     map[string]*list.Element // of *shares
@@ -63,6 +69,14 @@ type shares struct {
 	on          bool
 	since       time.Time // on since
 	calm        time.Time // normal since, while on; zero: not
+	seen        uint64    // attempts observed
+	suspects    []suspect // quarantined by attempts of the window; none while on
+}
+
+// suspect is an entry that became quarantined.
+type suspect struct {
+	key Key
+	at  uint64 // attempts observed before it
 }
 
 // NewSurge knows no destination yet.
@@ -72,8 +86,8 @@ func NewSurge() *Surge {
 
 // Observe takes one attempt that told something of its recipient: that it is unknown, or
 // that it is not (accepted, full ...). Attempts refused for other reasons are not for
-// it. Time that runs backwards counts as standing still.
-func (s *Surge) Observe(now time.Time, destination string, unknown bool) {
+// it. Time that runs backwards counts as standing still. It reports whether a surge began.
+func (s *Surge) Observe(now time.Time, destination string, unknown bool) (began bool) {
 	d := s.destination(destination)
 	if now.Before(d.last) {
 		now = d.last
@@ -81,7 +95,45 @@ func (s *Surge) Observe(now time.Time, destination string, unknown bool) {
 	d.settle(now)
 	d.fade(now)
 	d.push(unknown)
+	before := d.on
 	d.judge(now)
+	return d.on && !before
+}
+
+// Quarantined takes that an entry became quarantined, not provisionally, by the attempt observed last.
+func (s *Surge) Quarantined(destination string, k Key) {
+	found, ok := s.by[destination]
+	if !ok {
+		return
+	}
+	d := found.Value.(*shares)
+	if d.attempts < surgeEvidence/2 || d.on {
+		return // no surge can begin soon
+	}
+	d.dropSuspects()
+	d.suspects = append(d.suspects, suspect{k, d.seen})
+}
+
+// Suspects are the entries that became quarantined by the attempts which made a surge
+// begin, the oldest first; it forgets them.
+func (s *Surge) Suspects(destination string) []Key {
+	found, ok := s.by[destination]
+	if !ok {
+		return nil
+	}
+	d := found.Value.(*shares)
+	d.dropSuspects()
+	var keys []Key
+	for _, x := range d.suspects {
+		keys = append(keys, x.key)
+	}
+	d.suspects = nil
+	return keys
+}
+
+// dropSuspects forgets those whose attempt left the window.
+func (d *shares) dropSuspects() {
+	d.suspects = slices.DeleteFunc(d.suspects, func(x suspect) bool { return d.seen-x.at >= surgeWindow })
 }
 
 // On reports whether the destination refuses unusually many addresses just now.
@@ -137,6 +189,7 @@ func (d *shares) fade(now time.Time) {
 
 // push puts an attempt into the window; what falls out of it joins the baseline.
 func (d *shares) push(unknown bool) {
+	d.seen++
 	falls := d.window >> (surgeWindow - 1)
 	if d.filled == surgeWindow && !d.on {
 		if d.attempts >= surgeMemory {
@@ -180,4 +233,92 @@ func (d *shares) baseline() float64 {
 		return 0
 	}
 	return d.unknown / d.attempts
+}
+
+// surgeKept is how many destinations AppendBinary writes, those used last.
+const surgeKept = 2000
+
+// surgeVersion is the form of AppendBinary.
+const surgeVersion = 1
+
+// AppendBinary appends what is known of the destinations used last whose baseline has
+// evidence, at most 2,000. It never fails.
+func (s *Surge) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, surgeVersion)
+	n := 0
+	for e := s.recent.Front(); e != nil && n < surgeKept; e = e.Next() {
+		d := e.Value.(*shares)
+		if d.attempts < surgeEvidence/2 && !d.on {
+			continue
+		}
+		n++
+		b = binary.AppendUvarint(b, uint64(len(d.destination)))
+		b = append(b, d.destination...)
+		b = binary.BigEndian.AppendUint64(b, d.window)
+		b = append(b, byte(d.filled))
+		b = binary.BigEndian.AppendUint64(b, math.Float64bits(d.attempts))
+		b = binary.BigEndian.AppendUint64(b, math.Float64bits(d.unknown))
+		for _, t := range []time.Time{d.last, d.onSince(), d.calm} {
+			b = binary.BigEndian.AppendUint64(b, uint64(instant(t)))
+		}
+	}
+	return b, nil
+}
+
+func (d *shares) onSince() time.Time {
+	if d.on {
+		return d.since
+	}
+	return time.Time{}
+}
+
+// instant is a time as a number, the zero time as 0.
+func instant(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func atInstant(n uint64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n)).UTC()
+}
+
+// errSurge is a text that AppendBinary did not write.
+var errSurge = errors.New("address: stored surges have another form")
+
+// UnmarshalBinary takes over what AppendBinary wrote; s is as from NewSurge.
+func (s *Surge) UnmarshalBinary(b []byte) error {
+	const fixed = 8 + 1 + 5*8
+	if len(b) == 0 || b[0] != surgeVersion {
+		return errSurge
+	}
+	for b = b[1:]; len(b) > 0; {
+		n, used := binary.Uvarint(b)
+		if used <= 0 || n > uint64(len(b)) || len(b)-used < int(n)+fixed {
+			return errSurge
+		}
+		name := string(b[used : used+int(n)])
+		b = b[used+int(n):]
+		word := func(at int) uint64 { return binary.BigEndian.Uint64(b[at:]) }
+		d := &shares{
+			destination: name, window: word(0), filled: int(b[8]),
+			attempts: math.Float64frombits(word(9)), unknown: math.Float64frombits(word(17)),
+			last: atInstant(word(25)), since: atInstant(word(33)), calm: atInstant(word(41)),
+		}
+		d.on = !d.since.IsZero()
+		if !d.plausible() || s.by[name] != nil || s.recent.Len() >= surgeDestinations {
+			return errSurge
+		}
+		s.by[name] = s.recent.PushBack(d)
+		b = b[fixed:]
+	}
+	return nil
+}
+
+func (d *shares) plausible() bool {
+	return d.filled <= surgeWindow && d.attempts >= 0 && d.attempts <= surgeMemory+1 && d.unknown >= 0 && d.unknown <= d.attempts+1
 }

@@ -114,3 +114,67 @@ func BenchmarkSurge(b *testing.B) {
 		s.On(now, "provider")
 	}
 }
+
+// Those whom the first attempts of an outage quarantined are named when it is noticed, and nobody else.
+func TestASurgeNamesItsFirstVictims(t *testing.T) {
+	s, now := NewSurge(), start
+	observe := func(n int, unknown bool) (began bool) {
+		for i := range n {
+			now = now.Add(time.Second)
+			began = s.Observe(now, "provider", unknown) || began
+			if unknown && !s.On(now, "provider") {
+				s.Quarantined("provider", Key{Folded: fmt.Sprintf("u%d-%d@provider", now.Unix(), i)})
+			}
+		}
+		return began
+	}
+	observe(300, false)
+	observe(3, true) // really unknown, long before
+	observe(100, false)
+	if !observe(40, true) {
+		t.Fatal("no surge began")
+	}
+	named := s.Suspects("provider")
+	if len(named) < 20 || len(named) > 39 {
+		t.Errorf("%d are named", len(named))
+	}
+	if again := s.Suspects("provider"); len(again) != 0 {
+		t.Errorf("named twice: %v", again)
+	}
+}
+
+// A restart knows the baselines, so an outage right behind it is noticed.
+func TestSurgesOutlastARestart(t *testing.T) {
+	s, now := NewSurge(), start
+	for range 300 {
+		now = now.Add(time.Second)
+		s.Observe(now, "provider", false)
+		s.Observe(now, "other", false)
+	}
+	stored, err := s.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := NewSurge()
+	if err := after.UnmarshalBinary(stored); err != nil {
+		t.Fatal(err)
+	}
+	again, err := after.AppendBinary(nil)
+	if err != nil || string(again) != string(stored) {
+		t.Errorf("another form after the restart: %x, %x, %v", stored, again, err)
+	}
+	began := false
+	for range 40 {
+		now = now.Add(time.Second)
+		began = after.Observe(now, "provider", true) || began
+	}
+	if !began {
+		t.Error("no surge began")
+	}
+	for cut := range stored {
+		_ = NewSurge().UnmarshalBinary(stored[:cut])
+	}
+	if err := NewSurge().UnmarshalBinary(stored[:len(stored)-1]); err == nil {
+		t.Error("half a row was taken")
+	}
+}

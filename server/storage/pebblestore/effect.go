@@ -23,13 +23,15 @@ func (t *txn) affect(w *work, s *mta.Settlement) error {
 	effect := s.Verdict.Address
 	switch {
 	case s.Outcome == mta.Delivered:
-		t.observe(s, false)
+		if err := t.observe(s, false); err != nil {
+			return err
+		}
 		return t.succeeded(w, s)
 	case effect == bounce.AddressNone, s.Attempt == nil && s.Outcome != mta.Bounced:
 		return nil
 	}
-	if s.Attempt != nil {
-		t.observe(s, effect == bounce.AddressSuppress)
+	if err := t.observe(s, effect == bounce.AddressSuppress); err != nil {
+		return err
 	}
 	c := t.cause(w, s)
 	overridden, err := t.failed(w, s.Message.Content, &c)
@@ -45,12 +47,52 @@ func errorIgnored(v bounce.Verdict) bounce.Verdict {
 	return v
 }
 
-// observe tells the surge what an attempt said of its recipient. The surge lives in
+// surgeEvery is after how many attempts the surge is written down.
+const surgeEvery = 5000
+
+// observe tells the surge what an attempt said of its recipient. When that makes one begin,
+// the entries that its first attempts quarantined become provisional. The surge lives in
 // memory: should the write fail, it has seen one attempt twice.
-func (t *txn) observe(s *mta.Settlement, unknown bool) {
-	if s.Attempt != nil {
-		t.s.surge.Observe(s.Time, s.Destination, unknown)
+func (t *txn) observe(s *mta.Settlement, unknown bool) error {
+	if s.Attempt == nil {
+		return nil
 	}
+	if t.s.observed++; t.s.observed%surgeEvery == 0 {
+		t.writeSurge()
+	}
+	if !t.s.surge.Observe(s.Time, s.Destination, unknown) {
+		return nil
+	}
+	for _, k := range t.s.surge.Suspects(s.Destination) {
+		e, err := t.entry(k)
+		if err != nil {
+			return err
+		}
+		t.putEntry(e, address.Doubted(e.entry, s.Time))
+	}
+	return nil
+}
+
+// writeSurge keeps what is known of destinations for the next start.
+func (t *txn) writeSurge() {
+	row, err := t.s.surge.AppendBinary(nil)
+	t.keep(err)
+	t.set(metaSurge, row)
+}
+
+// loadSurge takes up what the last process knew. What cannot be read is learned anew.
+func (s *Store) loadSurge() error {
+	row, err := s.get(metaSurge)
+	if err != nil || row == nil {
+		return err
+	}
+	known := address.NewSurge()
+	if err := known.UnmarshalBinary(row); err != nil {
+		s.opts.Logger.Warn("what was known of destinations' unknown users is learned anew", "error", err)
+		return nil
+	}
+	s.surge = known
+	return nil
 }
 
 // foldedOf is the compare key of a recipient as it goes on the wire, whose domain is an
@@ -139,7 +181,11 @@ func (t *txn) failed(w *work, content uint64, c *address.Cause) (overridden bool
 	if err != nil {
 		return false, err
 	}
+	before := e.entry.Status
 	t.putEntry(e, address.Failed(e.entry, *c, policy))
+	if e.entry.Status == address.Quarantined && before != address.Quarantined && !e.entry.Provisional {
+		t.s.surge.Quarantined(c.Destination, e.entry.Key)
+	}
 	return false, nil
 }
 

@@ -128,6 +128,8 @@ type Store struct {
 	runs    *runCache
 	filters filters
 	surge   *address.Surge
+	// observed counts the attempts that surge was told of.
+	observed int
 	// nextCounter is where the search for counters that ran out goes on; nil: at the beginning.
 	nextCounter []byte
 	// oldestRequest is where the rows of requests by age begin; below lie tombstones.
@@ -170,6 +172,12 @@ func Open(o Options) (*Store, error) {
 // Close waits for the writes under way and closes the database. It is called once, last.
 func (s *Store) Close() error {
 	s.sweep.stop()
+	_ = s.submit(context.Background(), func(t *txn) error { // else the last state written stands
+		if t.s.observed > 0 {
+			t.writeSurge()
+		}
+		return nil
+	})
 	if !s.writer.stop() {
 		return ErrClosed
 	}
@@ -228,6 +236,7 @@ var (
 	metaEpoch     = keyName(tableMeta, "epoch")
 	metaSequences = keyName(tableMeta, "sequences")
 	metaSecrets   = keyName(tableMeta, "secrets")
+	metaSurge     = keyName(tableMeta, "surge")
 	metaOldest    = keyName(tableMeta, "oldest-event")
 )
 
@@ -249,6 +258,9 @@ func (s *Store) load() error {
 		return err
 	}
 	if err := s.loadClaims(); err != nil {
+		return err
+	}
+	if err := s.loadSurge(); err != nil {
 		return err
 	}
 	return s.loadEvents()
