@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -148,27 +147,10 @@ func (l *entryLister) take(place, row []byte) error {
 	l.read++
 	l.cursor = append(l.cursor[:0], place...)
 	e, err := decodeEntry(append([]byte{tableEntry}, place...), row)
-	if err == nil && keeps(l.filter, e) && !e.Expired(l.policy, l.now) {
+	if err == nil && l.filter.Keeps(e) && !e.Expired(l.policy, l.now) {
 		l.page = append(l.page, *e)
 	}
 	return err
-}
-
-// keeps reports whether a filter keeps an entry.
-func keeps(f *address.Filter, e *address.Entry) bool {
-	switch {
-	case f.Status != 0 && e.Status != f.Status,
-		f.Tenant != nil && e.Scope.Tenant != *f.Tenant,
-		f.List != "" && e.Scope.List != f.List,
-		f.Domain != "" && domainOf(e.Folded) != f.Domain,
-		!f.Start.IsZero() && e.Updated.Before(f.Start),
-		!f.End.IsZero() && !e.Updated.Before(f.End),
-		f.Reason != 0 && e.Reason != f.Reason,
-		f.Provisional && !e.Provisional,
-		f.Origin != 0 && e.Origin != f.Origin:
-		return false
-	}
-	return f.Text == "" || len(e.Evidence) > 0 && strings.Contains(strings.ToLower(e.Evidence[0].Text), f.Text)
 }
 
 // ChangeAddressEntries applies change to the entry of each key, in one atomic write.
@@ -188,19 +170,15 @@ func (s *Store) ChangeAddressEntries(ctx context.Context, keys []address.Key, re
 			return err
 		}
 		if r != nil {
-			if req.Answer == "" {
-				answer, err = decodeAnswer(keys, r.answer)
-			}
+			answer, err = decodeAnswer(keys, r.entries)
 			return err
 		}
 		if answer, err = t.changeEntries(keys, audit, change); err != nil || req.ID == "" {
 			return err
 		}
-		said := []byte(req.Answer)
-		if req.Answer == "" {
-			said = encodeAnswer(answer)
-		}
-		return t.remember(req.ID, requestRow{method: req.Method, body: req.Body[:], answer: said})
+		return t.remember(req.ID, requestRow{
+			method: req.Method, body: req.Body[:], answer: []byte(req.Answer), entries: encodeAnswer(answer),
+		})
 	})
 	return answer, err
 }

@@ -25,6 +25,7 @@ type requestRow struct {
 	delivery string // D
 	answer   []byte
 	at       time.Time
+	entries  []byte // address entries answered
 }
 
 func (r *requestRow) encode() []byte {
@@ -32,7 +33,8 @@ func (r *requestRow) encode() []byte {
 	b = putBytes(b, 2, r.body)
 	b = putString(b, 3, r.delivery)
 	b = putBytes(b, 4, r.answer)
-	return putTime(b, 5, r.at)
+	b = putTime(b, 5, r.at)
+	return putBytes(b, 6, r.entries)
 }
 
 func decodeRequest(row []byte) (*requestRow, error) {
@@ -49,6 +51,8 @@ func decodeRequest(row []byte) (*requestRow, error) {
 			r.answer = v.bytes
 		case 5:
 			r.at = v.time()
+		case 6:
+			r.entries = v.bytes
 		}
 		return nil
 	})

@@ -40,6 +40,7 @@ var addressStories = []story{
 	{"every field of an address entry comes back", wholeEntry},
 	{"address entries are filtered", filteredEntries},
 	{"bad keys of address entries are refused", badKeys},
+	{"a change of addresses leaves its answer for repeats", replayedChange},
 	{"a text has at most ten providers", textProviders},
 }
 
@@ -709,6 +710,39 @@ func badKeys(t *teller) {
 	many := make([]address.Key, address.MaxWrite+1)
 	if _, err := t.ChangeAddressEntries(ctx(), many, address.Request{}, "", same); err == nil {
 		t.Error("more than MaxWrite keys in one write")
+	}
+}
+
+func replayedChange(t *teller) {
+	key := address.Key{Folded: "a@b.test", Scope: address.Scope{Class: address.Everything}}
+	req := address.Request{ID: "r1", Method: "Put", Body: [32]byte{1}, Answer: "denied"}
+	from := t.end()
+	for range 2 {
+		got, err := t.ChangeAddressEntries(ctx(), []address.Key{key}, req, "denied by hand", func(e address.Entry) address.Entry {
+			e.Address, e.Status, e.Errors = e.Folded, address.Denylisted, e.Errors+1
+			return e
+		})
+		t.check(err)
+		if len(got) != 1 || got[0].Errors != 1 || got[0].Key != key {
+			t.Errorf("answer %+v", got)
+		}
+	}
+	answer, found, err := t.Replay(ctx(), campaign.Request{ID: req.ID, Method: req.Method, Body: req.Body})
+	t.check(err)
+	if events := t.told(from); !found || string(answer) != "denied" || len(events) != 1 || events[0].GetCount() != 1 || events[0].GetText() != "denied by hand" {
+		t.Errorf("answer %q, events %v", answer, events)
+	}
+	other := req
+	other.Body = [32]byte{2}
+	if _, err := t.ChangeAddressEntries(ctx(), nil, other, "", nil); !errors.Is(err, address.ErrRequestIDReused) {
+		t.Errorf("another body: %v", err)
+	}
+	empty := address.Request{ID: "r2", Method: "Release", Answer: "released 7"}
+	if _, err := t.ChangeAddressEntries(ctx(), nil, empty, "", nil); err != nil {
+		t.Errorf("an answer alone: %v", err)
+	}
+	if answer, found, err := t.Replay(ctx(), campaign.Request{ID: "r2", Method: "Release"}); err != nil || !found || string(answer) != "released 7" {
+		t.Errorf("answer %q, %v", answer, err)
 	}
 }
 
