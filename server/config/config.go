@@ -287,8 +287,10 @@ func Parse(name string, data []byte) (*Config, error) {
 
 // resolvePaths makes relative paths begin at the file's directory.
 func (c *Config) resolvePaths(dir string) {
-	paths := []*string{&c.DataDir, &c.GRPC.TLS.Cert, &c.GRPC.TLS.Key, &c.MXRules, &c.BounceRules,
-		&c.Inbound.TLS.Cert, &c.Inbound.TLS.Key, &c.Public.TLS.Cert, &c.Public.TLS.Key}
+	paths := []*string{
+		&c.DataDir, &c.GRPC.TLS.Cert, &c.GRPC.TLS.Key, &c.MXRules, &c.BounceRules,
+		&c.Inbound.TLS.Cert, &c.Inbound.TLS.Key, &c.Public.TLS.Cert, &c.Public.TLS.Key,
+	}
 	for i := range c.DKIM.Domains {
 		paths = append(paths, &c.DKIM.Domains[i].KeyFile)
 	}

@@ -592,7 +592,7 @@ func (r *relay) heard() []string {
 
 func (r *relay) HandOver(h *mta.Handover)                                { _ = r.tell("hand over") }
 func (r *relay) Arrived(*mta.Handover, mta.MessageID, string, time.Time) {}
-func (r *relay) Pause(_ context.Context, d uint64) error { return r.tell("pause %d", d) }
+func (r *relay) Pause(_ context.Context, d uint64) error                 { return r.tell("pause %d", d) }
 
 func (r *relay) Unpause(_ context.Context, d uint64) error { return r.tell("unpause %d", d) }
 
