@@ -52,7 +52,8 @@ type Config struct {
 	MaxSessions int
 	// MaxUnsettled caps messages sent whose outcome is not durable (default 1024).
 	MaxUnsettled int
-	// MaxClaimed caps messages of one path claimed and not settled (default 64).
+	// MaxClaimed caps messages of one path claimed and not settled (default 64). A
+	// path with more than 51 connections open may have more in proportion.
 	MaxClaimed int
 	// MaxResolving caps look-ups under way (default 64).
 	MaxResolving int

@@ -152,7 +152,7 @@ func (c *Core) claimAll(p *path) {
 		l := p.claimers.pop()
 		if c.claimBatch(l) {
 			p.claimers.push(l)
-			if p.claimed >= c.cfg.MaxClaimed {
+			if p.claimed >= c.mostClaimed(p) {
 				return
 			}
 		}
@@ -186,15 +186,25 @@ func (c *Core) mayClaim(l *line, class Class) bool {
 	if l.ready[class].n+l.claiming[class] >= l.ahead(c.now) {
 		return false
 	}
-	if class == Bulk && l.claimed >= max(1, c.cfg.MaxClaimed*l.open/max(1, l.path.open)) {
+	if class == Bulk && l.claimed >= max(1, c.mostClaimed(l.path)*l.open/max(1, l.path.open)) {
 		return false
 	}
 	return l.pinned.n > 0 && l.pinned.head.class() == class || l.richest(class) != nil
 }
 
+// fullWindow is how many connections MaxClaimed is enough for: one message on each
+// that is being sent, and a quarter more on the way to the disk or from it.
+const fullWindow = 51
+
+// mostClaimed is MaxClaimed, and more in proportion on a path with more
+// connections than it is enough for: those beyond would never carry a message.
+func (c *Core) mostClaimed(p *path) int {
+	return c.cfg.MaxClaimed * max(fullWindow, p.open) / fullWindow
+}
+
 // fits reports whether the path has room for one more claim.
 func (c *Core) fits(p *path, class Class) bool {
-	room := c.cfg.MaxClaimed
+	room := c.mostClaimed(p)
 	if class == Bulk {
 		room -= room / reserveShare
 	}
@@ -387,11 +397,12 @@ func (c *Core) holdOf(l *line) (mxrules.Hold, int64) {
 	return hold, nanos(at)
 }
 
-// plenty reports whether the path has as many free sessions as its rate could
-// use within a second.
+// plenty reports whether the path has free sessions for its burst and for a
+// twentieth of a second. When messages take longer they are soon in use, and more
+// are opened.
 func (p *path) plenty() bool {
 	rate := p.gov.MessageRate()
-	return rate.Count > 0 && p.sessions.n-p.busy >= max(1, rate.Burst)+int(rate.PerSecond())
+	return rate.Count > 0 && p.sessions.n-p.busy >= max(1, rate.Burst)+1+int(rate.PerSecond()/20)
 }
 
 // transactional reports whether the line would have transactional mail to send.
