@@ -10,7 +10,8 @@ import (
 // Nearly every recipient has no entry, and that is what must cost next to nothing, at
 // each ingest, before each attempt and at each delivery. The database's own filters say so in about
 // 20 microseconds, most of them spent on finding the filter; one filter in
-// memory says so in a tenth of one, for one and a half octets an entry.
+// memory says so in less than one, for one and a half octets an entry (less than three
+// while it grows; the next start makes it fit).
 
 // maxEntryFilter bounds the filter, in octets. It is enough for 20 million addresses; a store
 // with more goes without and asks the disk.
