@@ -45,8 +45,9 @@ type held struct {
 	run     *run // nil for a message that only expires
 	inCore  bool // the core knows it
 	sending bool
-	gone    bool   // its claim was not made
-	mailID  string // Message-ID header, from the claim on
+	gone    bool     // its claim was not made
+	mailID  string   // Message-ID header, from the claim on
+	failing *failing // an operator fails it as soon as it is back; nil: nobody
 	stage   atomic.Uint32
 }
 
@@ -61,8 +62,11 @@ const (
 // begin reports whether the session may say MAIL.
 func (h *held) begin() bool { return h.stage.CompareAndSwap(stageGiven, stageBegun) }
 
-// recall makes the session give the message back, unless it has begun.
-func (h *held) recall() { h.stage.CompareAndSwap(stageGiven, stageRecalled) }
+// recall makes the session give the message back, unless it has begun; it answers
+// whether it will.
+func (h *held) recall() bool {
+	return h.stage.CompareAndSwap(stageGiven, stageRecalled) || h.stage.Load() == stageRecalled
+}
 
 // HandOver gives the relay a hand-over, running or paused. It returns at once; the
 // runs are read from the directory in the background. Giving one that it has
@@ -406,6 +410,10 @@ func (r *Relay) giveBack(id dispatch.MsgID, claimed bool) {
 
 // returned makes a message loadable again.
 func (r *Relay) returned(now time.Time, h *held) {
+	if h.failing != nil {
+		r.writer.settle(h, h.failing.end(h, now, h.run.domain))
+		return
+	}
 	r.release(now, h)
 	ru := h.run
 	if h.msg.Retry {
@@ -420,6 +428,7 @@ func (r *Relay) returned(now time.Time, h *held) {
 // settled forgets a message whose outcome is durable.
 func (r *Relay) settled(now time.Time, h *held, s *Settlement) {
 	r.release(now, h)
+	h.failing.settled()
 	final := s.Outcome != Deferred
 	if ru := h.run; ru != nil {
 		if !final {

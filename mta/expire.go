@@ -261,8 +261,8 @@ func (w *reasons) of(ho *handover, domain uint32) string {
 	return w.text
 }
 
-// recount forgets the runs of standing hand-overs of which a sweep left nothing. The
-// core knows them still, and would open sessions for mail that is gone.
+// recount corrects what is known of the runs of standing hand-overs of which a sweep
+// took mail. The core knows it still, and would open sessions for mail that is gone.
 func (r *Relay) recount(page []*Message) {
 	seen := map[runName]bool{}
 	for _, m := range page {
@@ -297,14 +297,17 @@ func (r *Relay) recountRun(name runName) {
 		r.broken("reading the directory of a hand-over", err)
 		return
 	}
+	var is RunState
 	if len(left) > 0 && left[0].Domain == name.domain {
-		return
+		is = left[0]
 	}
 	_ = r.call(r.calm, func(now time.Time) {
-		if ru.changes == changes && !ru.loading {
-			ru.more, ru.nextDue = false, time.Time{}
-			r.forgetIfEmpty(now, ru)
+		if ru.changes != changes || ru.loading || len(ru.held) > 0 {
+			return
 		}
+		ru.more, ru.nextDue = is.Fresh > 0, is.NextDue
+		r.core.Recount(now, ru.id, is.Fresh, is.Deferred, is.NextDue)
+		r.forgetIfEmpty(now, ru)
 	})
 }
 

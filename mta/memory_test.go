@@ -225,6 +225,29 @@ func (m *memory) Unfinished(_ context.Context, handover uint64, by time.Time, af
 	return list, len(list) < limit, nil
 }
 
+func (m *memory) Waiting(_ context.Context, req WaitingRequest) (page WaitingPage, err error) {
+	if err := m.enter("Waiting"); err != nil {
+		return page, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	page.Done = true
+	for _, r := range m.sorted(req.Handover, req.Domain) {
+		_, claimed := m.claims[r.msg.ID]
+		if claimed || req.Retries && (!r.retry || !r.msg.State.Due.After(req.Due)) {
+			continue
+		}
+		page.Count++
+		if !req.Count {
+			page.Messages = append(page.Messages, r.copy())
+		}
+	}
+	m.mu.Unlock()
+	m.leave("Waiting", &page)
+	m.mu.Lock()
+	return page, nil
+}
+
 func (m *memory) Write(_ context.Context, b *Batch) (out Written, err error) {
 	if err := m.enter("Write"); err != nil {
 		return out, err
@@ -246,6 +269,11 @@ func (m *memory) Write(_ context.Context, b *Batch) (out Written, err error) {
 	}
 	for _, id := range b.Releases {
 		delete(m.claims, id)
+	}
+	for _, h := range b.Hurries {
+		if r := m.rows[h.Message.ID]; r.retry && r.msg.State.Due.Equal(h.Message.State.Due) {
+			r.msg.State.Due = h.Due
+		}
 	}
 	for _, c := range b.Claims {
 		if m.refuse != nil && m.refuse(c.Message) {

@@ -35,6 +35,8 @@ type Store interface {
 	// according to their own validity (transactional). The answer's last message is the
 	// next call's after; done says that nothing is left behind it.
 	Unfinished(ctx context.Context, handover uint64, by time.Time, after MessageID, max int) (msgs []*Message, done bool, err error)
+	// Waiting reads messages of one run that wait: neither claimed nor final.
+	Waiting(ctx context.Context, req WaitingRequest) (WaitingPage, error)
 	// Write makes claims, releases and settlements durable in one atomic write,
 	// with the counters and events that follow from them. It returns
 	// once that is synced. An error wrapping ErrFenced wrote nothing.
@@ -190,6 +192,8 @@ type Batch struct {
 	Claims   []Claim
 	Releases []MessageID // claims given back untried
 	Settles  []Settlement
+	// Hurries are waiting retries to be made due sooner.
+	Hurries []Hurry
 	// Marks are settled-below marks that advanced.
 	Marks []Mark
 	// Usage are quota meters to keep, by path key; charged with the claims.
@@ -251,6 +255,8 @@ type Settlement struct {
 	MessageID string
 	// Provider is the mailbox provider of the host that answered; empty when none is known.
 	Provider string
+	// Work is the operator's work that ends the message and counts it; empty for none.
+	Work string
 }
 
 // Attempt is one SMTP transaction, from its MAIL.
@@ -286,6 +292,7 @@ const (
 	PathSuspendedEvent
 	PathResumedEvent
 	RuleChangedEvent
+	PathRaisedEvent
 )
 
 // Written tells what a Write found.
@@ -308,6 +315,8 @@ func (k RelayEventKind) String() string {
 		return "path_resumed"
 	case RuleChangedEvent:
 		return "rule_changed"
+	case PathRaisedEvent:
+		return "path_raised"
 	}
 	return "unknown"
 }

@@ -20,7 +20,7 @@ type pending struct {
 
 func (p *pending) empty() bool {
 	b := &p.batch
-	return len(b.Claims)+len(b.Releases)+len(b.Settles)+len(b.Events)+len(p.written) == 0
+	return len(b.Claims)+len(b.Releases)+len(b.Settles)+len(b.Hurries)+len(b.Events)+len(p.written) == 0
 }
 
 // writer makes claims, releases and settlements durable: one write at a time, each
@@ -78,6 +78,10 @@ func (w *writer) settle(h *held, s Settlement) {
 		p.batch.Settles = append(p.batch.Settles, s)
 		p.settles = append(p.settles, h)
 	})
+}
+
+func (w *writer) hurry(list []Hurry) {
+	w.add(func(p *pending) { p.batch.Hurries = append(p.batch.Hurries, list...) })
 }
 
 // mark rides along with the next write; losing it costs only reading.

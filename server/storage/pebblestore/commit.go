@@ -277,6 +277,7 @@ type txn struct {
 	entryOrder []*entryWork                       // of them, those changed, in order
 	entryCount int64                              // how many there will be
 	reader     *entryReader                       // nil until an address is looked up
+	works      map[string]int64                   // messages that operators' work changed, by its id
 	kick       bool                               // wake the sweeper
 	key        []byte                             // scratch
 
@@ -300,6 +301,9 @@ func (t *txn) run(apply func(*txn) error) error {
 		return err
 	}
 	if err := t.flushRuns(); err != nil {
+		return err
+	}
+	if err := t.flushWork(); err != nil {
 		return err
 	}
 	t.flushDeliveries()

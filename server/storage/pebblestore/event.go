@@ -181,6 +181,7 @@ var relayEvents = map[mta.RelayEventKind]veredusv1.FeedbackType{
 	mta.PathSuspendedEvent: veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_SUSPENDED,
 	mta.PathResumedEvent:   veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_RESUMED,
 	mta.RuleChangedEvent:   veredusv1.FeedbackType_FEEDBACK_TYPE_RULE_CHANGED,
+	mta.PathRaisedEvent:    veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_RAISED,
 }
 
 // relayEvent appends an event about a path or the rules; Until is its next attempt.

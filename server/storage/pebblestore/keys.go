@@ -48,6 +48,8 @@ import (
 //	entry           hash tenant 0 class list   address entry; class is one byte
 //	entryOf         domain 0 hash tenant 0 class list   (address entries by domain)
 //	replyText       id (16)                 a distinct text of replies
+//	work            id                      an operator's work on waiting mail, and its count so far
+//	override        destination 0 source    an operator's limits for paths
 const (
 	tableMeta          = 'm'
 	tableTenant        = 't'
@@ -82,6 +84,8 @@ const (
 	tableEntry         = 'E'
 	tableEntryOf       = 'D'
 	tableReplyText     = 'L'
+	tableWork          = 'J'
+	tableOverride      = 'P'
 )
 
 const (

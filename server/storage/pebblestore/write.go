@@ -34,6 +34,11 @@ func (t *txn) write(b *mta.Batch) (written mta.Written, err error) {
 			return written, err
 		}
 	}
+	for i := range b.Hurries {
+		if err := t.hurry(&b.Hurries[i]); err != nil {
+			return written, err
+		}
+	}
 	for _, id := range b.Releases {
 		if err := t.release(id); err != nil {
 			return written, err
@@ -212,6 +217,7 @@ func (t *txn) settle(s *mta.Settlement) error {
 	}
 	n := *s
 	n.Destination = cmp.Or(s.Destination, row.destination, s.Message.Domain)
+	t.countWork(s.Work)
 	return t.outcome(w, &n, c, row)
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/feedback"
 	"github.com/veredus/veredus/server/learning"
+	"github.com/veredus/veredus/server/operator"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -38,6 +39,7 @@ type Store interface {
 	address.Store
 	learning.Store
 	inbound.Ledger
+	operator.Orders
 }
 
 // Driver is one store that can be opened, closed and lose power.

@@ -1,0 +1,425 @@
+package mta
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/veredus/veredus/mta/bounce"
+)
+
+// An operator's work on waiting mail. It goes run by run and page by page; each page
+// is durable before the next is read, so that ten million messages cost time, not
+// memory, and nobody else waits long. What is claimed or being sent is passed over:
+// it keeps its real outcome. Work that was broken off is done again from the start,
+// and finds what is left.
+
+// Queue chooses waiting mail: all fields that are set must hold.
+type Queue struct {
+	Delivery    uint64 // its number; 0: any
+	Tenant      string
+	Destination string
+	// Source is that of the last attempt: it leaves out what was never tried.
+	Source string
+	// Arrived: it entered the relay then or before; zero: whenever.
+	Arrived time.Time
+}
+
+// Order names work: what the store counts its changes under, and when it began.
+type Order struct {
+	ID    string
+	Began time.Time
+}
+
+// Picked is what a Queue chose.
+type Picked struct {
+	// Count is how many messages were chosen; only CountWaiting fills it in, for work
+	// that changes mail is counted by the store.
+	Count int64
+	// Sample are some of them.
+	Sample []Waiting
+	// Found says that there was mail of that delivery, tenant and destination.
+	Found bool
+}
+
+// Waiting is a message that a Queue chose.
+type Waiting struct {
+	Message     *Message
+	Destination string
+}
+
+// maxSample is how many messages are shown of each piece of work.
+const maxSample = 20
+
+// workPage is how many messages are changed in one write.
+const workPage = 500
+
+// CountWaiting counts what RetryNow (retries) or FailWaiting would change at this
+// moment. It changes nothing.
+func (r *Relay) CountWaiting(ctx context.Context, q Queue, retries bool) (Picked, error) {
+	w := r.walk(q, retries)
+	err := w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
+		n, err := w.count(ctx, h, s)
+		w.picked.Count += n
+		if err != nil || n == 0 || len(w.picked.Sample) >= maxSample {
+			return err
+		}
+		return w.pages(ctx, h, s, maxSample-len(w.picked.Sample), func(page []*Message) (bool, error) {
+			w.show(page, destination)
+			return len(w.picked.Sample) < maxSample, nil
+		})
+	})
+	return w.picked, err
+}
+
+// RetryNow makes the retries that a Queue chooses due now. Their paths' limits spread
+// them. Retries that were settled after the work began are left alone.
+func (r *Relay) RetryNow(ctx context.Context, q Queue, order Order) (Picked, error) {
+	w := r.walk(q, true)
+	w.began = order.Began
+	err := w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
+		return w.pages(ctx, h, s, workPage, func(page []*Message) (bool, error) {
+			w.show(page, destination)
+			return true, r.hurryPage(ctx, page, order)
+		})
+	})
+	return w.picked, err
+}
+
+// FailWaiting ends what a Queue chooses: suppressed, code 25, with the reason as its text.
+func (r *Relay) FailWaiting(ctx context.Context, q Queue, order Order, reason string) (Picked, error) {
+	w := r.walk(q, false)
+	f := &failing{relay: r, order: order, reason: reason, over: make(chan struct{})}
+	err := w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
+		f.destination = destination
+		err := w.pages(ctx, h, s, workPage, func(page []*Message) (bool, error) {
+			w.show(page, destination)
+			return true, r.failPage(ctx, page, h, f)
+		})
+		if err == nil {
+			r.recountRun(runName{h.ID, s.Domain})
+		}
+		return err
+	})
+	if err == nil {
+		err = f.wait(ctx)
+	}
+	return w.picked, err
+}
+
+// MailOf tells which deliveries have mail in the relay, by number: of a tenant, or one.
+func (r *Relay) MailOf(ctx context.Context, q Queue) ([]Handover, error) {
+	var list []Handover
+	err := r.call(ctx, func(time.Time) {
+		for _, ho := range r.handovers {
+			if !ho.expired && (q.Delivery == 0 || ho.Delivery == q.Delivery) && (q.Tenant == "" || ho.Tenant == q.Tenant) {
+				list = append(list, ho.Handover)
+			}
+		}
+	})
+	slices.SortFunc(list, func(a, b Handover) int { return cmp.Compare(a.ID, b.ID) })
+	return list, err
+}
+
+// walk goes over waiting mail.
+type walk struct {
+	relay   *Relay
+	q       Queue
+	retries bool
+	began   time.Time // zero: only counting
+	now     time.Time
+	picked  Picked
+}
+
+func (r *Relay) walk(q Queue, retries bool) *walk {
+	return &walk{relay: r, q: q, retries: retries, now: r.cfg.Now()}
+}
+
+// runs visits the runs that the queue may choose from, in order.
+func (w *walk) runs(ctx context.Context, visit func(h *Handover, s *RunState, destination string) error) error {
+	list, err := w.relay.MailOf(ctx, w.q)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		h := &list[i]
+		if !w.q.Arrived.IsZero() && h.Arrival.After(w.q.Arrived) {
+			continue // of a standing hand-over each message has its own
+		}
+		if err := w.directory(ctx, h, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// directory visits the runs of one hand-over, page by page.
+func (w *walk) directory(ctx context.Context, h *Handover, visit func(h *Handover, s *RunState, destination string) error) error {
+	for after := uint32(0); ; {
+		page, err := w.relay.cfg.Store.Runs(ctx, h.ID, after, runPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		destinations, err := w.destinations(ctx, page)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if w.q.Destination != "" && destinations[i] != w.q.Destination {
+				continue
+			}
+			w.picked.Found = true
+			if err := visit(h, &page[i], destinations[i]); err != nil {
+				return err
+			}
+		}
+		after = page[len(page)-1].Domain
+	}
+}
+
+// maxLookups is how many routes are asked for at a time, lookupTime how long one may take.
+const (
+	maxLookups = 64
+	lookupTime = 10 * time.Second
+)
+
+// destinations are those of a page of runs. Only when the queue names a destination are
+// domains looked up of which the relay knows no route; one without a route stands for itself.
+func (w *walk) destinations(ctx context.Context, page []RunState) ([]string, error) {
+	names := make([]string, len(page))
+	err := w.relay.call(ctx, func(time.Time) {
+		for i := range page {
+			names[i] = w.relay.core.DestinationOf(page[i].DomainName)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var asked sync.WaitGroup
+	room := make(chan struct{}, maxLookups)
+	for i := range names {
+		if names[i] != "" {
+			continue
+		}
+		if names[i] = page[i].DomainName; w.q.Destination == "" {
+			continue
+		}
+		room <- struct{}{}
+		asked.Go(func() {
+			defer func() { <-room }()
+			names[i] = w.lookUp(ctx, page[i].DomainName)
+		})
+	}
+	asked.Wait()
+	return names, ctx.Err()
+}
+
+func (w *walk) lookUp(ctx context.Context, domain string) string {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	rt, err := w.relay.cfg.Resolver.Route(ctx, domain)
+	if err != nil || rt.Destination == "" {
+		return domain
+	}
+	return rt.Destination
+}
+
+// request asks for the messages of a run that the queue chooses.
+func (w *walk) request(h *Handover, s *RunState) WaitingRequest {
+	req := WaitingRequest{Handover: h.ID, Domain: s.Domain, Retries: w.retries, Source: w.q.Source}
+	if w.retries {
+		req.Due, req.Settled = w.now, w.began
+	}
+	if h.Arrival.IsZero() {
+		req.Arrived = w.q.Arrived
+	}
+	return req
+}
+
+// count is how many messages of a run the queue chooses.
+func (w *walk) count(ctx context.Context, h *Handover, s *RunState) (n int64, err error) {
+	req := w.request(h, s)
+	if !req.Retries && !req.perMessage() {
+		return s.Fresh + s.Deferred, nil
+	}
+	for req.Count = true; ; {
+		page, err := w.relay.cfg.Store.Waiting(ctx, req)
+		n += page.Count
+		if err != nil || page.Done {
+			return n, err
+		}
+		req.After = page.Next
+	}
+}
+
+// pages visits the messages of a run that the queue chooses, until each answers false.
+func (w *walk) pages(ctx context.Context, h *Handover, s *RunState, most int, each func([]*Message) (bool, error)) error {
+	req := w.request(h, s)
+	for req.Max = most; ; {
+		page, err := w.relay.cfg.Store.Waiting(ctx, req)
+		if err != nil {
+			return err
+		}
+		if len(page.Messages) > 0 {
+			if more, err := each(page.Messages); err != nil || !more {
+				return err
+			}
+		}
+		if page.Done {
+			return nil
+		}
+		req.After = page.Next
+	}
+}
+
+// show adds to the sample.
+func (w *walk) show(page []*Message, destination string) {
+	for _, m := range page[:min(len(page), maxSample-len(w.picked.Sample))] {
+		w.picked.Sample = append(w.picked.Sample, Waiting{Message: m, Destination: destination})
+	}
+}
+
+// durably runs change on the owner, and waits until what it gave the writer is durable
+// and the owner was told.
+func (r *Relay) durably(ctx context.Context, change func(now time.Time), told func(now time.Time)) error {
+	durable := make(chan struct{})
+	err := r.call(ctx, func(now time.Time) {
+		change(now)
+		r.writer.then(func(now time.Time) {
+			told(now)
+			close(durable)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-durable:
+		return nil
+	case <-r.writer.ended:
+		return ErrStopped
+	case <-r.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hurryPage makes retries due. Those in memory are due already, or being tried.
+func (r *Relay) hurryPage(ctx context.Context, page []*Message, order Order) error {
+	var list []Hurry
+	return r.durably(ctx, func(now time.Time) {
+		for _, m := range page {
+			if r.byID[m.ID] == nil {
+				list = append(list, Hurry{Message: m, Due: now, Work: order.ID})
+			}
+		}
+		r.writer.hurry(list)
+	}, func(now time.Time) {
+		for i := range list {
+			id := list[i].Message.ID
+			ho := r.handovers[id.Handover]
+			if ho == nil || ho.runs[id.Domain] == nil {
+				continue
+			}
+			if ru := ho.runs[id.Domain]; i == 0 || keyOf(list[i-1].Message.ID) != keyOf(id) {
+				ru.dueAt(list[i].Due)
+				r.core.Hurried(now, ru.id, list[i].Due)
+			}
+		}
+	})
+}
+
+func keyOf(id MessageID) runName { return runName{id.Handover, id.Domain} }
+
+// failing is the work of FailWaiting. It belongs to the owner.
+type failing struct {
+	relay       *Relay
+	order       Order
+	reason      string
+	destination string // of the run under way
+	pending     int    // messages in memory that were asked back
+	closing     bool   // no more will be asked for
+	over        chan struct{}
+}
+
+// failPage ends messages that are not in memory, and has those back that are and
+// have not begun: they end as soon as they come.
+func (r *Relay) failPage(ctx context.Context, page []*Message, of *Handover, f *failing) error {
+	return r.durably(ctx, func(now time.Time) {
+		ho := r.handovers[of.ID]
+		for _, m := range page {
+			if h := r.byID[m.ID]; h != nil {
+				r.callBack(now, h, f)
+				continue
+			}
+			h := &held{msg: m}
+			if ho != nil {
+				h.mailID = r.earlierID(m, ho)
+			}
+			r.byID[m.ID] = h
+			r.writer.settle(h, f.end(h, now, f.destination))
+		}
+	}, func(time.Time) {})
+}
+
+// callBack asks for a message in memory, unless its transaction has begun or its end
+// is being written.
+func (r *Relay) callBack(now time.Time, h *held, f *failing) {
+	if !h.inCore || h.failing != nil || h.sending && !h.recall() {
+		return
+	}
+	h.failing = f
+	f.pending++
+	r.core.Recall(now, h.id)
+}
+
+// failedTag is the tag of messages that an operator failed.
+const failedTag = "failed_by_operator"
+
+// end is the end of a message by an operator's word. What earlier attempts left behind
+// is kept.
+func (f *failing) end(h *held, now time.Time, destination string) Settlement {
+	m := h.msg
+	if m.State.Attempts > 0 {
+		destination = "" // where its last attempt went
+	}
+	f.relay.observe("", Suppressed, bounce.CodeAdminFailure, nil)
+	m.State.Last = bounce.OwnPolicy(failedTag, bounce.ReasonUnreachable)
+	return Settlement{
+		Message: m, Outcome: Suppressed, Time: now, Verdict: m.State.Last, Text: f.reason,
+		Destination: destination, MessageID: h.mailID, Work: f.order.ID,
+	}
+}
+
+// settled notes that a message which was asked back has come to an end, whichever.
+func (f *failing) settled() {
+	if f == nil {
+		return
+	}
+	f.pending--
+	f.finish()
+}
+
+func (f *failing) finish() {
+	if f.closing && f.pending == 0 {
+		close(f.over)
+	}
+}
+
+// wait returns once every message that was asked back has come to an end.
+func (f *failing) wait(ctx context.Context) error {
+	if err := f.relay.call(ctx, func(time.Time) { f.closing = true; f.finish() }); err != nil {
+		return err
+	}
+	select {
+	case <-f.over:
+		return nil
+	case <-f.relay.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
