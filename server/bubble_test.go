@@ -140,6 +140,16 @@ func mailing(t *testing.T, conn *grpc.ClientConn, recipients ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fill(t, conn, d.GetName(), recipients...)
+	if _, err := c.StartDelivery(ctx, &veredusv1.StartDeliveryRequest{Name: d.GetName()}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill adds recipients to a delivery and prepares it.
+func fill(t *testing.T, conn *grpc.ClientConn, name string, recipients ...string) {
+	t.Helper()
+	c, ctx := veredusv1.NewCampaignServiceClient(conn), t.Context()
 	up, err := c.AddRecipients(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +158,7 @@ func mailing(t *testing.T, conn *grpc.ClientConn, recipients ...string) {
 	for _, r := range recipients {
 		frame.Recipients = append(frame.Recipients, &veredusv1.Recipient{Address: r})
 	}
-	if err := errors.Join(up.Send(&veredusv1.AddRecipientsRequest{Delivery: d.GetName()}), up.Send(frame), up.CloseSend()); err != nil {
+	if err := errors.Join(up.Send(&veredusv1.AddRecipientsRequest{Delivery: name}), up.Send(frame), up.CloseSend()); err != nil {
 		t.Fatal(err)
 	}
 	for err == nil {
@@ -157,10 +167,7 @@ func mailing(t *testing.T, conn *grpc.ClientConn, recipients ...string) {
 	if !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	if _, err := c.PrepareDelivery(ctx, &veredusv1.PrepareDeliveryRequest{Name: d.GetName()}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.StartDelivery(ctx, &veredusv1.StartDeliveryRequest{Name: d.GetName()}); err != nil {
+	if _, err := c.PrepareDelivery(ctx, &veredusv1.PrepareDeliveryRequest{Name: name}); err != nil {
 		t.Fatal(err)
 	}
 }
