@@ -13,9 +13,9 @@ import (
 
 // simulate runs a scenario in virtual time.
 type simulate struct {
-	seed uint64
-	json bool
-	plot string
+	seed         uint64
+	json         bool
+	plot, export string
 }
 
 func newSimulate() *cobra.Command {
@@ -33,7 +33,8 @@ scenario's own rules was exceeded. The same scenario and seed give the same figu
 docs/simulate.md describes the scenario's keys.`,
 		Example: `  veredus simulate scenario.yaml
   veredus simulate scenario.yaml --seed 7 --json
-  veredus simulate scenario.yaml --plot scenario.svg`,
+  veredus simulate scenario.yaml --plot scenario.svg
+  veredus simulate scenario.yaml --export run && veredus serve --config run/node.yaml --world run/world.yaml`,
 		Args: exactArgs("the scenario file"),
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd, args[0]) },
 	}
@@ -41,6 +42,7 @@ docs/simulate.md describes the scenario's keys.`,
 	f.Uint64Var(&s.seed, "seed", 0, "seed of every random choice; default the scenario's")
 	f.BoolVar(&s.json, "json", false, "print the whole report as JSON, with the series over time")
 	f.StringVar(&s.plot, "plot", "", "draw sent, limit and backlog over time into an SVG file")
+	f.StringVar(&s.export, "export", "", "do not simulate: write what a real node needs for the same over TCP into a folder")
 	return cmd
 }
 
@@ -55,6 +57,12 @@ func (s *simulate) run(cmd *cobra.Command, file string) error {
 	}
 	if cmd.Flags().Changed("seed") {
 		scenario.Seed = s.seed
+	}
+	if s.export != "" {
+		if err := scenario.Export(s.export); err != nil {
+			return fmt.Errorf("--export %s: %w", s.export, err)
+		}
+		return nil
 	}
 	report, err := scenario.Run()
 	if err != nil {

@@ -149,8 +149,15 @@ func (s *Scenario) sender(d *simulate.Destination, r *world.Receiver, sessions i
 	if d.Domains[0].Failure != nil || out.Sources == 0 {
 		return out
 	}
-	l := s.match(d, &d.Domains[0], s.sources(d.Group)[0].Address)
+	from := s.sources(d.Group)[0].Address
+	l := s.match(d, &d.Domains[0], from)
 	out.Limits, out.Sequential = stated(l), l.Pipelining == mxrules.Off
+	if s.apart(d, from) {
+		out.Paths = len(d.Domains)
+		if !l.Shared {
+			out.Paths *= out.Sources
+		}
+	}
 	offers := r.TLS != world.TLSOff && r.TLS != world.TLSBroken
 	out.TLS = l.TLS != mxrules.TLSNone && offers
 	return out
@@ -178,8 +185,21 @@ func (s *Scenario) sources(receiver string) []Source {
 	return list
 }
 
-// audits watch whether the sender keeps its own rules; none where they differ between
-// the receiver's domains.
+// apart reports whether rules name the receiver's domains, so that each has limits of
+// its own.
+func (s *Scenario) apart(d *simulate.Destination, from netip.Addr) bool {
+	for i := range d.Domains {
+		nameless := d.Domains[i]
+		nameless.Name = ""
+		if stated(s.match(d, &d.Domains[i], from)) != stated(s.match(d, &nameless, from)) {
+			return true
+		}
+	}
+	return false
+}
+
+// audits watch whether the sender keeps its own rules; none where several of the
+// receiver's domains have limits of their own.
 func (s *Scenario) audits(d *simulate.Destination) map[netip.Addr]*world.Audit {
 	audits := map[netip.Addr]*world.Audit{}
 	if d.Domains[0].Failure != nil {
@@ -187,12 +207,10 @@ func (s *Scenario) audits(d *simulate.Destination) map[netip.Addr]*world.Audit {
 	}
 	var shared *world.Audit
 	for _, src := range s.sources(d.Group) {
-		l := s.match(d, &d.Domains[0], src.Address)
-		for i := range d.Domains {
-			if stated(s.match(d, &d.Domains[i], src.Address)) != stated(l) {
-				return nil
-			}
+		if len(d.Domains) > 1 && s.apart(d, src.Address) {
+			return nil
 		}
+		l := s.match(d, &d.Domains[0], src.Address)
 		a := world.NewAudit(d.Name, stated(l))
 		if l.Shared {
 			if shared == nil {

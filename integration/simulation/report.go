@@ -305,7 +305,8 @@ func recoveries(s *Series, first time.Duration) []Recovery {
 	var found []Recovery
 	seconds := float64(per) * s.StepSeconds
 	for m := 1; m+2 < minutes; m++ {
-		if s.Backlog[m*per] == 0 || limit[m+1] < rise*limit[m-1] || limit[m+2] < rise*limit[m-1] {
+		least := max(rise*limit[m-1], 1e-9)
+		if s.Backlog[m*per] == 0 || limit[m] < least || limit[m+1] < least || limit[m+2] < least {
 			continue
 		}
 		r := Recovery{At: float64(m)*seconds - first.Seconds(), From: round(limit[m-1], 3), To: round(limit[m+1], 3), After: -1}

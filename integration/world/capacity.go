@@ -16,8 +16,10 @@ type Sender struct {
 	TLS bool
 	// Sequential says that it does not pipeline commands (RFC 2920).
 	Sequential bool
-	// Limits are its own rules' for this receiver; zero ones are none.
+	// Limits are its own rules' for this receiver; zero ones are none. They hold for
+	// each of so many Paths; 0 is one for each source.
 	Limits Limits
+	Paths  int
 	// Connections caps its connections over all; 0 is no cap.
 	Connections int
 }
@@ -56,19 +58,26 @@ func (m *Model) CapacityFor(now time.Time, s Sender) float64 {
 	if !h.Shared {
 		hidden.count = float64(s.Sources)
 	}
-	kept := meters{count: 1, factor: 1}
-	if !own.Shared {
-		kept.count = float64(s.Sources)
+	kept := meters{count: float64(s.Paths), factor: 1}
+	if s.Paths == 0 {
+		kept.count = 1
+		if !own.Shared {
+			kept.count = float64(s.Sources)
+		}
 	}
 	c := min(
-		hidden.rate(h.MessageRate), hidden.hourly(h.MessagesPerHour, 1),
-		kept.rate(own.MessageRate), kept.hourly(own.MessagesPerHour, bulkShare), kept.daily(own.MessagesPerDay),
+		hidden.rate(h.MessageRate), hidden.per(h.MessagesPerHour, countedHour),
+		kept.rate(own.MessageRate), bulkShare*kept.per(own.MessagesPerHour, time.Hour), kept.per(own.MessagesPerDay, 24*time.Hour),
 	)
 	most := min(hidden.cap(h.Connections), kept.cap(own.Connections), capOf(scaledCap(h.TotalConnections, f)), capOf(s.Connections))
 	perConnection := min(capOf(h.MessagesPerConnection), capOf(own.MessagesPerConnection))
 	c = min(c, perConnection*min(hidden.rate(h.ConnectionRate), kept.rate(own.ConnectionRate)))
 	return min(c, m.carried(most, perConnection, s))
 }
+
+// countedHour is what a receiver's sliding hour spans at most: its oldest minute counts
+// as a whole until it has passed.
+const countedHour = 61 * time.Minute
 
 // bulkShare is what our rules leave bulk mail of an hourly quota; the rest is kept
 // for transactional mail.
@@ -84,18 +93,12 @@ func (m meters) rate(r Rate) float64 {
 	return r.PerSecond() * m.count * m.factor
 }
 
-func (m meters) hourly(n int, share float64) float64 {
+// per is a quota as messages per second, spent evenly.
+func (m meters) per(n int, window time.Duration) float64 {
 	if n == 0 {
 		return math.Inf(1)
 	}
-	return float64(n) * share * m.count * m.factor / time.Hour.Seconds()
-}
-
-func (m meters) daily(n int) float64 {
-	if n == 0 {
-		return math.Inf(1)
-	}
-	return float64(n) * m.count * m.factor / (24 * time.Hour).Seconds()
+	return float64(n) * m.count * m.factor / window.Seconds()
 }
 
 func (m meters) cap(n int) float64 {

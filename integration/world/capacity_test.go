@@ -99,7 +99,7 @@ func TestCapacity(t *testing.T) {
 		{"rate of ours, shared", Receiver{}, Sender{Sources: 3, Limits: Limits{MessageRate: Rate{Count: 7, Per: second}, Shared: true}}, 0, 7},
 		{"outage", Receiver{Outages: []Outage{{After: minute, For: minute}}}, AnySender(), 90 * time.Second, 0},
 		{"nothing is taken", Receiver{Hidden: Hidden{Connections: 4, Schedule: Schedule{Steps: []Step{{At: 0, Factor: 0}}}}, Latency: latency}, AnySender(), 0, 0},
-		{"load", Receiver{Latency: Latency{EndOfData: 100 * millisecond, Load: Load{From: 5, Each: 10 * millisecond, Exponent: 2}}}, Sender{Sources: 1, Connections: 100}, 0, 8 / 0.19},
+		{"load", Receiver{Latency: Latency{EndOfData: 100 * millisecond, Load: Load{From: 5, Each: 10 * millisecond, Exponent: 2}}}, Sender{Sources: 1, Connections: 100}, 0, 6 / 0.11},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := alone(t, c.r).CapacityFor(began.Add(c.at), c.sender)

@@ -155,7 +155,7 @@ func (e *engine) makeRuns() {
 			if d.index >= len(hand.Counts) || hand.Counts[d.index] == 0 {
 				continue
 			}
-			for i, n := range deal(hand.Counts[d.index], d.spec.Domains) {
+			for i, n := range d.spec.Deal(hand.Counts[d.index]) {
 				if n > 0 {
 					e.makeRun(d, d.spec.Domains[i].Name, h, n)
 				}
@@ -172,11 +172,12 @@ func (e *engine) makeRun(d *destination, domain string, hand int, n int64) {
 	d.tally.Recipients += n
 }
 
-// deal divides n among domains by their shares, equally if none has one.
-func deal(n int64, domains []Domain) []int64 {
-	shares, sum := make([]int64, len(domains)), int64(0)
-	for i := range domains {
-		shares[i] = int64(domains[i].Share)
+// Deal divides n recipients among the destination's domains by their shares, equally
+// if none has one.
+func (d *Destination) Deal(n int64) []int64 {
+	shares, sum := make([]int64, len(d.Domains)), int64(0)
+	for i := range d.Domains {
+		shares[i] = int64(d.Domains[i].Share)
 		sum += shares[i]
 	}
 	if sum == 0 {

@@ -371,7 +371,7 @@ func TestDeal(t *testing.T) {
 			sum += s
 		}
 		total := int64(0)
-		for i, part := range deal(n, domains) {
+		for i, part := range (&Destination{Domains: domains}).Deal(n) {
 			total += part
 			fair := float64(n) / float64(len(shares))
 			if sum > 0 {
