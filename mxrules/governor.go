@@ -72,6 +72,7 @@ type Governor struct {
 	seen     uint64 // the pace's changes that the meters follow
 	triggers triggers
 	journal  journal
+	override Override
 
 	connecting limiter // what held AllowConnection last
 	sending    limiter // what held AllowMessage or AllowClaim last
@@ -206,7 +207,7 @@ func (g *Governor) connectionHold(t int64) (Hold, int64) {
 // raiseAt is when a cap that holds a connection may rise, 0 if that is not
 // known; the learner hears that one more connection was wanted.
 func (g *Governor) raiseAt(t int64) int64 {
-	if g.limits.Connections > 0 && g.open >= g.limits.Connections {
+	if g.override.Set.Has(FieldConnections) || g.limits.Connections > 0 && g.open >= g.limits.Connections {
 		return 0
 	}
 	g.learner.Note(time.Duration(t), Event{Kind: EventWanted, Open: g.open})
@@ -219,14 +220,25 @@ func (g *Governor) raiseAt(t int64) int64 {
 
 // maxConnections is the cap in force; 0 is none.
 func (g *Governor) maxConnections() int {
+	if g.override.Set.Has(FieldConnections) {
+		return g.override.Limits.Connections
+	}
 	return lowest(g.limits.Connections, g.pace.Connections)
 }
 
 // messageRate and connectionRate are the rates in force: the learner's where it
 // is slower than the rule's, never with a larger burst.
-func (g *Governor) messageRate() Rate { return slowest(g.limits.MessageRate, g.pace.MessageRate) }
+func (g *Governor) messageRate() Rate {
+	if g.override.Set.Has(FieldMessageRate) {
+		return g.override.Limits.MessageRate
+	}
+	return slowest(g.limits.MessageRate, g.pace.MessageRate)
+}
 
 func (g *Governor) connectionRate() Rate {
+	if g.override.Set.Has(FieldConnectionRate) {
+		return g.override.Limits.ConnectionRate
+	}
 	return slowest(g.limits.ConnectionRate, g.pace.ConnectionRate)
 }
 
@@ -349,6 +361,9 @@ func (g *Governor) Claimed(now time.Time, n int) {
 // connection; 0 is no limit.
 func (g *Governor) MessagesPerConnection(now time.Time) int {
 	g.tick(now)
+	if g.override.Set.Has(FieldMessagesPerConnection) {
+		return g.override.Limits.MessagesPerConnection
+	}
 	return lowest(g.limits.MessagesPerConnection, g.pace.MessagesPerConnection)
 }
 

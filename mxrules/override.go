@@ -1,0 +1,52 @@
+package mxrules
+
+import "time"
+
+// Overridable are the fields that an Override may have.
+const Overridable = 1<<FieldConnections | 1<<FieldMessagesPerConnection | 1<<FieldConnectionRate | 1<<FieldMessageRate
+
+// Override is an operator's word on a path: the values of the fields in Set hold in
+// place of the rule's, also above them, and of whatever was learned. Rests and waits
+// after failures still come before it, quotas hold beside it.
+type Override struct {
+	Set    Fields
+	Limits Limits
+}
+
+// Over is o with the fields of other in place of its own.
+func (o Override) Over(other Override) Override {
+	for f := range Field(NumFields) {
+		if other.Set.Has(f) && Fields(Overridable).Has(f) {
+			o.Set = o.Set.With(f)
+			o.Limits.copyField(f, &other.Limits)
+		}
+	}
+	return o
+}
+
+// SetOverride puts an override in force at once; one without fields ends it. What was
+// used of a rate stays used. Learning goes on beside it, so that its end finds what
+// is known. Connections open beyond a lower cap are the caller's to close.
+func (g *Governor) SetOverride(now time.Time, o Override) {
+	t := g.tick(now)
+	o.Set &= Overridable
+	g.override = o
+	g.reshape(t)
+}
+
+// Override is what is in force of one.
+func (g *Governor) Override() Override { return g.override }
+
+// Reset makes the governor forget what it learned, its reactions and rests: the path
+// begins as at first. Connections open, and what was used of rates and quotas, stay.
+// A learner that WithLearner gave is kept as it is.
+func (g *Governor) Reset(now time.Time) {
+	t := g.tick(now)
+	if !g.given {
+		g.learner = nil
+	}
+	g.triggers, g.connecting, g.sending = triggers{}, limiter{}, limiter{}
+	g.trouble, g.troubleAt = "", time.Time{}
+	g.adopt(t, g.limits)
+	g.reshape(t)
+}
