@@ -159,7 +159,9 @@ func (a *adaptive) standOff(at time.Duration, e *Evidence) {
 	if at < a.rests.connectUntil {
 		return
 	}
-	a.dials.refused(at, at-e.Took)
+	if speaksOfRate(e.Text) || a.dials.known > 0 {
+		a.dials.refused(at, at-e.Took)
+	}
 	wait := time.Duration(doubled(a.timings.Soft, outageMost, a.conns.waits))
 	a.conns.waits = min(a.conns.waits+1, maxInARow)
 	a.rests.connectUntil = at + wait
@@ -325,27 +327,7 @@ func isOutage(e *Evidence) bool {
 
 // named reports whether a reply is a block that names its reason, a 5xx: it rests
 // the path as long as Momentum's blocks do.
-func named(e *Evidence) bool {
-	code := e.Code
-	if code == 0 {
-		code = codeIn(e.Text)
-	}
-	return code >= 500
-}
-
-// codeIn is the reply code in a reply as it is written in explanations,
-// "MAIL: 421 4.7.0 ...", or at its beginning; 0 if there is none.
-func codeIn(text string) int {
-	for i := 0; i+2 < len(text) && i < 40; i++ {
-		if c := text[i]; c >= '2' && c <= '5' && (i == 0 || text[i-1] == ' ') && digit(text[i+1]) && digit(text[i+2]) &&
-			(i+3 == len(text) || text[i+3] == ' ' || text[i+3] == '-') {
-			return int(c-'0')*100 + int(text[i+1]-'0')*10 + int(text[i+2]-'0')
-		}
-	}
-	return 0
-}
-
-func digit(c byte) bool { return c >= '0' && c <= '9' }
+func named(e *Evidence) bool { return e.ReplyCode() >= 500 }
 
 // Memory implements Learner.
 func (a *adaptive) Memory(time.Duration) Memory { return Memory{} }

@@ -158,15 +158,23 @@ func (c *connectionLearner) served(t, took time.Duration, open int) {
 		return
 	}
 	k := &c.climb
+	if open > c.most() {
+		k.reset(t)
+		return
+	}
 	k.sum += took
 	k.n++
-	if k.n < max(climbSamples, 2*open) {
+	samples := max(climbSamples, 2*open)
+	if k.active {
+		samples *= 2 // finer differences are to be seen
+	}
+	if k.n < samples {
 		return
 	}
 	mean := k.sum.Seconds() / float64(k.n)
 	k.reset(t)
 	if open < min(c.most(), c.peakOr(open)) {
-		return
+		return // not what the cap makes of it
 	}
 	if k.fastest == 0 || mean < k.fastest {
 		k.fastest = mean
@@ -180,6 +188,8 @@ func (c *connectionLearner) peakOr(n int) int { return max(c.peak, n) }
 
 // measured decides by what so many connections carry.
 func (c *connectionLearner) measured(t time.Duration, n int, rate, mean float64) {
+		println("measure", int(t.Seconds()), "n", n, "rate x100", int(rate*100), "cap", c.cap, "active", c.climb.active, "dir", c.climb.dir, "step", c.climb.step, "best", c.climb.bestN, int(c.climb.best*100))
+	}
 	k := &c.climb
 	switch {
 	case c.phase == phaseStart:
@@ -232,7 +242,6 @@ func (c *connectionLearner) step(t time.Duration, n int, rate float64) {
 	}
 	if k.step < 1 || next < c.low || c.high > 0 && next > c.high {
 		k.active, k.restAt = false, t+climbPatience
-		k.fastest = 0
 		next = k.bestN
 	}
 	c.set(t, next)

@@ -367,5 +367,9 @@ func (g *Governor) MessagesPerConnection(now time.Time) int {
 	return lowest(g.limits.MessagesPerConnection, g.pace.MessagesPerConnection)
 }
 
+// Changes counts the changes of what the learner allows: a caller that sees it
+// move looks anew at how many connections may stay.
+func (g *Governor) Changes() uint64 { return g.pace.Changes }
+
 // MessageRate is the rate in force; the zero Rate is no limit.
 func (g *Governor) MessageRate() Rate { return g.messageRate() }

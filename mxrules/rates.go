@@ -33,7 +33,7 @@ type rateLearner struct {
 
 	epoch    time.Duration // when the bucket was known empty
 	accepted int           // since
-	least    float64       // lowest level since
+	hits     int           // refused since
 
 	stepAt   time.Duration // of the last step of growth
 	stepped  int           // accepted since, of those sent after it
@@ -89,22 +89,26 @@ func (r *ring) rate(t time.Duration) float64 {
 
 // Figures of rate learning.
 const (
-	firstRate   = 20.0 // where a slow start begins without a word from the rule
-	firstCohort = 3    // accepted events after which it doubles
+	firstRate   = 20.0                   // where a slow start begins without a word from the rule
+	firstCohort = 3                      // accepted events after which it doubles,
+	cohortTime  = 700 * time.Millisecond // and the least time
 
 	searchCut  = 0.4  // of the refused rate, after the first refusal
 	searchStep = 1.08 // each step up from there
 	enough     = 20   // accepted events that make a bound of an epoch
 
-	dip               = 0.88 // of the level hovered at, just after a refusal
+	dip               = 0.6 // of the level hovered at, just after a refusal
 	dipTime           = 2 * time.Second
 	leastGap, mostGap = 0.02, 0.12
 
+	leastProbe    = 8 * time.Second
 	probeTime     = 20 * time.Second // after which a probe has doubled the level
-	leastPatience = 20 * time.Second
+	firstPatience = 20 * time.Second
+	leastPatience = 6 * time.Second
 	mostPatience  = 4 * time.Minute
 	sinkPatience  = 40 * time.Minute // while each refusal finds less than the one before
-	eachPatience  = 120              // events between two probes, if that is not longer than mostPatience
+	budget        = 0.007            // refusals for each event accepted that probing may cost
+	slowRate      = 0.6              // below, patience may be twice as long
 
 	unlimitedRate = 1e5 // beyond, nothing is worth limiting
 )
@@ -120,7 +124,7 @@ func (r *rateLearner) bound(high, start, low Rate) {
 	}
 	if r.patience == 0 {
 		r.level = r.startLevel()
-		r.patience, r.gap, r.trust = leastPatience, leastGap+0.01, 0.4
+		r.patience, r.gap, r.trust = firstPatience, leastGap+0.01, 0.4
 	}
 }
 
@@ -167,7 +171,7 @@ func (r *rateLearner) took(t, sent time.Duration) {
 func (r *rateLearner) grow(t time.Duration) {
 	switch r.phase {
 	case phaseStart:
-		if r.stepped >= firstCohort {
+		if r.stepped >= firstCohort && t-r.stepAt >= cohortTime {
 			r.step(t, r.level*2)
 			if r.slack(t) || r.level >= unlimitedRate {
 				r.free()
@@ -216,7 +220,7 @@ func (r *rateLearner) hover(t time.Duration) {
 		r.bounded()
 		return
 	}
-	x := float64(t-r.raiseAt) / float64(probeTime)
+	x := float64(t-r.raiseAt) / float64(min(max(r.patience, leastProbe), probeTime))
 	level := at * (1 + x*x*x)
 	if seen := r.sent.rate(t); r.sent.n == ringSize && level > 2*seen && level > r.known {
 		level = max(2*seen, r.known) // nothing is learned by a limit that does not limit
@@ -245,15 +249,13 @@ func (r *rateLearner) bounded() {
 // whether that is a new event, and how many cuts came in a row without anything
 // accepted between.
 func (r *rateLearner) refused(t, sent time.Duration) (fresh bool, inRow int) {
-	if sent < r.cutAt {
+	r.hits++
+	if sent < r.cutAt+r.settling() {
 		return false, r.inRow
 	}
 	rate := r.rateAt(t)
 	if rate <= 0 || math.IsInf(rate, 1) {
 		rate = max(r.level, firstRate)
-	}
-	if r.level == 0 {
-		r.least = rate
 	}
 	r.inRow++
 	r.touched = t
@@ -265,6 +267,15 @@ func (r *rateLearner) refused(t, sent time.Duration) (fresh bool, inRow int) {
 	}
 	r.cutAt, r.stepAt, r.sinceCut, r.stepped = t, t, 0, 0
 	return true, r.inRow
+}
+
+// settling is how long after a cut refusals are still put down to it: until two
+// events at the new level have given the receiver's bucket something.
+func (r *rateLearner) settling() time.Duration {
+	if r.level <= 0 || r.cutAt == 0 {
+		return 0
+	}
+	return min(200*time.Millisecond+time.Duration(2/r.level*float64(time.Second)), 5*time.Second)
 }
 
 // cut narrows what is known by a refusal at a rate.
@@ -293,13 +304,15 @@ func (r *rateLearner) cut(t time.Duration, rate float64) {
 
 // begin starts an epoch: the receiver's bucket is empty.
 func (r *rateLearner) begin(t time.Duration) {
-	r.epoch, r.accepted, r.least = t, 0, math.Inf(1)
+	r.epoch, r.accepted, r.hits = t, 0, 0
 }
 
 // narrow puts what is known between the bounds that a refusal gives.
 func (r *rateLearner) narrow(low, high float64) {
 	switch {
 	case r.known == 0:
+		r.known = math.Sqrt(low * high)
+	case low > 1.02*r.known && high > 1.3*r.known: // raised, and a burst hides how far
 		r.known = math.Sqrt(low * high)
 	case low > 1.02*r.known: // proof of more: the limit was raised
 		r.known = max(low, 0.92*high)
@@ -330,30 +343,45 @@ func (r *rateLearner) collapse(mean, rate float64) {
 }
 
 // judge sets how long to wait before the next probe, by what the last one found.
+// A refusal at a level that was known to be good says that the limit moves.
 func (r *rateLearner) judge(t time.Duration, before float64) {
 	switch {
 	case before == 0:
-		r.patience = leastPatience
+		r.patience = firstPatience
+	case t <= r.raiseAt:
+		r.patience = max(r.patience/2, leastPatience)
+		r.losses = 0
 	case r.known > 1.03*before:
-		r.patience, r.losses = leastPatience, 0
+		r.patience, r.losses = max(r.patience/2, leastPatience), 0
 		r.trust = min(r.trust*2, 0.5)
 	default:
-		if r.known < 0.995*before && r.known > 0.8*before {
-			r.losses++
-		} else {
-			r.losses = 0
-		}
-		most := mostPatience
-		if r.losses >= 3 {
-			most = sinkPatience
-		}
-		r.patience = min(r.patience*16/10, most)
+		r.gained(before)
 	}
-	wait := r.patience
-	if byEvents := time.Duration(eachPatience / max(r.known, 1e-3) * float64(time.Second)); byEvents > wait {
-		wait = min(byEvents, mostPatience)
+	r.raiseAt = t + max(r.patience, r.afford())
+}
+
+// afford is how long the level must be kept so that the refusals since the last
+// epoch are few for what is accepted meanwhile.
+func (r *rateLearner) afford() time.Duration {
+	most := mostPatience
+	if r.known < slowRate {
+		most *= 2
 	}
-	r.raiseAt = t + wait
+	return min(time.Duration(float64(max(r.hits, 1))/(budget*max(r.known, 1e-3))*float64(time.Second)), most)
+}
+
+// gained notes a probe that found nothing.
+func (r *rateLearner) gained(before float64) {
+	if r.known < 0.995*before && r.known > 0.8*before {
+		r.losses++
+	} else {
+		r.losses = 0
+	}
+	most := mostPatience
+	if r.losses >= 3 {
+		most = sinkPatience
+	}
+	r.patience = min(r.patience*16/10, most)
 }
 
 // next is when the level should be looked at again although nothing happens.

@@ -53,6 +53,28 @@ type Evidence struct {
 	ordered time.Duration // how long a rule's reaction wants a rest to last; 0: not said
 }
 
+// ReplyCode is the reply's code: Code, or else the one in Text; 0 if there is none.
+func (e *Evidence) ReplyCode() int {
+	if e.Code != 0 {
+		return e.Code
+	}
+	return codeIn(e.Text)
+}
+
+// codeIn is the reply code in a reply as it is written in explanations,
+// "MAIL: 421 4.7.0 ...", or at its beginning; 0 if there is none.
+func codeIn(text string) int {
+	for i := 0; i+2 < len(text) && i < 40; i++ {
+		if c := text[i]; c >= '2' && c <= '5' && (i == 0 || text[i-1] == ' ') && digit(text[i+1]) && digit(text[i+2]) &&
+			(i+3 == len(text) || text[i+3] == ' ' || text[i+3] == '-') {
+			return int(c-'0')*100 + int(text[i+1]-'0')*10 + int(text[i+2]-'0')
+		}
+	}
+	return 0
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
+
 // maxTrouble is how many bytes of a reply are kept.
 const maxTrouble = 512
 

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/veredus/veredus/mxrules"
 )
@@ -329,11 +330,26 @@ func (c *Core) backOff(l *line) {
 	if l.until > c.now {
 		return // dials under way when the wait began
 	}
-	l.until = c.now + c.backoff(l.level)
+	l.until = c.now + min(c.backoff(l.level), l.mostBackoff(c.now))
 	l.level = min(l.level+1, maxLevel)
 	if l.path.open == 0 {
 		c.reportSuspended(l.path, l.failed, l.until)
 	}
+}
+
+// A destination that served a source not long ago has an outage rather than an end:
+// it is asked again often enough to be back soon after it is.
+const (
+	lateService = 24 * time.Hour
+	soonBack    = 8 * time.Minute
+)
+
+// mostBackoff is the longest the line waits between two dials.
+func (l *line) mostBackoff(now int64) int64 {
+	if l.limits.Governor == mxrules.GovernorOn && l.servedAt != 0 && now-l.servedAt < int64(lateService) {
+		return int64(soonBack)
+	}
+	return none
 }
 
 // worked notes that a host of the line serves.

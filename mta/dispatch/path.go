@@ -33,7 +33,8 @@ type path struct {
 	waiters  list[line]    // lines that wait for a connection
 	sessions list[session] // that stay, the oldest first
 
-	suspended bool // reported so
+	changes   uint64 // of the governor that its sessions follow
+	suspended bool   // reported so
 	restEnd   int64
 	timer     timer // when a rate, quota or rest lets it go on, or it may be forgotten
 	inDirty   links[path]

@@ -368,7 +368,7 @@ func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
 	if s := c.sessions[id]; s != nil {
 		c.end(s)
 		switch l := s.line; {
-		case e.HostFault && s.replied == 0 && c.turnedAway(s):
+		case e.HostFault && s.replied == 0 && e.ReplyCode() == 0 && c.turnedAway(s):
 			e.Evidence = mxrules.Evidence{Effect: mxrules.EffectFewerConnections, Text: e.Text}
 			c.refusedDial(s, e.Evidence)
 		case e.HostFault && s.replied == 0:
@@ -465,6 +465,10 @@ func (c *Core) end(s *session) {
 func (c *Core) observe(p *path, e mxrules.Evidence) {
 	if e.Effect == mxrules.EffectNone {
 		p.gov.Observe(c.at, e)
+		if n := p.gov.Changes(); n != p.changes {
+			p.changes = n
+			c.trim(p)
+		}
 		if p.suspended && p.restEnd <= c.now {
 			c.reportResumed(p)
 		}
