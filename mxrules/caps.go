@@ -188,8 +188,6 @@ func (c *connectionLearner) peakOr(n int) int { return max(c.peak, n) }
 
 // measured decides by what so many connections carry.
 func (c *connectionLearner) measured(t time.Duration, n int, rate, mean float64) {
-		println("measure", int(t.Seconds()), "n", n, "rate x100", int(rate*100), "cap", c.cap, "active", c.climb.active, "dir", c.climb.dir, "step", c.climb.step, "best", c.climb.bestN, int(c.climb.best*100))
-	}
 	k := &c.climb
 	switch {
 	case c.phase == phaseStart:
