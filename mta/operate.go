@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
+	"github.com/veredus/veredus/mta/dispatch"
 )
 
 // An operator's work on waiting mail. It goes run by run and page by page; each page
@@ -422,4 +423,23 @@ func (f *failing) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Override puts an operator's limits for paths in force, or ends them. Its cause is
+// durable before it is made.
+func (r *Relay) Override(ctx context.Context, o dispatch.Override) error {
+	return r.call(ctx, func(now time.Time) { r.core.Override(now, o) })
+}
+
+// ResetPaths makes the paths of a destination forget what they learned; source empty is
+// all. It returns once what was kept of that for a restart is forgotten too.
+func (r *Relay) ResetPaths(ctx context.Context, source, destination string) error {
+	return r.durably(ctx, func(now time.Time) {
+		kept := r.core.ResetPaths(now, source, destination)
+		r.writer.add(func(p *pending) {
+			for key, usage := range kept {
+				p.usage(key, usage)
+			}
+		})
+	}, func(time.Time) {})
 }

@@ -50,3 +50,8 @@ func (g *Governor) Reset(now time.Time) {
 	g.adopt(t, g.limits)
 	g.reshape(t)
 }
+
+// Forget is u without what was learned: only what was used of quotas.
+func (u Usage) Forget() Usage {
+	return Usage{PerHour: u.PerHour, Hour: u.Hour, HourBulk: u.HourBulk, PerDay: u.PerDay, Day: u.Day}
+}

@@ -62,6 +62,8 @@ type Core struct {
 	pathTimers   timers[path]
 	lineTimers   timers[line]
 	usage        map[string]mxrules.Usage // restored, of paths not used yet
+	overrides    map[overrideKey]*Override
+	overrideEnd  int64 // when the next of them ends; none
 
 	msgs     map[MsgID]*msg
 	loaded   list[msg] // every message in memory, by age
@@ -110,6 +112,8 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 		flows:        map[flowKey]*flow{},
 		paths:        map[string]*path{},
 		usage:        map[string]mxrules.Usage{},
+		overrides:    map[overrideKey]*Override{},
+		overrideEnd:  none,
 		msgs:         map[MsgID]*msg{},
 		sessions:     map[SessionID]*session{},
 		suspends:     map[string]Selector{},
@@ -181,7 +185,7 @@ func (c *Core) emit(a Action) { c.out = append(c.out, a) }
 // Wake is when Tick is due; zero when nothing waits for time.
 func (c *Core) Wake() time.Time {
 	at := min(c.retries.next(), c.domainTimers.next(), c.groupTimers.next(),
-		c.pathTimers.next(), c.lineTimers.next(), c.turnAt, c.idleEnd())
+		c.pathTimers.next(), c.lineTimers.next(), c.turnAt, c.idleEnd(), c.overrideEnd)
 	if at == none {
 		return time.Time{}
 	}
@@ -241,6 +245,9 @@ func (c *Core) fire() {
 		c.dirtyGroups.push(l.group)
 	}
 	c.closeIdle()
+	if c.overrideEnd <= c.now {
+		c.endOverrides()
+	}
 	if c.turnAt <= c.now {
 		c.turnAt = none
 	}

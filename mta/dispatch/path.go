@@ -58,6 +58,9 @@ func (c *Core) pathOf(key string, src Source, dest *destination, limits mxrules.
 		p.gov.Restore(c.at, u)
 		delete(c.usage, key)
 	}
+	if len(c.overrides) > 0 {
+		c.override(p)
+	}
 	dest.paths++
 	c.paths[key] = p
 	return p

@@ -162,6 +162,9 @@ func (c *Core) credit(s *session) {
 
 // perConnection is how many messages a session of the line may carry; 0 is no limit.
 func (c *Core) perConnection(l *line) int {
+	if l.path.gov.Override().Set.Has(mxrules.FieldMessagesPerConnection) {
+		return l.path.gov.MessagesPerConnection(c.at)
+	}
 	return lower(l.path.gov.MessagesPerConnection(c.at), l.limits.MessagesPerConnection)
 }
 

@@ -84,6 +84,8 @@ type PathView struct {
 	// the last reply that slowed the path.
 	BackoffUntil time.Time
 	LastError    string
+	// Override is the operator's word in force; nil for none.
+	Override *Override
 }
 
 // DestinationView is a copy of what is known of a destination.
@@ -373,7 +375,7 @@ func (c *Core) pathView(l *line) PathView {
 	p := l.path
 	s := p.gov.State(c.at)
 	e := c.match(l.group.hosts[0].Name, l.group.dest.provider, l.group.scope, l.source)
-	return PathView{Key: p.key, Source: p.source.Name, State: s, Effective: e, LastError: s.Trouble}
+	return PathView{Key: p.key, Source: p.source.Name, State: s, Effective: e, LastError: s.Trouble, Override: c.overrideOf(p)}
 }
 
 // Explain is what is known of a recipient domain, if it has mail.
