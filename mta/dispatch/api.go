@@ -75,12 +75,19 @@ type Source struct {
 	Name   string
 	Addr   netip.Addr
 	Weight int // share among a pool's sources, from 1
+	// WarmUp is the plan by which it is warmed up; nil for none. Stage is where it
+	// begins, from 1, if nothing else is known of it. The plan is not changed.
+	WarmUp *mxrules.WarmUpPlan
+	Stage  int
 }
 
 // Pool is a named set of sources.
 type Pool struct {
 	Name    string
 	Sources []Source
+	// Overflow names the pool that takes what these sources may not send for their
+	// warm-up; empty for none.
+	Overflow string
 }
 
 // Run is backlog: the messages of one hand-over to one recipient domain.
@@ -132,6 +139,8 @@ type Msg struct {
 	Retry bool
 	// Source pins it to a source (greylisting); empty: any of the pool.
 	Source string
+	// Engaged is set when its recipient opened or clicked lately.
+	Engaged bool
 }
 
 // Loaded answers a Load.
@@ -151,6 +160,8 @@ type Evidence struct {
 	// no throttle or block reply: the host is skipped and the next MX tried. When
 	// no host is left the path backs off.
 	HostFault bool
+	// Sign is what it says of the source's reputation, for its warm-up.
+	Sign mxrules.Sign
 }
 
 // ActionKind says what an Action asks for.
@@ -177,6 +188,9 @@ const (
 	Return
 	// Fail asks for Msg to be ended by its domain's final failure; answered by Settled.
 	Fail
+	// WarmUpChanged asks for WarmUp of Source to be kept with the next durable write;
+	// with a Text it reports a Step of the warm-up, too.
+	WarmUpChanged
 	// PathChanged reports that a path was slowed, rested or resumed (Path, Change, Text, Until).
 	PathChanged
 )
@@ -206,9 +220,11 @@ type Action struct {
 	Source      Source
 	Destination string
 	Host        string
-	Limits      mxrules.Limits // Open: timeouts, TLS, features in force; Domain is one whose route names Host
-	Usage       mxrules.Usage  // Claim: the path's quota meters including this claim
-	Path        string         // key of the path: "source>destination", or "*>destination" when shared
+	Limits      mxrules.Limits       // Open: timeouts, TLS, features in force; Domain is one whose route names Host
+	Usage       mxrules.Usage        // Claim: the path's quota meters including this claim
+	WarmUp      *mxrules.WarmUpState // Claim, WarmUpChanged: of Source, this claim included; nil without a warm-up
+	Step        mxrules.ChangeKind   // WarmUpChanged
+	Path        string               // key of the path: "source>destination", or "*>destination" when shared
 	Change      PathChange
 	Text        string // PathChanged, Fail: why
 	Until       time.Time

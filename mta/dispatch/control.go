@@ -8,15 +8,20 @@ import (
 
 // pool is a named set of sources. It exists, empty, as soon as a run names it.
 type pool struct {
-	name    string
-	sources []*source
+	name     string
+	sources  []*source
+	overflow *pool
 }
 
 // source is a sending identity. A changed address makes another one.
 type source struct {
 	Source
-	stopped bool // by a suspension
-	removed bool // in no pool any more: drains
+	stopped bool    // by a suspension
+	removed bool    // in no pool any more: drains
+	warmth  *warmth // nil when it is not to be warmed up
+	timer   timer   // when its warm-up is looked at again
+
+	inReleases links[source]
 }
 
 // weight is the source's share, at least 1.
@@ -45,17 +50,24 @@ func (c *Core) SetPools(now time.Time, pools []Pool) {
 
 func (c *Core) setPools(pools []Pool) {
 	for _, p := range c.pools {
-		p.sources = nil // the order of a map does not matter here, nor below
+		p.sources, p.overflow = nil, nil // the order of a map does not matter here, nor below
 	}
+	c.version++
 	keep := map[string]*source{}
 	for _, spec := range pools {
 		p := c.poolOf(spec.Name)
 		for _, s := range spec.Sources {
 			p.sources = append(p.sources, c.sourceOf(s, keep))
 		}
+		if spec.Overflow != "" {
+			p.overflow = c.poolOf(spec.Overflow)
+		}
 	}
 	for name, s := range c.sources {
-		s.removed = keep[name] != s
+		if s.removed = keep[name] != s; s.removed {
+			c.warmTimers.stop(s)
+			c.releases.remove(s)
+		}
 	}
 	c.sources = keep
 }
@@ -71,6 +83,7 @@ func (c *Core) sourceOf(spec Source, keep map[string]*source) *source {
 	}
 	s.Source = spec
 	keep[spec.Name] = s
+	c.setWarmUp(s)
 	return s
 }
 

@@ -37,6 +37,13 @@ type Core struct {
 	masks   []mxrules.Mask // on recipient domains, of all rules
 	pools   map[string]*pool
 	sources map[string]*source
+	version uint64 // of the pools
+
+	warmths        map[string]*warmth             // by source, also of sources that have none now
+	warmStates     map[string]mxrules.WarmUpState // restored, of sources not warmed up yet
+	warmTimers     timers[source]
+	releases       list[source] // whose waiting lines may have room
+	changedWarmths []*warmth
 
 	deliveries map[DeliveryID]*delivery
 	inOrder    list[delivery]
@@ -103,6 +110,8 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 		rng:          rand.New(rand.NewPCG(cfg.Seed, 0x7665726564757321)),
 		pools:        map[string]*pool{},
 		sources:      map[string]*source{},
+		warmths:      map[string]*warmth{},
+		warmStates:   map[string]mxrules.WarmUpState{},
 		deliveries:   map[DeliveryID]*delivery{},
 		senders:      map[sender]*sender{},
 		runs:         map[RunID]*run{},
@@ -121,6 +130,8 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 		paused:       map[DeliveryID]struct{}{},
 		turnAt:       none,
 	}
+	c.warmTimers.of = func(s *source) *timer { return &s.timer }
+	c.releases.of = func(s *source) *links[source] { return &s.inReleases }
 	c.inOrder.of = func(d *delivery) *links[delivery] { return &d.inOrder }
 	c.retries.of = func(r *run) *timer { return &r.retry }
 	c.domainTimers.of = func(d *domain) *timer { return &d.timer }
@@ -185,7 +196,7 @@ func (c *Core) emit(a Action) { c.out = append(c.out, a) }
 // Wake is when Tick is due; zero when nothing waits for time.
 func (c *Core) Wake() time.Time {
 	at := min(c.retries.next(), c.domainTimers.next(), c.groupTimers.next(),
-		c.pathTimers.next(), c.lineTimers.next(), c.turnAt, c.idleEnd(), c.overrideEnd)
+		c.pathTimers.next(), c.lineTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.overrideEnd)
 	if at == none {
 		return time.Time{}
 	}
@@ -225,6 +236,7 @@ func (c *Core) stepBack(by int64) {
 	for g := c.groupOrder.head; g != nil; g = g.inOrder.next {
 		g.shift(by)
 	}
+	c.rewarmAll()
 }
 
 // fire handles every timer that is due.
@@ -244,6 +256,9 @@ func (c *Core) fire() {
 	for l := c.lineTimers.due(c.now); l != nil; l = c.lineTimers.due(c.now) {
 		c.dirtyGroups.push(l.group)
 	}
+	for s := c.warmTimers.due(c.now); s != nil; s = c.warmTimers.due(c.now) {
+		c.warmDue(s)
+	}
 	c.closeIdle()
 	if c.overrideEnd <= c.now {
 		c.endOverrides()
@@ -261,11 +276,14 @@ func (c *Core) flush() {
 			c.pumpPath(c.dirtyPaths.pop())
 		case c.dirtyGroups.n > 0:
 			c.pumpGroup(c.dirtyGroups.pop())
+		case c.releases.n > 0:
+			c.release(c.releases.pop())
 		case c.unsettledWait.n > 0 && c.unsettled < c.cfg.MaxUnsettled:
 			c.pumpPath(c.unsettledWait.pop())
 		case c.failQueue.n > 0 && c.unsettled < c.cfg.MaxUnsettled:
 			c.fail(c.failQueue.pop())
 		case c.pumpSlots():
+		case c.flushWarmths():
 		default:
 			c.pumpLookups()
 			c.pumpDead()

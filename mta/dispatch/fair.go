@@ -6,9 +6,9 @@ type lane struct {
 	group   *group
 	pool    *pool
 	waiting int64 // messages that might be claimed if there were sessions enough
+	urgent  int64 // of these, transactional ones
 	queues  [2]queue
 	flows   int
-	next    int // where the search among equal sources begins
 }
 
 // queue is one class of a lane.

@@ -57,9 +57,10 @@ type group struct {
 	domains list[domain]
 	lanes   []*lane
 	lines   []*line
-	clock   [2]uint64 // passes of the flows served last, by class
-	held    int       // messages in memory
-	timer   timer     // end of lingering without mail
+	orders  []preference // of pools
+	clock   [2]uint64    // passes of the flows served last, by class
+	held    int          // messages in memory
+	timer   timer        // end of lingering without mail
 
 	inOrder links[group]
 	inDirty links[group]
@@ -229,7 +230,7 @@ func (c *Core) releaseUnserved(g *group) {
 	for _, l := range g.lines {
 		if l.sessions.n == 0 && !c.comingSoon(l) {
 			c.releaseClaims(l)
-			if l.inWaiters.on == nil && l.inSlot.on == nil {
+			if !l.queued() {
 				c.unpin(l)
 			}
 		}
@@ -247,17 +248,24 @@ func (c *Core) served(l *lane) bool {
 		return false
 	}
 	for _, ln := range l.group.lines {
-		if l.pool.has(ln.source) && c.usable(ln) && (ln.sessions.n > 0 || c.comingSoon(ln)) {
+		if l.pool.reaches(ln.source) && c.usable(ln) && (ln.sessions.n > 0 || c.comingSoon(ln)) {
 			return true
 		}
 	}
 	return false
 }
 
-// releaseLane gives back what is loaded for a lane, pinned or not.
+// queued reports whether the line waits in a queue for a session, so that what is
+// pinned to it waits, too.
+func (l *line) queued() bool {
+	return l.inWaiters.on != nil || l.inSlot.on != nil || waitsForWarmth(l)
+}
+
+// releaseLane gives back what is loaded for a lane, and what is pinned to lines that
+// wait for nothing.
 func (c *Core) releaseLane(l *lane) {
 	for _, ln := range l.group.lines {
-		if ln.pinned.n > 0 && l.pool.has(ln.source) {
+		if ln.pinned.n > 0 && l.pool.reaches(ln.source) && !ln.queued() {
 			c.unpin(ln)
 		}
 	}

@@ -42,6 +42,8 @@ type line struct {
 	inSenders  [2]links[line]
 	inWaiters  links[line]
 	inSlot     links[line]
+	inWarm     links[line] // waits for its source's warm-up
+	reserved   bool        // of the source's room, for a session's first claim
 }
 
 // lineOf finds or makes the line of a source to a group.
@@ -114,6 +116,8 @@ func (c *Core) dropLine(l *line) {
 	leave(&l.inSenders[Bulk], l)
 	leave(&l.inSenders[Transactional], l)
 	leave(&l.inWaiters, l)
+	leave(&l.inWarm, l)
+	c.unreserve(l)
 	c.leaveSlots(l)
 	l.path.lines--
 	if l.path.lines == 0 {
@@ -146,11 +150,11 @@ func (c *Core) sendable(l *line) bool {
 // do, also because its source cannot send now: later from elsewhere is worse
 // than now from another source.
 func (c *Core) pinLine(m *msg) *line {
-	if m.pin == nil || m.pin.removed || !m.run.pool.has(m.pin) {
-		return nil
+	if m.pin == nil || m.pin.removed || !m.run.pool.reaches(m.pin) {
+		return c.keepFor(m)
 	}
 	l := c.lineOf(m.run.flow.lane.group, m.pin)
-	if !c.sendable(l) || l.pinned.n >= loadPerLine {
+	if !c.sendable(l) || l.pinned.n >= loadPerLine && !l.source.cold() {
 		return nil
 	}
 	return l
@@ -160,6 +164,7 @@ func (c *Core) pinLine(m *msg) *line {
 func (c *Core) unpin(l *line) {
 	for m := l.pinned.head; m != nil; m = l.pinned.head {
 		l.pinned.remove(m)
+		unkeep(m)
 		m.line, m.pin = nil, nil
 		m.run.flow.add(m.run, m)
 		m.run.flow.place()
@@ -173,11 +178,9 @@ func (c *Core) comingSoon(l *line) bool {
 	}
 	end := c.now + int64(soon)
 	return l.timer.armed() && l.timer.at <= end ||
+		waitsForWarmth(l) && l.source.timer.at <= end ||
 		l.path.waiters.head == l && c.now < l.path.openAt && l.path.openAt <= end
 }
-
-// free is how many sessions of the line have nothing to do, those being opened included.
-func (l *line) free() int { return l.opening + l.idle.n }
 
 // unsent is how many messages the line has claimed and not sent.
 func (l *line) unsent() int {
@@ -191,8 +194,12 @@ func (c *Core) wants(l *lane) bool {
 		return false
 	}
 	for _, ln := range l.group.lines {
-		if l.pool.has(ln.source) {
-			waiting += int64(ln.unsent() - ln.pinned.n - ln.free())
+		if !l.pool.reaches(ln.source) {
+			continue
+		}
+		waiting += int64(ln.unsent() - ln.pinned.n - ln.opening)
+		if !waitsForWarmth(ln) {
+			waiting -= int64(ln.idle.n)
 		}
 	}
 	return waiting > 0
@@ -210,7 +217,7 @@ func (c *Core) lineWants(l *line) bool {
 		return true
 	}
 	for _, ln := range l.group.lanes {
-		if ln.pool.has(l.source) && c.wants(ln) {
+		if c.serves(l, ln) && c.wants(ln) {
 			return true
 		}
 	}
@@ -235,33 +242,6 @@ func (c *Core) openFor(l *lane) {
 	}
 }
 
-// choose picks the source with the fewest sessions for its weight among those
-// that may open one; equals take turns.
-func (c *Core) choose(l *lane) *line {
-	var best *line
-	n := len(l.pool.sources)
-	for i := range n {
-		src := l.pool.sources[(l.next+i)%n]
-		if src.stopped {
-			continue
-		}
-		ln := c.lineOf(l.group, src)
-		if !c.eligible(ln) {
-			continue
-		}
-		if best == nil || ln.load()*best.source.weight() < best.load()*ln.source.weight() {
-			best = ln
-		}
-	}
-	if n > 0 {
-		l.next = (l.next + 1) % n
-	}
-	return best
-}
-
-// load is how many sessions the line would have with one more.
-func (l *line) load() int { return l.opening + l.open + 1 }
-
 // eligible reports whether the line itself may ask for a connection now. When
 // its back-off is what is missing, it is looked at again at its end.
 func (c *Core) eligible(l *line) bool {
@@ -275,7 +255,7 @@ func (c *Core) eligible(l *line) bool {
 		c.lineTimers.arm(l, l.until)
 		return false
 	}
-	return !c.draining(l)
+	return !c.draining(l) && c.roomToOpen(l)
 }
 
 // draining reports whether an older line of the same source still has sessions.

@@ -33,7 +33,7 @@ func (c *Core) load(l *lane) {
 func (c *Core) mayLoad(l *lane) bool {
 	open, lines := 0, 0
 	for _, ln := range l.group.lines {
-		if ln.open > 0 && l.pool.has(ln.source) {
+		if ln.open > 0 && l.pool.reaches(ln.source) {
 			open += ln.open
 			lines++
 		}
@@ -127,7 +127,7 @@ func (c *Core) window(l *lane) int {
 	}
 	open, lines := 0, 0
 	for _, ln := range g.lines {
-		if ln.open > 0 && l.pool.has(ln.source) && c.usable(ln) && !c.resting(ln.path) {
+		if ln.open > 0 && l.pool.reaches(ln.source) && c.usable(ln) && !c.resting(ln.path) {
 			open += ln.open
 			lines++
 		}

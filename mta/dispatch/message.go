@@ -18,16 +18,19 @@ const (
 
 // msg is a message in memory.
 type msg struct {
-	id     MsgID
-	run    *run   // nil for one that nobody asked for
-	group  *group // that holds it, for its count; nil if none
-	line   *line  // pinned to, or claimed on
-	pin    *source
-	state  msgState
-	retry  bool
-	back   bool // to be returned as soon as its claim is durable
-	asked  bool // counted as claimed and unsettled on its line
-	inCore links[msg]
+	id      MsgID
+	run     *run   // nil for one that nobody asked for
+	group   *group // that holds it, for its count; nil if none
+	line    *line  // pinned to, or claimed on
+	pin     *source
+	state   msgState
+	retry   bool
+	back    bool    // to be returned as soon as its claim is durable
+	asked   bool    // counted as claimed and unsettled on its line
+	charged *warmth // whose cap it was charged to, until its attempt ends
+	kept    *warmth // whose room it is kept for
+	engaged bool
+	inCore  links[msg]
 	// inQueue is its place with its run's work, its line or the fail queue.
 	inQueue links[msg]
 }
@@ -68,6 +71,9 @@ func (c *Core) forgetMsg(m *msg) {
 
 // unhold ends what a message takes of its group's and line's counts.
 func (c *Core) unhold(m *msg) {
+	if m.charged != nil {
+		c.ended(m, unsent[m.state])
+	}
 	if m.asked {
 		m.asked = false
 		m.line.claimed--
@@ -111,6 +117,7 @@ func (c *Core) takeIn(r *run, msgs []Msg) (retries int64) {
 			continue // told twice
 		}
 		m := c.newMsg(spec, r)
+		m.engaged = spec.Engaged
 		w.out++
 		if m.retry {
 			retries++
@@ -215,6 +222,7 @@ func (c *Core) unload(m *msg) {
 	m.run.work.unclaimed--
 	if m.line != nil {
 		m.line.pinned.remove(m)
+		unkeep(m)
 		m.line = nil
 		return
 	}

@@ -193,7 +193,7 @@ func (c *Core) mayClaim(l *line, class Class) bool {
 	if class == Bulk && l.claimed >= max(1, c.mostClaimed(l.path)*l.open/max(1, l.path.open)) {
 		return false
 	}
-	return l.pinned.n > 0 && l.pinned.head.class() == class || l.richest(class) != nil
+	return l.pinned.n > 0 && l.pinned.head.class() == class || c.richest(l, class) != nil
 }
 
 // fullWindow is how many connections MaxClaimed is enough for: one message on each
@@ -216,11 +216,11 @@ func (c *Core) fits(p *path, class Class) bool {
 }
 
 // richest is the queue from which the line takes its next message of a class.
-func (l *line) richest(class Class) *queue {
+func (c *Core) richest(l *line, class Class) *queue {
 	var best *queue
 	for _, ln := range l.group.lanes {
 		q := &ln.queues[class]
-		if len(q.ready) > 0 && (best == nil || q.ready[0].pass < best.ready[0].pass) && ln.pool.has(l.source) {
+		if len(q.ready) > 0 && (best == nil || q.ready[0].pass < best.ready[0].pass) && c.takes(l, ln, class) {
 			best = q
 		}
 	}
@@ -248,8 +248,8 @@ func (c *Core) claimBatch(l *line) (blocked bool) {
 			break
 		}
 		class := p.claimTurn.next(transactional, bulk)
-		if !c.claimable(p, class) {
-			if class == Transactional || !transactional || !c.claimable(p, Transactional) {
+		if !c.claimable(l, class) {
+			if class == Transactional || !transactional || !c.claimable(l, Transactional) {
 				blocked = true
 				break
 			}
@@ -261,14 +261,16 @@ func (c *Core) claimBatch(l *line) (blocked bool) {
 	if len(c.ids) > from {
 		c.emit(Action{
 			Kind: Claim, Msgs: c.ids[from:len(c.ids):len(c.ids)], Usage: p.gov.Usage(), Path: p.key,
-			Source: l.source.Source, Destination: p.dest.name,
+			Source: l.source.Source, Destination: p.dest.name, WarmUp: c.warmState(l.source),
 		})
 	}
 	return blocked
 }
 
-// claimable reports whether the path's window and quotas let one message of a class be claimed.
-func (c *Core) claimable(p *path, class Class) bool {
+// claimable reports whether the path's window and quotas, and the source's warm-up, let
+// one message of a class be claimed.
+func (c *Core) claimable(l *line, class Class) bool {
+	p := l.path
 	if !c.fits(p, class) {
 		return false
 	}
@@ -277,15 +279,16 @@ func (c *Core) claimable(p *path, class Class) bool {
 		c.wakePath(p, at)
 		return false
 	}
-	return true
+	return c.roomToClaim(l)
 }
 
 func (c *Core) claimOne(l *line, class Class) {
 	m := l.pinned.head
 	if m != nil && m.class() == class {
 		l.pinned.remove(m)
+		unkeep(m)
 	} else {
-		m = l.richest(class).take()
+		m = c.richest(l, class).take()
 	}
 	m.line, m.state, m.asked = l, msgClaiming, true
 	m.run.work.unclaimed--
@@ -293,6 +296,7 @@ func (c *Core) claimOne(l *line, class Class) {
 	l.claimed++
 	l.path.claimed++
 	l.path.gov.Claimed(c.at, 1)
+	c.charge(l, m)
 	c.ids = append(c.ids, m.id)
 	c.refresh(m.run)
 }
@@ -380,7 +384,7 @@ func (c *Core) holdOf(l *line) (mxrules.Hold, int64) {
 		c.unsettledWait.push(p)
 		return mxrules.HoldMessageRate, 0
 	}
-	transactional := l.transactional()
+	transactional := c.transactional(l)
 	hold, at := p.gov.AllowMessage(c.at, transactional)
 	if hold == mxrules.HoldNone && (l.sessions.n > 0 || l.unsent() == 0) {
 		hold, at = p.gov.AllowClaim(c.at, transactional)
@@ -410,12 +414,12 @@ func (p *path) plenty() bool {
 }
 
 // transactional reports whether the line would have transactional mail to send.
-func (l *line) transactional() bool {
+func (c *Core) transactional(l *line) bool {
 	if l.ready[Transactional].n+l.claiming[Transactional] > 0 || l.pinned.n > 0 && l.pinned.head.class() == Transactional {
 		return true
 	}
 	for _, ln := range l.group.lanes {
-		if ln.queues[Transactional].any() && ln.pool.has(l.source) {
+		if ln.queues[Transactional].any() && c.takes(l, ln, Transactional) {
 			return true
 		}
 	}

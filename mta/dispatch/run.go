@@ -229,7 +229,7 @@ func (c *Core) refreshCount(r *run, may, stock bool) {
 	if n == r.counted || r.flow == nil {
 		return
 	}
-	r.flow.lane.waiting += n - r.counted
+	r.flow.lane.count(r.class, n-r.counted)
 	r.counted = n
 	c.dirtyGroups.push(r.flow.lane.group)
 }
@@ -365,7 +365,7 @@ func (c *Core) detach(r *run) {
 		c.unask(r)
 		f.ready.remove(r)
 	}
-	f.lane.waiting -= r.counted
+	f.lane.count(r.class, -r.counted)
 	r.counted = 0
 	r.flow = nil
 	c.dirtyGroups.push(f.lane.group)

@@ -651,15 +651,40 @@ func TestSharedPathCountsAllSources(t *testing.T) {
 	}
 }
 
-func TestSourcesShareByWeight(t *testing.T) {
+// Over many domains each source gets its share; one domain keeps its source, and
+// only what is beyond that source's connections goes by another.
+func TestSourcesShareDomainsByWeight(t *testing.T) {
 	pools := onePool("a", "b")
 	pools[0].Sources[1].Weight = 3
-	w := newWorld(t, Config{}, pools, limited(t, mxrules.Limits{Connections: 10}))
+	w := newWorld(t, Config{MaxSessions: 5000}, pools, limited(t, mxrules.Limits{Connections: 10}))
+	for i := range 400 {
+		domain := fmt.Sprintf("d%d.example", i)
+		w.host(domain, domain, "mx."+domain)
+		w.add(Run{ID: RunID(i + 1), Delivery: 1, Domain: domain}, 3)
+	}
+	w.finish(time.Minute)
+	paths, messages := map[string]string{}, map[string]int{}
+	for _, s := range w.sent {
+		source, _, _ := strings.Cut(s.path, ">")
+		messages[source]++
+		if other := paths[s.domain]; other != "" && other != source {
+			t.Errorf("%s gets mail from %s and %s", s.domain, source, other)
+		}
+		paths[s.domain] = source
+	}
+	if a := messages["a"]; a < 220 || a > 380 {
+		t.Errorf("%v for weights 1 and 3", messages)
+	}
+}
+
+func TestAnotherSourceTakesWhatTheFirstHasNoRoomFor(t *testing.T) {
+	w := newWorld(t, Config{}, onePool("a", "b"), limited(t, mxrules.Limits{Connections: 2}))
 	w.host("example.com", "example.com", "mx1.example.com")
-	w.add(Run{ID: 1, Delivery: 1, Domain: "example.com"}, 8)
+	w.reply = func(Action, *letter) answer { return answer{after: time.Minute} }
+	w.add(Run{ID: 1, Delivery: 1, Domain: "example.com"}, 4)
 	w.runFor(time.Second)
-	if a, b := len(w.paths["a>example.com"].connects), len(w.paths["b>example.com"].connects); a == 0 || b < 2*a {
-		t.Errorf("%d and %d connections for weights 1 and 3", a, b)
+	if a, b := len(w.paths["a>example.com"].connects), len(w.paths["b>example.com"].connects); a != 2 || b != 2 {
+		t.Errorf("%d and %d connections", a, b)
 	}
 }
 

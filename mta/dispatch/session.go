@@ -98,6 +98,7 @@ func (c *Core) connect(l *line) {
 	d.held++
 	c.crowd.fix(d)
 	p.gov.ConnectionOpened(c.at)
+	c.reserve(l)
 	c.groupTimers.stop(l.group)
 	c.emit(Action{
 		Kind: Open, Session: s.id, Source: l.source.Source, Destination: d.name, Host: l.group.hosts[s.host].Name,
@@ -244,12 +245,17 @@ func (c *Core) closeIdle() {
 const maxStay = 6
 
 // mayStay reports whether an idle session has a message and waits only for its
-// path's rate to come round to it: closing it would cost a connection for
+// path's rate, or its source's warm-up, to come round to it: closing it would cost a connection for
 // nothing.
 func (c *Core) mayStay(s *session) bool {
 	l, idle := s.line, int64(c.cfg.IdleTimeout)
-	return l.idle.head == s && l.ready[Bulk].n+l.ready[Transactional].n > 0 &&
-		l.path.holding && l.path.sendAt <= c.now+idle && c.now < s.creditAt+maxStay*idle
+	if l.idle.head != s || c.now >= s.creditAt+maxStay*idle {
+		return false
+	}
+	if waitsForWarmth(l) && l.needs() && l.source.timer.at <= c.now+idle {
+		return true
+	}
+	return l.ready[Bulk].n+l.ready[Transactional].n > 0 && l.path.holding && l.path.sendAt <= c.now+idle
 }
 
 // send gives a line's next claimed message of a class to a session. It answers
@@ -294,6 +300,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 	}
 	if m != nil && m.state == msgSending {
 		m.state = msgReplied
+		c.ended(m, e.Sign)
 	}
 	if l != nil {
 		if s != nil {
@@ -370,6 +377,7 @@ func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
 	c.begin(now)
 	if s := c.sessions[id]; s != nil {
 		c.end(s)
+		c.noted(s.line, e.Sign)
 		switch l := s.line; {
 		case e.HostFault && s.replied == 0 && e.ReplyCode() == 0 && c.turnedAway(s):
 			e.Evidence = mxrules.Evidence{Effect: mxrules.EffectFewerConnections, Text: e.Text}
@@ -451,6 +459,9 @@ func (c *Core) end(s *session) {
 	c.probed(s)
 	c.unidle(s)
 	l.sessions.remove(s)
+	if l.sessions.n == 0 {
+		c.unreserve(l)
+	}
 	delete(c.sessions, s.id)
 	c.held--
 	c.leaving--

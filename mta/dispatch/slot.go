@@ -219,7 +219,7 @@ func (l *line) needs() bool {
 		return true
 	}
 	for _, ln := range l.group.lanes {
-		if ln.waiting > 0 && ln.pool.has(l.source) {
+		if ln.waiting > 0 && ln.pool.reaches(l.source) {
 			return true
 		}
 	}

@@ -34,10 +34,12 @@ const (
 	CauseSlot
 	// CauseSource: its pool has no source.
 	CauseSource
+	// CauseWarmUp: the warm-up of its sources.
+	CauseWarmUp
 )
 
 var causeNames = [...]string{
-	"none", "queue", "retry", "rest", "backoff", "rate", "suspended", "paused", "dns", "slot", "source",
+	"none", "queue", "retry", "rest", "backoff", "rate", "suspended", "paused", "dns", "slot", "source", "warm_up",
 }
 
 // String is a short lower-case name such as "backoff".
@@ -192,7 +194,7 @@ func (c *Core) suspension(sel Selector) string {
 func (c *Core) waitingOn(l *lane) Wait {
 	best := Wait{Cause: CauseSource, Text: "no source of pool " + l.pool.name + " can send"}
 	for _, ln := range l.group.lines {
-		if !l.pool.has(ln.source) {
+		if !l.pool.reaches(ln.source) {
 			continue
 		}
 		if w := c.lineWait(ln); best.Cause == CauseSource || sooner(w, best) {
@@ -227,6 +229,8 @@ func (c *Core) lineWait(l *line) Wait {
 		return Wait{Cause: CauseRest, Until: s.Until, Text: s.Trouble}
 	case l.until > c.now && l.open == 0:
 		return Wait{Cause: CauseBackoff, Until: moment(l.until), Text: l.failed}
+	case c.warmHeld(l):
+		return c.warmWait(l)
 	case l.open > 0 && s.Hold != mxrules.HoldMessageRate && s.Hold != mxrules.HoldHourly && s.Hold != mxrules.HoldDaily:
 		return Wait{Cause: CauseQueue}
 	case s.Hold != mxrules.HoldNone:
