@@ -19,8 +19,8 @@ type receiver struct {
 	hidden world.Sender // the same sender without rules of its own
 	audits map[netip.Addr]*world.Audit
 	dead   map[string]bool // hosts without a listener
-	direct bool            // the content is decided on with the envelope
 	named  bool            // recipients are told apart
+	direct bool            // what becomes of the content does not depend on when it comes
 	places map[string]string
 	addr   []byte
 }
@@ -44,7 +44,7 @@ func newReceiver(w *world.World, start time.Time, sender world.Sender, audits ma
 		hidden: world.Sender{Sources: sender.Sources, RoundTrip: sender.RoundTrip, TLS: sender.TLS, Connections: sender.Connections},
 	}
 	r.named = len(data.Mailboxes) > 0 || data.Greylist.Delay > 0
-	r.direct = !r.named && len(data.Quirks) == 0 && data.Hidden.At != world.AtEndOfData && data.Latency.Load.Each == 0
+	r.direct = len(data.Quirks) == 0 && data.Hidden.At != world.AtEndOfData && data.Latency.Load.Each == 0
 	for _, d := range data.Domains {
 		r.places[d.Name] = "someone@" + d.Name
 		for _, h := range data.Hosts {
@@ -143,19 +143,25 @@ func (c *conn) Envelope(now time.Time, m *simulate.Message) simulate.Answer {
 		a.Overruns = len(c.audit.Message(now, c.source, c.mails))
 	}
 	to := c.r.address(m)
-	if c.r.direct {
-		return c.whole(now, to, a)
+	if c.r.direct && !c.r.named {
+		return c.plain(now, a)
 	}
 	d, open := c.s.Attempt(now, c.from, to)
 	a.Delay, a.Dirty = d.Delay, open && !d.Positive()
 	if !d.Positive() || d.Drop != world.Stay {
 		return refusal(a, d, c.phaseOf(d))
 	}
+	if c.r.direct {
+		content := c.Content(now.Add(a.Delay))
+		content.Whole, content.Overruns = true, a.Overruns
+		content.Delay += a.Delay
+		return content
+	}
 	return a
 }
 
-// whole decides on a transaction of which nothing after MAIL can fail.
-func (c *conn) whole(now time.Time, to string, a simulate.Answer) simulate.Answer {
+// plain decides on a transaction of which nothing after MAIL can fail.
+func (c *conn) plain(now time.Time, a simulate.Answer) simulate.Answer {
 	d := c.s.Mail(now, c.from)
 	if a.Delay = d.Delay; !d.Positive() || d.Drop != world.Stay {
 		return refusal(a, d, simulate.PhaseMail)

@@ -457,6 +457,10 @@ func (s *Scenario) checkRules() error {
 			return s.problem("rules", "%v", err)
 		}
 	}
+	if s.Qualification == "" {
+		s.bounces = bounce.Default()
+		return nil
+	}
 	var err error
 	if s.bounces, err = bounce.Load([]byte(s.Qualification), s.file+" (qualification)"); err != nil {
 		return s.problem("qualification", "%v", err)

@@ -125,12 +125,12 @@ func FuzzParse(f *testing.F) {
 
 // Reports are readable by machines: JSON without infinities, well-formed SVG.
 func TestReportForms(t *testing.T) {
-	r := simulated(t, "scenarios/outage.yaml")
+	r := simulated(t, "scenarios/tiny.yaml")
 	var text, data, drawing strings.Builder
 	if err := errors.Join(r.Table(&text), r.JSON(&data), r.SVG(&drawing)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"efficiency", "falters", "outages", "limit overruns 0", "delivered per hour"} {
+	for _, want := range []string{"efficiency", "tiny", "outages", "limit overruns 0", "delivered per hour"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the table has no %q:\n%s", want, text.String())
 		}

@@ -110,10 +110,10 @@ func (e *engine) send(s *session, i uint32) {
 		at += 2 * s.rtt
 	}
 	switch {
-	case a.Refused:
-		e.queue.add(at+s.rtt/2, evReplied, s.place, 0)
 	case a.Whole:
 		e.queue.add(at+s.rtt+s.rtt/2, evReplied, s.place, 0)
+	case a.Refused:
+		e.queue.add(at+s.rtt/2, evReplied, s.place, 0)
 	default:
 		e.queue.add(at+s.rtt, evContent, s.place, 0)
 	}

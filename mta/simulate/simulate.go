@@ -79,7 +79,8 @@ type Destination struct {
 	Group string
 	// Provider is what rules call it; empty asks the rules by the MX host.
 	Provider string
-	// Receiver makes the receiver as it is at the beginning.
+	// Receiver makes the receiver as it is at the beginning, each time the same. It
+	// must be safe for concurrent use; what it makes need not be.
 	Receiver func() Receiver
 	// RoundTrip is the network's, 0 in memory.
 	RoundTrip time.Duration
@@ -156,7 +157,8 @@ type Answer struct {
 	Reply   Reply
 	// Closes says that the receiver ends the connection with the answer.
 	Closes bool
-	// Whole, on an envelope, says that the content was decided on too.
+	// Whole, on an envelope, says that the content was decided on too; Refused is then
+	// about that.
 	Whole bool
 	// Dirty says that an open transaction is left, so that a round trip for RSET
 	// precedes the next.

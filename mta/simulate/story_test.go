@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -222,9 +223,12 @@ func TestEveryMessageEndsOnce(t *testing.T) {
 		connections := rapid.IntRange(1, 12).Draw(rt, "connections")
 		n := rapid.IntRange(1, 4).Draw(rt, "destinations")
 		var made []*moody
+		var making sync.Mutex // oracles ask for receivers side by side
 		cfg := plain(limited(t, func(l *mxrules.Limits) { l.Connections = connections }), nil)
 		for i := range n {
 			cfg.Destinations = append(cfg.Destinations, to(fmt.Sprintf("d%d", i), func() Receiver {
+				making.Lock()
+				defer making.Unlock()
 				m := &moody{rng: rand.New(rand.NewPCG(seed, uint64(i)))}
 				made = append(made, m)
 				return m
@@ -234,7 +238,7 @@ func TestEveryMessageEndsOnce(t *testing.T) {
 		second := cfg.HandOvers[0]
 		second.At, second.Over, second.Class = time.Minute, time.Duration(rapid.IntRange(0, 600).Draw(rt, "over"))*time.Second, dispatch.Transactional
 		cfg.HandOvers = append(cfg.HandOvers, second)
-		cfg.Together, cfg.Seed = true, seed // so that made is written by one goroutine
+		cfg.Together, cfg.Seed = rapid.Bool().Draw(rt, "together"), seed
 		cfg.Timing.Commit = 2 * time.Millisecond
 		first := outcomeOf(t, cfg)
 		for _, m := range made {
