@@ -3,6 +3,7 @@ package mta
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,8 @@ type Queue struct {
 	Source string
 	// Arrived: it entered the relay then or before; zero: whenever.
 	Arrived time.Time
+	// Bulk leaves single (transactional) messages out.
+	Bulk bool
 }
 
 // Order names work: what the store counts its changes under, and when it began.
@@ -110,12 +113,26 @@ func (r *Relay) FailWaiting(ctx context.Context, q Queue, order Order, reason st
 	return w.picked, err
 }
 
-// MailOf tells which deliveries have mail in the relay, by number: of a tenant, or one.
+// errFound ends a walk that found what it looked for.
+var errFound = errors.New("found")
+
+// HasMail reports whether mail of the queue's delivery and tenant waits for its
+// destination, whatever its source.
+func (r *Relay) HasMail(ctx context.Context, q Queue) (bool, error) {
+	w := r.walk(q, false)
+	err := w.runs(ctx, func(*Handover, *RunState, string) error { return errFound })
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
+}
+
+// MailOf lists the hand-overs with mail that the queue may choose from, in order.
 func (r *Relay) MailOf(ctx context.Context, q Queue) ([]Handover, error) {
 	var list []Handover
 	err := r.call(ctx, func(time.Time) {
 		for _, ho := range r.handovers {
-			if !ho.expired && (q.Delivery == 0 || ho.Delivery == q.Delivery) && (q.Tenant == "" || ho.Tenant == q.Tenant) {
+			if !ho.expired && !(q.Bulk && ho.Arrival.IsZero()) && (q.Delivery == 0 || ho.Delivery == q.Delivery) && (q.Tenant == "" || ho.Tenant == q.Tenant) {
 				list = append(list, ho.Handover)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/veredus/veredus/server/config"
 	"github.com/veredus/veredus/server/feedback"
 	"github.com/veredus/veredus/server/learning"
+	"github.com/veredus/veredus/server/operator"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -42,6 +43,8 @@ type sentinel struct {
 var sentinels = []sentinel{
 	{campaign.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
 	{suspend.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
+	{operator.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
+	{operator.ErrRequestIDReused, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, ""},
 	{learning.ErrNotFound, codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, ""},
 	{learning.ErrRequestIDReused, codes.AlreadyExists, veredusv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, ""},
 	{learning.ErrNoFile, codes.FailedPrecondition, veredusv1.ErrorReason_ERROR_REASON_BAD_CONFIG, ""},
@@ -280,7 +283,7 @@ func reasonName(r veredusv1.ErrorReason) string {
 
 // tidy removes the names of our packages from a text.
 func tidy(text string) string {
-	for _, name := range [...]string{"campaign: ", "feedback: ", "suspend: ", "address: ", "mta: ", "pebblestore: "} {
+	for _, name := range [...]string{"campaign: ", "feedback: ", "suspend: ", "address: ", "operator: ", "mta: ", "pebblestore: "} {
 		text = strings.ReplaceAll(text, name, "")
 	}
 	return text

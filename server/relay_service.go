@@ -38,6 +38,7 @@ type unimplemented struct {
 type relayService struct {
 	unimplemented
 	texts
+	*operations
 	relay       relayViews
 	resolver    mta.Resolver
 	suspensions *suspensions

@@ -84,6 +84,8 @@ type Server struct {
 	relay       *mta.Relay
 	suspensions *suspensions
 	replies     *replies
+	works       *works
+	overrides   *overrides
 	campaigns   *campaign.Service
 	monitor     *protect.Monitor
 	texts       *learning.Table
@@ -240,8 +242,11 @@ func (s *Server) startRelay(ctx context.Context) error {
 	if err := s.suspensions.start(ctx); err != nil {
 		return fmt.Errorf("suspensions: %w", err)
 	}
+	if err := s.startOverrides(ctx); err != nil {
+		return fmt.Errorf("overrides: %w", err)
+	}
 	s.letMailFlow()
-	return nil
+	return s.startWorks(ctx)
 }
 
 // settled tells everybody who listens what became durable.
@@ -322,6 +327,7 @@ func (s *Server) register() (err error) {
 	veredusv1.RegisterRelayServiceServer(s.grpc, &relayService{
 		relay: s.relay, resolver: s.resolver, suspensions: s.suspensions, replies: s.replies,
 		settings: s.settings.Load, reload: s.reloadConfig, now: s.now, texts: s.learningService(),
+		operations: s.operations(),
 	})
 	veredusv1.RegisterAddressServiceServer(s.grpc, s.addressService())
 	s.health = health.NewServer()

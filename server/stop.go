@@ -79,6 +79,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	go func() { s.grpc.GracefulStop(); close(graceful) }()
 	s.suspensions.stop()
 	s.letMailFlow()
+	s.stopOperator()
 	s.endReturns(ctx)
 	err := s.relay.Stop(ctx)
 	s.blind()
@@ -140,6 +141,7 @@ func (s *Server) cutShort() {
 	if s.suspensions != nil {
 		s.suspensions.stop()
 	}
+	s.stopOperator()
 	if s.relay != nil {
 		_ = s.relay.Stop(ctx)
 	}
