@@ -48,7 +48,8 @@ func recipients(s *Scenario) (n int64) {
 }
 
 // Every scenario comes out with figures that make sense: all mail is accounted for,
-// nobody beats the oracle by more than a burst, and our own rules are kept.
+// nobody beats the oracle by more than bursts and quotas spent early, and our own rules
+// are kept.
 func TestSuite(t *testing.T) {
 	files := scenarios(t)
 	if len(files) < 12 {
@@ -69,7 +70,7 @@ func TestSuite(t *testing.T) {
 
 func makesSense(t *testing.T, r *Report) {
 	t.Helper()
-	if !(r.Efficiency > 0 && r.Efficiency < 1.02) {
+	if !(r.Efficiency > 0 && r.Efficiency < 1.1) {
 		t.Errorf("efficiency %g is not that of a sender against an oracle", r.Efficiency)
 	}
 	if r.HiddenEfficiency > r.Efficiency+1e-6 {

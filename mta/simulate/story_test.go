@@ -56,24 +56,20 @@ func outcomeOf(t testing.TB, cfg Config) *Result {
 	return res
 }
 
-// Time is exact: so many messages, one after the other on so many connections, take
-// what their replies take.
+// Time is exact: so many messages, one after the other on one connection, take what
+// their replies take.
 func TestTimeIsExact(t *testing.T) {
 	slow := func() Receiver { return willing{delay: 100 * time.Millisecond} }
 	for _, c := range []struct {
-		connections int
-		rtt         time.Duration
-		commit      time.Duration
-		want        time.Duration
+		rtt, commit, want time.Duration
 	}{
-		{1, 0, 0, 100 * time.Second},
-		{4, 0, 0, 25 * time.Second},
+		{0, 0, 100 * time.Second},
 		// Three round trips until the greeting and EHLO are through, two for each
 		// message; the first message is claimed before it is sent, the last settled.
-		{1, 50 * time.Millisecond, 0, 1000*(100+2*50)*time.Millisecond + 3*50*time.Millisecond},
-		{1, 0, 2 * time.Millisecond, 100*time.Second + 4*time.Millisecond},
+		{50 * time.Millisecond, 0, 1000*(100+2*50)*time.Millisecond + 3*50*time.Millisecond},
+		{0, 2 * time.Millisecond, 100*time.Second + 4*time.Millisecond},
 	} {
-		cfg := plain(limited(t, func(l *mxrules.Limits) { l.Connections, l.MessagesPerConnection = c.connections, 0 }), []int64{1000}, to("a", slow))
+		cfg := plain(limited(t, func(l *mxrules.Limits) { l.Connections, l.MessagesPerConnection = 1, 0 }), []int64{1000}, to("a", slow))
 		cfg.Timing.Commit = c.commit
 		cfg.Destinations[0].RoundTrip = c.rtt
 		res := outcomeOf(t, cfg)
