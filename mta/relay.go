@@ -135,6 +135,7 @@ type Relay struct {
 	lastMsg   dispatch.MsgID
 	stopping  bool
 	expiry    expiry
+	news      pathNews
 }
 
 // New makes a relay. It does nothing until Start.
@@ -166,6 +167,7 @@ func New(cfg Config) *Relay {
 		resumed:   map[uint64]struct{}{},
 	}
 	r.settings.Store(&cfg.Settings)
+	r.news.every = cfg.Schedule.Scaled(newsEvery)
 	r.contents = newContents(cfg.Store)
 	r.writer = newWriter(r)
 	r.core = dispatch.New(cfg.Dispatch, cfg.Settings.Pools, cfg.Settings.Rules)
@@ -215,6 +217,7 @@ func (r *Relay) own() {
 			r.drain()
 		case <-timer.C:
 			r.core.Tick(r.cfg.Now())
+			r.tell(r.news.due(r.cfg.Now()))
 		case <-r.stop:
 			return
 		}
@@ -239,7 +242,7 @@ func (r *Relay) drain() {
 // events their turn; a clock that was set is noticed within clockLook.
 func (r *Relay) arm(timer *time.Timer) {
 	wait := clockLook
-	if at := r.core.Wake(); !at.IsZero() {
+	if at := earliest(r.core.Wake(), r.news.next()); !at.IsZero() {
 		wait = min(max(at.Sub(r.cfg.Now()), 0), wait)
 	}
 	timer.Reset(wait)
@@ -348,6 +351,7 @@ func (r *Relay) shutDown(ctx context.Context) error {
 
 // quiesce gives back what is not being sent and lets sessions end.
 func (r *Relay) quiesce(now time.Time) {
+	r.tell(r.news.all())
 	r.stopping = true
 	r.hush()
 	r.expiry.stop()

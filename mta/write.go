@@ -239,14 +239,23 @@ func (r *Relay) reportPath(a *dispatch.Action) {
 	if r.stopping { // breaking off dials says nothing about the path
 		return
 	}
-	kinds := map[dispatch.PathChange]RelayEventKind{
-		dispatch.PathThrottled: PathThrottledEvent,
-		dispatch.PathSuspended: PathSuspendedEvent,
-		dispatch.PathResumed:   PathResumedEvent,
+	r.log.Debug("path changed", "change", pathKinds[a.Change].String(), "source", a.Source.Name, "destination", a.Destination, "text", a.Text, "until", a.Until)
+	r.tell(r.news.add(r.cfg.Now(), RelayEvent{
+		Kind: pathKinds[a.Change], Source: a.Source.Name, Destination: a.Destination, Text: a.Text, Until: a.Until,
+	}))
+}
+
+var pathKinds = map[dispatch.PathChange]RelayEventKind{
+	dispatch.PathThrottled: PathThrottledEvent,
+	dispatch.PathSuspended: PathSuspendedEvent,
+	dispatch.PathResumed:   PathResumedEvent,
+	dispatch.PathRaised:    PathRaisedEvent,
+}
+
+// tell writes events of paths.
+func (r *Relay) tell(events []RelayEvent) {
+	for _, e := range events {
+		r.log.Info("path changed", "change", e.Kind.String(), "source", e.Source, "destination", e.Destination, "text", e.Text, "until", e.Until)
+		r.writer.event(e)
 	}
-	source := a.Source.Name
-	r.log.Info("path changed", "change", kinds[a.Change].String(), "source", source, "destination", a.Destination, "text", a.Text, "until", a.Until)
-	r.writer.event(RelayEvent{
-		Kind: kinds[a.Change], Time: r.cfg.Now(), Source: source, Destination: a.Destination, Text: a.Text, Until: a.Until,
-	})
 }

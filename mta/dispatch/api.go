@@ -191,7 +191,7 @@ const (
 	// WarmUpChanged asks for WarmUp of Source to be kept with the next durable write;
 	// with a Text it reports a Step of the warm-up, too.
 	WarmUpChanged
-	// PathChanged reports that a path was slowed, rested or resumed (Path, Change, Text, Until).
+	// PathChanged reports that a path was slowed, rested, resumed or raised (Path, Change, Text, Until).
 	PathChanged
 )
 
@@ -205,6 +205,8 @@ const (
 	PathSuspended
 	// PathResumed: works again.
 	PathResumed
+	// PathRaised: a limit grew beyond a quarter since it was last told.
+	PathRaised
 )
 
 // Action is something the caller shall do. Which fields are set follows from Kind.

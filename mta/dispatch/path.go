@@ -34,6 +34,7 @@ type path struct {
 	sessions list[session] // that stay, the oldest first
 
 	changes   uint64 // of the governor that its sessions follow
+	told      pace   // last reported, or at the beginning
 	suspended bool   // reported so
 	restEnd   int64
 	timer     timer // when a rate, quota or rest lets it go on, or it may be forgotten
@@ -61,6 +62,7 @@ func (c *Core) pathOf(key string, src Source, dest *destination, limits mxrules.
 	if len(c.overrides) > 0 {
 		c.override(p)
 	}
+	p.told = c.paceOf(p)
 	dest.paths++
 	c.paths[key] = p
 	return p

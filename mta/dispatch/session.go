@@ -482,6 +482,7 @@ func (c *Core) observe(p *path, e mxrules.Evidence) {
 		if n := p.gov.Changes(); n != p.changes {
 			p.changes = n
 			c.trim(p)
+			c.grown(p)
 		}
 		if p.suspended && p.restEnd <= c.now {
 			c.reportResumed(p)
@@ -497,6 +498,7 @@ func (c *Core) observe(p *path, e mxrules.Evidence) {
 		c.reportSuspended(p, e.Text, p.restEnd)
 	case before.MaxConnections != after.MaxConnections || before.MessageRate != after.MessageRate ||
 		before.MessagesPerConnection != after.MessagesPerConnection:
+		p.told = c.paceOf(p)
 		c.report(p, PathThrottled, e.Text, 0)
 	}
 	c.trim(p)
