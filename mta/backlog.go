@@ -283,7 +283,7 @@ func (r *Relay) loaded(now time.Time, ru *run, res LoadResult) {
 	for _, batch := range [2][]*Message{res.Due, res.Fresh} {
 		for _, m := range batch {
 			if h := r.hold(now, ru, m); h != nil {
-				answer.Msgs = append(answer.Msgs, dispatch.Msg{ID: h.id, Retry: m.Retry, Source: m.State.Source})
+				answer.Msgs = append(answer.Msgs, dispatch.Msg{ID: h.id, Retry: m.Retry, Source: m.State.Source, Engaged: m.ID.Lane == LaneEngaged})
 			}
 		}
 	}

@@ -189,6 +189,9 @@ func (r *Relay) Start(ctx context.Context) ([]LostClaim, error) {
 	for key, usage := range rec.Usage {
 		r.core.RestoreUsage(now, key, usage)
 	}
+	for source, state := range rec.WarmUps {
+		r.core.RestoreWarmUp(now, source, state)
+	}
 	for _, lost := range rec.Lost {
 		r.log.Debug("claimed and not settled when the last process ended; may be repeated",
 			"message", lost.Name, "message_id", lost.MessageID, "claims_lost", lost.Claims)
@@ -313,6 +316,8 @@ func (r *Relay) carryOut(a *dispatch.Action) {
 		r.failDead(a.Msg)
 	case dispatch.PathChanged:
 		r.reportPath(a)
+	case dispatch.WarmUpChanged:
+		r.reportWarmUp(a)
 	}
 }
 

@@ -198,6 +198,9 @@ func (r *Relay) openFailure(s *session, err error) dispatch.Evidence {
 	}
 	ev := r.evidence(v, reply)
 	ev.HostFault = v.Path == bounce.PathNone
+	if !ev.HostFault && (v.Code == bounce.CodeMailBlock || v.Code == bounce.CodeSpamBlock) {
+		ev.Sign = mxrules.SignBlocked
+	}
 	return ev
 }
 

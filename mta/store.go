@@ -63,6 +63,8 @@ type Recovery struct {
 	Lost []LostClaim
 	// Usage are the quota meters by path key.
 	Usage map[string]mxrules.Usage
+	// WarmUps are the warm-ups of sources by name.
+	WarmUps map[string]mxrules.WarmUpState
 }
 
 // LostClaim is a message that was claimed when the process ended.
@@ -198,6 +200,8 @@ type Batch struct {
 	Marks []Mark
 	// Usage are quota meters to keep, by path key; charged with the claims.
 	Usage map[string]mxrules.Usage
+	// WarmUps are warm-ups to keep, by source; charged with the claims.
+	WarmUps map[string]mxrules.WarmUpState
 	// Events are relay events (path_throttled, path_suspended, path_resumed, rule_changed).
 	Events []RelayEvent
 }
@@ -293,6 +297,7 @@ const (
 	PathResumedEvent
 	RuleChangedEvent
 	PathRaisedEvent
+	PathWarmUpEvent
 )
 
 // Written tells what a Write found.
@@ -317,6 +322,8 @@ func (k RelayEventKind) String() string {
 		return "rule_changed"
 	case PathRaisedEvent:
 		return "path_raised"
+	case PathWarmUpEvent:
+		return "path_warm_up"
 	}
 	return "unknown"
 }

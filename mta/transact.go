@@ -69,7 +69,7 @@ func (r *Relay) untried(s *session, h *held, usable bool) bool {
 
 // untold ends a message without a word to the server.
 func (r *Relay) untold(s *session, h *held, end Settlement) bool {
-	told := r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, silence, true) })
+	told := r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, unsaid, true) })
 	r.writer.settle(h, end)
 	r.observe(r.settings.Load().Rules.ProviderOf(s.open.Host), end.Outcome, end.Verdict.Code, nil)
 	return told
@@ -87,6 +87,7 @@ func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Resul
 	if res.Local || !res.Delivered && res.Reply.Code == 0 {
 		ev = silence
 	}
+	ev.Sign = signOf(v, &res)
 	if !res.Delivered && res.Reply.Code == 0 && r.ctx.Err() != nil {
 		v.Charged = false // broken off by our own stop
 	}

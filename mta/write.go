@@ -231,6 +231,7 @@ func (r *Relay) claim(a *dispatch.Action) {
 		claims = append(claims, Claim{Message: h.msg, Time: now, MessageID: h.mailID})
 		list = append(list, h)
 	}
+	r.writer.keep(a.Source.Name, a.WarmUp)
 	r.writer.claim(claims, list, a.Path, a.Usage)
 }
 

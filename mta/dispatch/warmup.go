@@ -64,6 +64,9 @@ func (c *Core) setWarmUp(s *source) {
 		w.up.SetPlan(c.at, s.WarmUp)
 	}
 	w.source, s.warmth = s, w
+	if c.now != 0 {
+		c.warmChanged(w)
+	}
 	c.warmTimers.arm(s, max(c.now, 1)) // at the next event
 }
 
@@ -82,6 +85,7 @@ func (c *Core) RestoreWarmUp(now time.Time, name string, state mxrules.WarmUpSta
 	if s := c.sources[name]; s != nil && s.warmth != nil {
 		if state.Address == addressText(s.Source) {
 			s.warmth.up.Restore(c.at, state)
+			c.warmChanged(s.warmth)
 			c.warmTimers.arm(s, max(c.now, 1))
 		}
 	} else {
@@ -136,7 +140,7 @@ func (c *Core) warmDue(s *source) {
 	}
 	day := w.up.State().Day
 	w.up.Tick(c.at)
-	if w.up.State().Day != day {
+	if day != 0 && w.up.State().Day != day {
 		c.warmChanged(w)
 		c.rewarm(s)
 	}

@@ -182,6 +182,7 @@ var relayEvents = map[mta.RelayEventKind]veredusv1.FeedbackType{
 	mta.PathResumedEvent:   veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_RESUMED,
 	mta.RuleChangedEvent:   veredusv1.FeedbackType_FEEDBACK_TYPE_RULE_CHANGED,
 	mta.PathRaisedEvent:    veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_RAISED,
+	mta.PathWarmUpEvent:    veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_WARM_UP,
 }
 
 // relayEvent appends an event about a path or the rules; Until is its next attempt.

@@ -40,6 +40,7 @@ import (
 //	recipientID     hash N H M              (messages by the client's id)
 //	event           shard (2) sequence      feedback event
 //	usage           path                    quota meters
+//	warmUp          source                  warm-up
 //	request         request_id              method, body, answer
 //	requestAge      time request_id         (requests by age)
 //	suspension      id                      suspension
@@ -76,6 +77,7 @@ const (
 	tableRecipientID   = 'I'
 	tableEvent         = 'v'
 	tableUsage         = 'u'
+	tableWarmUp        = 'U'
 	tableRequest       = 'R'
 	tableRequestAge    = 'Q'
 	tableSuspension    = 's'

@@ -35,7 +35,10 @@ func (s *Store) Recover(ctx context.Context, now time.Time) (r *mta.Recovery, er
 		if r.Handovers, err = t.handovers(); err != nil {
 			return err
 		}
-		r.Usage, err = s.readUsage()
+		if r.Usage, err = s.readUsage(); err != nil {
+			return err
+		}
+		r.WarmUps, err = s.readWarmUps()
 		return err
 	})
 	return r, err
@@ -176,6 +179,21 @@ func (s *Store) readUsage() (map[string]mxrules.Usage, error) {
 		return true, err
 	})
 	return usage, err
+}
+
+// readWarmUps reads the warm-ups of sources.
+func (s *Store) readWarmUps() (map[string]mxrules.WarmUpState, error) {
+	all := map[string]mxrules.WarmUpState{}
+	prefix := []byte{tableWarmUp}
+	err := s.scan(nil, prefix, after(prefix), func(k, v []byte) (bool, error) {
+		var state mxrules.WarmUpState
+		if err := state.UnmarshalBinary(v); err != nil {
+			return false, corrupt(err)
+		}
+		all[string(k[1:])] = state
+		return true, nil
+	})
+	return all, err
 }
 
 // Runs lists up to limit runs with unfinished mail of a hand-over behind a domain number.

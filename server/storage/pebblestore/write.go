@@ -62,6 +62,13 @@ func (t *txn) write(b *mta.Batch) (written mta.Written, err error) {
 	for path, u := range b.Usage {
 		t.set(keyName(tableUsage, path), encodeUsage(u))
 	}
+	for source, state := range b.WarmUps {
+		row, err := state.MarshalBinary()
+		if err != nil {
+			return written, err
+		}
+		t.set(keyName(tableWarmUp, source), row)
+	}
 	for i := range b.Events {
 		t.relayEvent(&b.Events[i])
 	}

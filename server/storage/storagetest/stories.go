@@ -3,6 +3,7 @@ package storagetest
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -135,7 +136,7 @@ func staleEpoch(t *teller) {
 	_, end := t.Ends()
 	_, err := t.Write(ctx(), &mta.Batch{
 		Epoch: first, Claims: []mta.Claim{claimOf(m)},
-		Usage:  map[string]mxrules.Usage{"s>a": {Hour: 1}},
+		Usage: map[string]mxrules.Usage{"s>a": {Hour: 1}}, WarmUps: map[string]mxrules.WarmUpState{"s": {Stage: 1}},
 		Events: []mta.RelayEvent{{Kind: mta.PathSuspendedEvent, Time: storyTime}},
 	})
 	if !errors.Is(err, mta.ErrFenced) {
@@ -150,7 +151,7 @@ func staleEpoch(t *teller) {
 		t.Errorf("a fenced claim counts")
 	}
 	r := t.recover()
-	if len(r.Usage) != 0 || len(r.Lost) != 0 || r.Epoch != second+1 {
+	if len(r.Usage) != 0 || len(r.WarmUps) != 0 || len(r.Lost) != 0 || r.Epoch != second+1 {
 		t.Errorf("behind a fenced write: %+v", r)
 	}
 }
@@ -268,7 +269,11 @@ func recovery(t *teller) {
 	first := t.recover()
 	msgs := t.load(d.Handover, 1).Fresh
 	usage := map[string]mxrules.Usage{"s1>a.test": {Hour: 5, HourBulk: 6, Day: 7}}
-	t.write(mta.Batch{Epoch: first.Epoch, Claims: []mta.Claim{claimOf(msgs[0]), claimOf(msgs[1])}, Usage: usage})
+	warm := mxrules.WarmUpState{Address: "192.0.2.1", Stage: 3, Day: 20_000, Sent: 4, Pending: 2, Providers: []mxrules.ProviderSent{{Provider: "google", Sent: 1}}}
+	t.write(mta.Batch{
+		Epoch: first.Epoch, Claims: []mta.Claim{claimOf(msgs[0]), claimOf(msgs[1])}, Usage: usage,
+		WarmUps: map[string]mxrules.WarmUpState{"s1": warm},
+	})
 	t.write(mta.Batch{Epoch: first.Epoch, Releases: []mta.MessageID{msgs[1].ID}})
 	r := t.recover()
 	if len(r.Handovers) != 1 || r.Handovers[0].DeliveryID != "running" || r.Handovers[0].Expires != d.Expires {
@@ -279,6 +284,9 @@ func recovery(t *teller) {
 	}
 	if r.Usage["s1>a.test"] != usage["s1>a.test"] {
 		t.Errorf("usage: %+v", r.Usage)
+	}
+	if !reflect.DeepEqual(r.WarmUps["s1"], warm) {
+		t.Errorf("warm-up: %+v", r.WarmUps)
 	}
 	res := t.load(d.Handover, 1)
 	if len(res.Due) != 1 || res.Due[0].State.LostClaims != 1 || !res.Due[0].State.FirstClaim.Equal(storyTime) || len(res.Fresh) != 2 {
