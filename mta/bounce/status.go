@@ -95,7 +95,7 @@ var statusTable = []statusMeaning{
 	{1, 7, "sender_invalid", "sender_invalid", false},
 	{1, 8, "sender_invalid", "sender_invalid", false},
 	{1, 10, "temp", "null_mx", false},
-	{2, 1, "mailbox_locked", "mailbox_disabled", true},
+	{2, 1, "mailbox_locked", "mailbox_locked", true}, // also said for refusals: only the text suppresses
 	{2, 2, "mailbox_full", "mailbox_full", false},
 	{2, 3, "too_large", "too_large", false},
 	{2, 4, "temp", "system_error", false},
@@ -138,7 +138,7 @@ var statusTable = []statusMeaning{
 	{7, 10, "tls", "tls", false},
 	{7, 11, "tls", "tls", false},
 	{7, 12, "policy", "policy", false},
-	{7, 13, "mailbox_locked", "mailbox_disabled", true},
+	{7, 13, "mailbox_locked", "mailbox_locked", true}, // RFC 5248 means the account that logged in
 	{7, 14, "policy", "policy", false},
 	{7, 15, "policy", "policy", false},
 	{7, 16, "too_large", "too_large", false},
