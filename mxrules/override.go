@@ -55,3 +55,30 @@ func (g *Governor) Reset(now time.Time) {
 func (u Usage) Forget() Usage {
 	return Usage{PerHour: u.PerHour, Hour: u.Hour, HourBulk: u.HourBulk, PerDay: u.PerDay, Day: u.Day}
 }
+
+// Pace is what the learner allows beside the rule, whether an override holds or not.
+func (g *Governor) Pace() Pace { return *g.pace }
+
+// Fresh is the state that a path with these limits begins with.
+func (g *Governor) Fresh(now time.Time) State {
+	return NewGovernor(g.limits, WithTimings(g.timings)).State(now)
+}
+
+// NextChange is when a limit may be raised next, unless replies prevent it; zero when
+// nothing is below the rule.
+func (g *Governor) NextChange(now time.Time) time.Time {
+	t := g.tick(now)
+	p := g.pace
+	below := p.Connections != 0 && (g.limits.Connections == 0 || p.Connections < g.limits.Connections) ||
+		p.MessagesPerConnection != 0 && (g.limits.MessagesPerConnection == 0 || p.MessagesPerConnection < g.limits.MessagesPerConnection) ||
+		slowest(g.limits.MessageRate, p.MessageRate) != g.limits.MessageRate ||
+		slowest(g.limits.ConnectionRate, p.ConnectionRate) != g.limits.ConnectionRate
+	at := p.Next
+	if p.RaiseAt > time.Duration(t) && p.RaiseAt < at {
+		at = p.RaiseAt
+	}
+	if !below || at == forever {
+		return time.Time{}
+	}
+	return g.clock.time(max(int64(at), t))
+}

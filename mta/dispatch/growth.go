@@ -38,6 +38,7 @@ func (c *Core) grown(p *path) {
 		words = append(words, "messages_per_connection "+countChange(was.each, now.each))
 	}
 	if len(words) > 0 {
+		c.compare(p, was, "raised", "messages were accepted")
 		p.told = now
 		c.report(p, PathRaised, strings.Join(words, ", "), 0)
 	}

@@ -71,7 +71,18 @@ func (c *Core) armOverrides() {
 func (c *Core) overridden(destination string) {
 	c.armOverrides()
 	for _, p := range c.pathsOf("", destination) {
+		was, had := c.paceOf(p), p.gov.Override().Set
 		c.override(p)
+		action, cause := "overridden", ""
+		if p.gov.Override().Set == 0 {
+			action = "restored"
+		} else if o := c.overrideOf(p); o != nil {
+			cause = o.Reason
+		}
+		if had|p.gov.Override().Set != 0 {
+			c.compare(p, was, action, cause)
+		}
+		p.told = c.paceOf(p)
 		c.trim(p)
 		c.wakeLines(p)
 	}
@@ -135,6 +146,8 @@ func (c *Core) ResetPaths(now time.Time, source, destination string) map[string]
 	kept := map[string]mxrules.Usage{}
 	for _, p := range c.pathsOf(source, destination) {
 		p.gov.Reset(now)
+		p.history.set, p.told = [len(paced)]int64{}, c.paceOf(p)
+		c.decide(p, Decision{Action: "reset", Cause: "by an operator"})
 		p.restEnd = 0
 		c.eachLine(func(l *line) {
 			if l.path == p {

@@ -35,7 +35,8 @@ type path struct {
 
 	changes   uint64 // of the governor that its sessions follow
 	told      pace   // last reported, or at the beginning
-	suspended bool   // reported so
+	history   history
+	suspended bool // reported so
 	restEnd   int64
 	timer     timer // when a rate, quota or rest lets it go on, or it may be forgotten
 	inDirty   links[path]

@@ -498,6 +498,8 @@ func (c *Core) observe(p *path, e mxrules.Evidence) {
 		c.reportSuspended(p, e.Text, p.restEnd)
 	case before.MaxConnections != after.MaxConnections || before.MessageRate != after.MessageRate ||
 		before.MessagesPerConnection != after.MessagesPerConnection:
+		was := pace{rate: before.MessageRate, connections: before.MaxConnections, each: before.MessagesPerConnection}
+		c.compare(p, was, "cut", e.Text)
 		p.told = c.paceOf(p)
 		c.report(p, PathThrottled, e.Text, 0)
 	}
@@ -525,12 +527,14 @@ func (c *Core) report(p *path, change PathChange, text string, until int64) {
 
 func (c *Core) reportSuspended(p *path, text string, until int64) {
 	p.suspended = true
+	c.decide(p, Decision{Action: "rested", To: untilText(until), Cause: text})
 	c.report(p, PathSuspended, text, until)
 }
 
 func (c *Core) reportResumed(p *path) {
 	if p.suspended && p.restEnd <= c.now {
 		p.suspended = false
+		c.decide(p, Decision{Action: "resumed", Cause: "the receiver serves again"})
 		c.report(p, PathResumed, "", 0)
 	}
 }

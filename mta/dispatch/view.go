@@ -36,10 +36,12 @@ const (
 	CauseSource
 	// CauseWarmUp: the warm-up of its sources.
 	CauseWarmUp
+	// CauseLearned: the pace learned from the receiver's replies, below the rule's.
+	CauseLearned
 )
 
 var causeNames = [...]string{
-	"none", "queue", "retry", "rest", "backoff", "rate", "suspended", "paused", "dns", "slot", "source", "warm_up",
+	"none", "queue", "retry", "rest", "backoff", "rate", "suspended", "paused", "dns", "slot", "source", "warm_up", "learned",
 }
 
 // String is a short lower-case name such as "backoff".
@@ -88,6 +90,15 @@ type PathView struct {
 	LastError    string
 	// Override is the operator's word in force; nil for none.
 	Override *Override
+	// Fresh is what the path began with, Pace what its learner allows.
+	Fresh mxrules.State
+	Pace  mxrules.Pace
+	// SetAt is since when settings have their value; those that never changed are left out.
+	SetAt map[mxrules.Field]time.Time
+	// Decisions are the last ones, the latest first.
+	Decisions []Decision
+	// NextChange is when a limit may be raised next; zero when nothing is below the rule.
+	NextChange time.Time
 }
 
 // DestinationView is a copy of what is known of a destination.
@@ -234,7 +245,7 @@ func (c *Core) lineWait(l *line) Wait {
 	case l.open > 0 && s.Hold != mxrules.HoldMessageRate && s.Hold != mxrules.HoldHourly && s.Hold != mxrules.HoldDaily:
 		return Wait{Cause: CauseQueue}
 	case s.Hold != mxrules.HoldNone:
-		return Wait{Cause: CauseRate, Until: s.Until, Text: s.Hold.String()}
+		return l.path.rateWait(&s)
 	case l.inSlot.on != nil && l.open == 0:
 		return Wait{Cause: CauseSlot, Text: "all session slots are in use"}
 	}
@@ -379,7 +390,12 @@ func (c *Core) pathView(l *line) PathView {
 	p := l.path
 	s := p.gov.State(c.at)
 	e := c.match(l.group.hosts[0].Name, l.group.dest.provider, l.group.scope, l.source)
-	return PathView{Key: p.key, Source: p.source.Name, State: s, Effective: e, LastError: s.Trouble, Override: c.overrideOf(p)}
+	decisions := slices.Clone(p.history.last)
+	slices.Reverse(decisions)
+	return PathView{
+		Key: p.key, Source: p.source.Name, State: s, Effective: e, LastError: s.Trouble, Override: c.overrideOf(p),
+		Fresh: p.gov.Fresh(c.at), Pace: p.gov.Pace(), SetAt: p.history.setTimes(), Decisions: decisions, NextChange: p.gov.NextChange(c.at),
+	}
 }
 
 // Explain is what is known of a recipient domain, if it has mail.
