@@ -347,6 +347,8 @@ var causeTexts = map[dispatch.Cause]string{
 	dispatch.CauseDNS:       "no route to the domain",
 	dispatch.CauseSlot:      "no session slot",
 	dispatch.CauseSource:    "no source",
+	dispatch.CauseLearned:   "limited by the pace learned from replies",
+	dispatch.CauseWarmUp:    "the sources are being warmed up",
 }
 
 // heldBy says in words what holds mail; empty when nothing but its turn does.

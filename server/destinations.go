@@ -131,45 +131,6 @@ func (s *relayService) destination(v *dispatch.DestinationView) *veredusv1.Desti
 	return d
 }
 
-// holdWords are the words of Path.limited_by.
-var holdWords = map[mxrules.Hold]string{
-	mxrules.HoldNone: "none", mxrules.HoldConnections: "connections", mxrules.HoldConnectionRate: "connection_rate",
-	mxrules.HoldMessageRate: "message_rate", mxrules.HoldHourly: "hourly", mxrules.HoldDaily: "daily",
-	mxrules.HoldRest: "rest", mxrules.HoldBackoff: "backoff",
-}
-
-func pathView(p *dispatch.PathView, now time.Time) *veredusv1.Path {
-	v := &veredusv1.Path{
-		Source: p.Source, Sessions: int32(p.Sessions), Limits: limitsView(&p.Effective, &p.State),
-		LimitedBy: holdWords[p.State.Hold], LastError: p.LastError,
-		Until: stamp(p.State.Until), Since: stamp(p.State.Since), LastErrorTime: stamp(p.State.TroubleAt),
-	}
-	if v.Source == "" {
-		v.Source = "*"
-	}
-	if p.State.Hold == mxrules.HoldNone && p.BackoffUntil.After(now) {
-		v.LimitedBy, v.Until = "backoff", stamp(p.BackoffUntil)
-	}
-	return v
-}
-
-// limitsView lists every field of a rule with its origin, and what holds of it now;
-// state may be nil where there is no path yet.
-func limitsView(e *mxrules.Effective, state *mxrules.State) *veredusv1.EffectiveLimits {
-	out := &veredusv1.EffectiveLimits{}
-	now := e.Limits
-	if state != nil {
-		now.Connections, now.MessagesPerConnection, now.MessageRate = state.MaxConnections, state.MessagesPerConnection, state.MessageRate
-	}
-	for f := range mxrules.Field(mxrules.NumFields) {
-		o := e.Origins[f]
-		out.Limits = append(out.Limits, &veredusv1.Limit{
-			Field: f.String(), Value: e.Limits.Text(f), Rule: o.Rule, File: ruleFile(o.File), Line: int32(o.Line), Effective: now.Text(f),
-		})
-	}
-	return out
-}
-
 // ruleFile is the file of a rule as the contract names it.
 func ruleFile(file string) string {
 	if file == "" || file == mxrules.BuiltinFile {

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/route"
 	"github.com/veredus/veredus/mxrules"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/suspend"
 )
 
 // lookUpTime bounds the look-up of an explanation.
@@ -62,7 +65,7 @@ func explainRoute(resp *veredusv1.ExplainDestinationResponse, set *settings, rt 
 	resp.Destination = rt.Destination
 	resp.DestinationBecause = because(set, rt)
 	e := set.rules.Match(mxrules.Query{Host: best, Provider: rt.Provider, Domain: rt.Domain, Source: set.firstSource().Addr})
-	resp.Rule, resp.RuleFile, resp.Limits = e.Rule, "builtin", limitsView(&e, nil)
+	resp.Rule, resp.RuleFile, resp.Limits = e.Rule, "builtin", limitsView(&e)
 	for _, r := range set.rules.All() {
 		if r.ID == e.Rule {
 			resp.RuleFile, resp.RuleLine = ruleFile(r.At.File), int32(r.At.Line)
@@ -94,26 +97,72 @@ func because(set *settings, rt *route.Route) string {
 // explainNow says what holds the domain's mail at this moment.
 func (s *relayService) explainNow(ctx context.Context, resp *veredusv1.ExplainDestinationResponse, domain string) error {
 	now := s.now()
-	resp.LimitedBy = "nothing: no mail waits for this domain"
-	if dest, found, err := s.relay.Destination(ctx, resp.Destination); err != nil {
+	resp.LimitedBy = causeWords[dispatch.CauseNone]
+	dest, found, err := s.relay.Destination(ctx, resp.Destination)
+	if err != nil {
 		return err
-	} else if found {
+	}
+	if found {
 		resp.Backlog = dest.Ready + dest.Deferred
 		s.explainPaths(resp, dest.Paths, now)
 	}
-	view, found, err := s.relay.Explain(ctx, domain)
-	if err != nil || !found {
+	view, known, err := s.relay.Explain(ctx, domain)
+	if err != nil {
 		return err
 	}
 	if resp.Destination == "" {
 		resp.Backlog = view.Ready + view.Deferred
 	}
-	resp.LimitedBy = waitWords(view.Wait)
+	rate, latency := s.paces.of(resp.Destination, now)
+	if wait := drain(resp.Backlog, rate); wait > 0 {
+		resp.DrainTime = durationpb.New(wait)
+	}
+	if !known {
+		return nil
+	}
 	resp.NextAttemptTime = stamp(nextAttempt(&view, now))
 	if resp.LastError == "" && view.Wait.Cause == dispatch.CauseDNS {
 		resp.LastError = view.Wait.Text
 	}
+	return s.explainLimit(ctx, resp, &view, latency, now)
+}
+
+// explainLimit says what limits throughput, and since when.
+func (s *relayService) explainLimit(ctx context.Context, resp *veredusv1.ExplainDestinationResponse, view *dispatch.DomainView, latency time.Duration, now time.Time) error {
+	resp.LimitedBy = waitWords(view.Wait)
+	switch view.Wait.Cause {
+	case dispatch.CauseSuspended:
+		list, err := s.suspended(ctx)
+		for i := range list {
+			if suspensionsPrefix+list[i].ID == view.Wait.Text {
+				resp.LimitedBy += " (" + list[i].Reason + ")"
+				resp.LimitedSince = stamp(list[i].Created)
+			}
+		}
+		return err
+	case dispatch.CauseQueue:
+		sessions := 0
+		for _, p := range view.Paths {
+			sessions += p.Sessions
+		}
+		if sessions > 0 && latency > 0 {
+			resp.LimitedBy = fmt.Sprintf("remote latency: %d sessions, a message takes %v on average", sessions, latency.Round(time.Millisecond))
+		}
+	}
+	for _, p := range view.Paths {
+		if since := p.State.Since; p.State.Hold != mxrules.HoldNone && (resp.LimitedSince == nil || since.Before(resp.LimitedSince.AsTime())) {
+			resp.LimitedSince = stamp(since)
+		}
+	}
 	return nil
+}
+
+// suspended are the suspensions in force.
+func (s *relayService) suspended(ctx context.Context) ([]suspend.Suspension, error) {
+	if s.suspensions == nil {
+		return nil, nil
+	}
+	return s.suspensions.list(ctx)
 }
 
 func (s *relayService) explainPaths(resp *veredusv1.ExplainDestinationResponse, paths []dispatch.PathView, now time.Time) {
@@ -123,7 +172,7 @@ func (s *relayService) explainPaths(resp *veredusv1.ExplainDestinationResponse, 
 		p := &paths[i]
 		resp.Paths = append(resp.Paths, pathView(p, now))
 		if p.Source == first || p.Source == "" {
-			resp.Limits = limitsView(&p.Effective, &p.State)
+			resp.Limits = pathLimits(p)
 		}
 		if p.LastError != "" && (resp.LastError == "" || p.State.TroubleAt.After(latest)) {
 			resp.LastError, latest = p.LastError, p.State.TroubleAt
@@ -135,7 +184,7 @@ func (s *relayService) explainPaths(resp *veredusv1.ExplainDestinationResponse, 
 var causeWords = map[dispatch.Cause]string{
 	dispatch.CauseNone:      "nothing: no mail waits for this domain",
 	dispatch.CauseQueue:     "nothing but other mail before it",
-	dispatch.CauseRetry:     "the retry time of its messages",
+	dispatch.CauseRetry:     "no mail is due: its messages wait for their retry",
 	dispatch.CauseRest:      "the path rests",
 	dispatch.CauseBackoff:   "the path waits after failures to connect",
 	dispatch.CauseRate:      "a limit of the MX rule",
@@ -144,6 +193,8 @@ var causeWords = map[dispatch.Cause]string{
 	dispatch.CauseDNS:       "the look-up of the domain",
 	dispatch.CauseSlot:      "all session slots are in use (relay.max_sessions)",
 	dispatch.CauseSource:    "no source can send it",
+	dispatch.CauseWarmUp:    "the warm-up of its sources",
+	dispatch.CauseLearned:   "the pace learned from the receiver's replies",
 }
 
 func waitWords(w dispatch.Wait) string {

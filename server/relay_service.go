@@ -43,6 +43,7 @@ type relayService struct {
 	resolver    mta.Resolver
 	suspensions *suspensions
 	replies     *replies
+	paces       *paces
 	settings    func() *settings
 	reload      func(context.Context, *veredusv1.ReloadConfigRequest) (*veredusv1.ReloadConfigResponse, error)
 	now         func() time.Time

@@ -84,6 +84,7 @@ type Server struct {
 	relay       *mta.Relay
 	suspensions *suspensions
 	replies     *replies
+	paces       *paces
 	works       *works
 	overrides   *overrides
 	campaigns   *campaign.Service
@@ -111,7 +112,7 @@ type Server struct {
 func New(cfg *config.Config, opts Options) (*Server, error) {
 	s := &Server{
 		cfg: cfg, opts: opts, log: opts.Log, now: opts.Now,
-		metrics: newMetrics(), replies: newReplies(), reloads: reloads{by: map[string]reloaded{}},
+		metrics: newMetrics(), replies: newReplies(), paces: newPaces(), reloads: reloads{by: map[string]reloaded{}},
 		stopping: make(chan struct{}), failed: make(chan error, 1),
 	}
 	if s.log == nil {
@@ -252,6 +253,7 @@ func (s *Server) startRelay(ctx context.Context) error {
 // settled tells everybody who listens what became durable.
 func (s *Server) settled(list []mta.Settlement) {
 	s.replies.settled(list)
+	s.paces.settled(list)
 	s.texts.Settled(list)
 	s.monitor.Settled(list)
 }
@@ -325,7 +327,7 @@ func (s *Server) register() (err error) {
 	veredusv1.RegisterCampaignServiceServer(s.grpc, s.campaigns)
 	veredusv1.RegisterFeedbackServiceServer(s.grpc, feedback.NewService(s.store, s.stopping))
 	veredusv1.RegisterRelayServiceServer(s.grpc, &relayService{
-		relay: s.relay, resolver: s.resolver, suspensions: s.suspensions, replies: s.replies,
+		relay: s.relay, resolver: s.resolver, suspensions: s.suspensions, replies: s.replies, paces: s.paces,
 		settings: s.settings.Load, reload: s.reloadConfig, now: s.now, texts: s.learningService(),
 		operations: s.operations(),
 	})

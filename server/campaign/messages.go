@@ -99,6 +99,8 @@ var waitCauses = map[dispatch.Cause]veredusv1.WaitCause{
 	dispatch.CauseSuspended: veredusv1.WaitCause_WAIT_CAUSE_SUSPENDED,
 	dispatch.CausePaused:    veredusv1.WaitCause_WAIT_CAUSE_PAUSED,
 	dispatch.CauseDNS:       veredusv1.WaitCause_WAIT_CAUSE_DNS,
+	dispatch.CauseLearned:   veredusv1.WaitCause_WAIT_CAUSE_LEARNED_RATE,
+	dispatch.CauseWarmUp:    veredusv1.WaitCause_WAIT_CAUSE_WARM_UP,
 }
 
 // waiting is what holds a message that is not final: what stops its delivery first,
@@ -135,6 +137,9 @@ var waitTexts = map[veredusv1.WaitCause]string{
 	veredusv1.WaitCause_WAIT_CAUSE_SUSPENDED: "suspended by an operator",
 	veredusv1.WaitCause_WAIT_CAUSE_PAUSED:    "the delivery is paused",
 	veredusv1.WaitCause_WAIT_CAUSE_DNS:       "the recipient's domain is being resolved",
+
+	veredusv1.WaitCause_WAIT_CAUSE_WARM_UP:      "the sources it may go by are being warmed up",
+	veredusv1.WaitCause_WAIT_CAUSE_LEARNED_RATE: "the path is at the pace learned from the receiver's replies",
 }
 
 // GetMessage gets a message with every attempt and what it waits for.

@@ -1,0 +1,134 @@
+package server
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/veredus/veredus/mta/dispatch"
+	"github.com/veredus/veredus/mxrules"
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+)
+
+// holdWords are the words of Path.limited_by.
+var holdWords = map[mxrules.Hold]string{
+	mxrules.HoldNone: "none", mxrules.HoldConnections: "connections", mxrules.HoldConnectionRate: "connection_rate",
+	mxrules.HoldMessageRate: "message_rate", mxrules.HoldHourly: "hourly", mxrules.HoldDaily: "daily",
+	mxrules.HoldRest: "rest", mxrules.HoldBackoff: "backoff",
+}
+
+// pathView is a path as the contract shows it.
+func pathView(p *dispatch.PathView, now time.Time) *veredusv1.Path {
+	v := &veredusv1.Path{
+		Source: p.Source, Sessions: int32(p.Sessions), Limits: pathLimits(p),
+		LimitedBy: holdWords[p.State.Hold], LastError: p.LastError,
+		Until: stamp(p.State.Until), Since: stamp(p.State.Since), LastErrorTime: stamp(p.State.TroubleAt),
+		Governor: p.Effective.Limits.Governor.String(), NextChangeTime: stamp(p.NextChange),
+	}
+	if v.Source == "" {
+		v.Source = "*"
+	}
+	if p.State.Hold == mxrules.HoldNone && p.BackoffUntil.After(now) {
+		v.LimitedBy, v.Until = "backoff", stamp(p.BackoffUntil)
+	}
+	for _, d := range p.Decisions {
+		v.Decisions = append(v.Decisions, &veredusv1.PathDecision{
+			Time: timestamppb.New(d.Time), Action: d.Action, Field: d.Field, From: d.From, To: d.To, Cause: clip(d.Cause, replyText),
+		})
+	}
+	if p.Override != nil {
+		v.Override = overrideView(p.Override)
+	}
+	return v
+}
+
+func overrideView(o *dispatch.Override) *veredusv1.PathOverride {
+	v := &veredusv1.PathOverride{Fields: map[string]string{}, EndTime: stamp(o.Until), Reason: o.Reason}
+	for f := range mxrules.Field(mxrules.NumFields) {
+		if o.Values.Set.Has(f) {
+			v.Fields[f.String()] = o.Values.Limits.Text(f)
+		}
+	}
+	return v
+}
+
+// limitsView lists every field of a rule with its origin, as a path begins with it.
+func limitsView(e *mxrules.Effective) *veredusv1.EffectiveLimits {
+	g := mxrules.NewGovernor(e.Limits)
+	at := time.Unix(0, 0)
+	return pathLimits(&dispatch.PathView{Effective: *e, State: g.State(at), Fresh: g.State(at), Pace: g.Pace()})
+}
+
+// pathLimits lists every field of a path's rule with its origin, and what holds of it now.
+func pathLimits(p *dispatch.PathView) *veredusv1.EffectiveLimits {
+	out := &veredusv1.EffectiveLimits{}
+	for f := range mxrules.Field(mxrules.NumFields) {
+		o := p.Effective.Origins[f]
+		text := p.Effective.Limits.Text(f)
+		l := &veredusv1.Limit{
+			Field: f.String(), Value: text, Rule: o.Rule, File: ruleFile(o.File), Line: int32(o.Line),
+			Effective: text, Start: text, SetBy: "rule", SetTime: stamp(p.SetAt[f]),
+		}
+		if mxrules.Fields(mxrules.Overridable).Has(f) {
+			pacedLimit(l, p, f)
+		}
+		out.Limits = append(out.Limits, l)
+	}
+	return out
+}
+
+// pacedLimit fills in what learning, reactions and operators made of a limit.
+func pacedLimit(l *veredusv1.Limit, p *dispatch.PathView, f mxrules.Field) {
+	rule := p.Effective.Limits
+	plain := mxrules.Limits{Connections: rule.Connections, MessagesPerConnection: rule.MessagesPerConnection, ConnectionRate: rule.ConnectionRate, MessageRate: rule.MessageRate}
+	inForce, begins := pacedState(plain, &p.State), pacedState(plain, &p.Fresh)
+	learned := mxrules.Limits{
+		Connections: p.Pace.Connections, MessagesPerConnection: p.Pace.MessagesPerConnection,
+		ConnectionRate: p.Pace.ConnectionRate, MessageRate: p.Pace.MessageRate,
+	}
+	if slower := learned.ConnectionRate; !slower.IsZero() && (plain.ConnectionRate.IsZero() || slower.PerSecond() < plain.ConnectionRate.PerSecond()) {
+		inForce.ConnectionRate = slower
+	}
+	word := p.Override != nil && p.Override.Values.Set.Has(f)
+	if word && f == mxrules.FieldConnectionRate {
+		inForce.ConnectionRate = p.Override.Values.Limits.ConnectionRate
+	}
+	l.Effective, l.Start, l.Low = inForce.Text(f), begins.Text(f), lowText(rule, f)
+	if none := (mxrules.Limits{}).Text(f); learned.Text(f) != none && learned.Text(f) != begins.Text(f) {
+		l.Learned = learned.Text(f)
+	}
+	switch {
+	case word:
+		l.SetBy = "override"
+	case p.State.Probing && l.Effective != plain.Text(f):
+		l.SetBy = "probe"
+	case l.Effective == plain.Text(f):
+	case rule.Governor == mxrules.GovernorOn:
+		l.SetBy = "learned"
+	default:
+		l.SetBy = "reaction"
+	}
+}
+
+// pacedState is what a governor's state says of the limits that it moves.
+func pacedState(rule mxrules.Limits, s *mxrules.State) mxrules.Limits {
+	rule.Connections, rule.MessagesPerConnection, rule.MessageRate = s.MaxConnections, s.MessagesPerConnection, s.MessageRate
+	return rule
+}
+
+// lowText is the least value that learning goes down to.
+func lowText(rule mxrules.Limits, f mxrules.Field) string {
+	b := rule.Bounds
+	one := mxrules.Rate{Count: 1, Per: time.Minute}
+	low := mxrules.Limits{
+		Connections: max(b.ConnectionsLow, 1), MessagesPerConnection: max(b.MessagesPerConnectionLow, 1),
+		ConnectionRate: one, MessageRate: one,
+	}
+	if !b.ConnectionRateLow.IsZero() {
+		low.ConnectionRate = b.ConnectionRateLow
+	}
+	if !b.MessageRateLow.IsZero() {
+		low.MessageRate = b.MessageRateLow
+	}
+	return low.Text(f)
+}
