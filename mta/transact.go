@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
@@ -167,7 +168,7 @@ func (r *Relay) prepare(h *held) (m mail, err error) {
 	}
 	return mail{
 		to:       to,
-		envelope: smtpc.Envelope{From: h.mailID, To: h.msg.Recipient, EightBit: rendered.EightBit, UTF8: rendered.UTF8 || h.msg.UTF8},
+		envelope: smtpc.Envelope{From: r.returnPath(h), To: h.msg.Recipient, EightBit: rendered.EightBit, UTF8: rendered.UTF8 || h.msg.UTF8},
 		bytes:    signed,
 	}, nil
 }
@@ -197,12 +198,20 @@ func suppressed(s *session, h *held, reason bounce.Reason, now time.Time) Settle
 	return end
 }
 
-// messageID is `<token>@<bounce domain>`: the return path and the Message-ID at once.
+// messageID is the Message-ID, `<token>@<bounce domain>`.
 func (r *Relay) messageID(id MessageID, ho *handover) string {
-	token := r.cfg.Tokens.Token(returnpath.Ref{
-		Handover: id.Handover, Domain: id.Domain, Lane: id.Lane, Order: id.Order, Delivery: ho.Delivery,
-	})
-	return token + "@" + r.settings.Load().BounceDomain(ho.SenderDomain)
+	return r.cfg.Tokens.MessageID(refOf(id, ho)) + "@" + r.settings.Load().BounceDomain(ho.SenderDomain)
+}
+
+// returnPath is the return path, a token of its own at the Message-ID's domain, so that it is
+// the same in every attempt, also when the bounce domain changed since.
+func (r *Relay) returnPath(h *held) string {
+	_, domain, _ := strings.Cut(h.mailID, "@")
+	return r.cfg.Tokens.Token(refOf(h.msg.ID, h.run.ho)) + "@" + domain
+}
+
+func refOf(id MessageID, ho *handover) returnpath.Ref {
+	return returnpath.Ref{Handover: id.Handover, Domain: id.Domain, Lane: id.Lane, Order: id.Order, Delivery: ho.Delivery}
 }
 
 // earlierID is the Message-ID of a message's earlier attempts, also when the bounce

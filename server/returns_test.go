@@ -187,6 +187,7 @@ func TestHostileMailChangesNothing(t *testing.T) {
 	}{
 		"a forged token":                 {to: bent + "@bounce.brand.example", content: dsn("anna@a.example"), refused: true, counted: `veredus_inbound_refused_total\{cause="forged_token"\}`},
 		"another node's token":           {to: foreign, content: dsn("anna@a.example"), refused: true, counted: `veredus_inbound_refused_total\{cause="forged_token"\}`},
+		"a Message-ID as address":        {to: strings.Trim(anna.header.Get("Message-Id"), "<>"), content: dsn("anna@a.example"), refused: true, counted: `veredus_inbound_refused_total\{cause="forged_token"\}`},
 		"relaying":                       {to: "victim@elsewhere.example", content: "hello\r\n", refused: true, counted: `veredus_inbound_refused_total\{cause="relaying_denied"\}`},
 		"a token of somebody else":       {to: "fbl@bounce.brand.example", content: complaint("Message-ID: "+bert.header.Get("Message-Id"), "anna@a.example"), counted: `veredus_inbound_mails_total\{kind="complaint",result="unprocessed_other_recipient"\}`},
 		"a forged Message-ID":            {to: "fbl@bounce.brand.example", content: complaint("Message-ID: <"+bent+"@bounce.brand.example>", "anna@a.example"), counted: `veredus_inbound_mails_total\{kind="complaint",result="unprocessed_forged_token"\}`},

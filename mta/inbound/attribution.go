@@ -21,7 +21,11 @@ func (c *Classifier) attribute(s *study, original Header, env Envelope) Attribut
 	}
 	stopped := false
 	for _, at := range s.places(original, env) {
-		refs, forged := c.tokens(at.texts)
+		parse := c.keys.ParseAny
+		if at.place == PlaceReturnPath {
+			parse = c.keys.Parse
+		}
+		refs, forged := tokens(at.texts, parse)
 		if at.place == PlaceListUnsubscribe {
 			for _, ref := range c.sealedTargets(original) {
 				if !hasRef(refs, ref) {
@@ -62,12 +66,12 @@ func (s *study) places(original Header, env Envelope) []placed {
 
 // tokens returns the different messages that the texts name with our signature,
 // and how many texts only look as if.
-func (c *Classifier) tokens(texts []string) (refs []returnpath.Ref, forged int) {
+func tokens(texts []string, parse func(string) (returnpath.Ref, error)) (refs []returnpath.Ref, forged int) {
 	if len(texts) > maxTokens {
 		texts = texts[:maxTokens]
 	}
 	for _, t := range texts {
-		ref, err := c.keys.Parse(t)
+		ref, err := parse(t)
 		switch {
 		case errors.Is(err, returnpath.ErrForged):
 			forged++

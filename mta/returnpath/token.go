@@ -1,11 +1,12 @@
-// Package returnpath makes and reads the signed token that ties what comes back
-// (bounce mail, complaints, unsubscribes) to the message it is about. The token
-// is the local part of the return path, <token>@<bounce domain>, and of the
-// Message-ID. It names a message and its delivery, holds nothing secret, and
-// cannot be made without a key.
+// Package returnpath makes and reads the signed tokens that tie what comes back
+// (bounce mail, complaints, unsubscribes) to the message it is about: the local part
+// of the return path, <token>@<bounce domain>, and the left side of the Message-ID. A
+// token names a message and its delivery, holds nothing secret, and cannot be made
+// without a key. The two are signed apart, so that who has read a Message-ID, which
+// goes around in every answer and archive, does not know the return path.
 //
-// A server builds one Keys at start and calls Token for every message and Parse
-// for every address that arrives.
+// A server builds one Keys at start, calls Token and MessageID for every message, Parse
+// for every address that arrives and ParseAny for what stands in a mail.
 package returnpath
 
 import (
@@ -107,13 +108,28 @@ const (
 
 var alphabet = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// Token returns the token of ref: 1 to MaxLength characters of a-z and 2-7.
+// use is what a token is made for; its signature covers it.
+type use string
+
+const (
+	forReturnPath use = "veredus return path "
+	forMessageID  use = "veredus message id "
+)
+
+// Token returns the return path's token of ref: 1 to MaxLength characters of a-z and 2-7.
 func (k *Keys) Token(ref Ref) string {
 	return string(k.AppendToken(make([]byte, 0, MaxLength+1), ref))
 }
 
-// AppendToken appends the token of ref to dst.
-func (k *Keys) AppendToken(dst []byte, ref Ref) []byte {
+// MessageID returns the Message-ID's token of ref, of the same form.
+func (k *Keys) MessageID(ref Ref) string {
+	return string(k.append(make([]byte, 0, MaxLength+1), ref, forMessageID))
+}
+
+// AppendToken appends the return path's token of ref to dst.
+func (k *Keys) AppendToken(dst []byte, ref Ref) []byte { return k.append(dst, ref, forReturnPath) }
+
+func (k *Keys) append(dst []byte, ref Ref, u use) []byte {
 	var space [2 + 3*binary.MaxVarintLen64 + binary.MaxVarintLen32 + 2 + macSize]byte
 	s := k.keys[0]
 	raw := append(space[:0], version, s.id)
@@ -121,46 +137,57 @@ func (k *Keys) AppendToken(dst []byte, ref Ref) []byte {
 		raw = binary.AppendUvarint(raw, n)
 	}
 	if len(raw)+macSize > compactMax {
-		return k.appendWide(dst, ref)
+		return k.appendWide(dst, ref, u)
 	}
-	return alphabet.AppendEncode(dst, s.appendMAC(raw, raw))
+	return alphabet.AppendEncode(dst, s.appendMAC(raw, raw, u))
 }
 
-func (k *Keys) appendWide(dst []byte, ref Ref) []byte {
+func (k *Keys) appendWide(dst []byte, ref Ref, u use) []byte {
 	raw := make([]byte, 0, wideSize)
 	raw = binary.BigEndian.AppendUint64(raw, ref.Handover)
 	raw = binary.BigEndian.AppendUint32(raw, ref.Domain)
 	raw = append(raw, ref.Lane)
 	raw = binary.BigEndian.AppendUint64(raw, ref.Order)
 	raw = binary.BigEndian.AppendUint64(raw, ref.Delivery)
-	raw = append(k.keys[0].appendMAC(raw, raw), wideVersion)
+	raw = append(k.keys[0].appendMAC(raw, raw, u), wideVersion)
 	dst = alphabet.AppendEncode(dst, raw)
 	return dst[:len(dst)-1] // the last character holds five zero bits
 }
 
 // appendMAC appends the truncated MAC of payload to dst. Payloads of the two
 // forms differ in length or first octet, so none signs as the other.
-func (s *signer) appendMAC(dst, payload []byte) []byte {
+func (s *signer) appendMAC(dst, payload []byte, u use) []byte {
 	var sum [sha256.Size]byte
 	h := s.macs.Get().(hash.Hash)
 	defer s.macs.Put(h)
 	h.Reset()
-	h.Write([]byte("veredus return path "))
+	h.Write([]byte(u))
 	h.Write([]byte{byte(len(payload)), s.id})
 	h.Write(payload)
 	return append(dst, h.Sum(sum[:0])[:macSize]...)
 }
 
-func (s *signer) signed(payload, mac []byte) bool {
+func (s *signer) signed(payload, mac []byte, u use) bool {
 	var want [macSize]byte
-	return hmac.Equal(s.appendMAC(want[:0], payload), mac)
+	return hmac.Equal(s.appendMAC(want[:0], payload, u), mac)
 }
 
-// Parse returns what the token says, upper and lower case alike. It fails with
+// Parse returns what a return path's token says, upper and lower case alike. It fails with
 // ErrMalformed or ErrForged, wrapped in nothing, and never panics.
-func (k *Keys) Parse(token string) (Ref, error) {
+func (k *Keys) Parse(token string) (Ref, error) { return k.parse(token, forReturnPath) }
+
+// ParseAny is Parse for either token.
+func (k *Keys) ParseAny(token string) (Ref, error) {
+	ref, err := k.parse(token, forMessageID)
+	if err == ErrForged {
+		ref, err = k.parse(token, forReturnPath)
+	}
+	return ref, err
+}
+
+func (k *Keys) parse(token string, u use) (Ref, error) {
 	if len(token) == MaxLength {
-		return k.parseWide(token)
+		return k.parseWide(token, u)
 	}
 	raw, err := decode(token)
 	if err != nil || len(raw) < 2+5+macSize || len(raw) > compactMax || raw[0] != version {
@@ -168,21 +195,21 @@ func (k *Keys) Parse(token string) (Ref, error) {
 	}
 	payload, mac := raw[:len(raw)-macSize], raw[len(raw)-macSize:]
 	for _, s := range k.keys {
-		if s.id == payload[1] && s.signed(payload, mac) {
+		if s.id == payload[1] && s.signed(payload, mac, u) {
 			return compactRef(payload[2:])
 		}
 	}
 	return Ref{}, ErrForged
 }
 
-func (k *Keys) parseWide(token string) (Ref, error) {
+func (k *Keys) parseWide(token string, u use) (Ref, error) {
 	raw, err := decode(token + "a")
 	if err != nil || raw[wideSize-1] != wideVersion {
 		return Ref{}, ErrMalformed
 	}
 	payload, mac := raw[:wideNumbers], raw[wideNumbers:wideNumbers+macSize]
 	for _, s := range k.keys {
-		if s.signed(payload, mac) {
+		if s.signed(payload, mac, u) {
 			return Ref{
 				Handover: binary.BigEndian.Uint64(payload),
 				Domain:   binary.BigEndian.Uint32(payload[8:]),

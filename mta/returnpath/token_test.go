@@ -192,3 +192,26 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+// A Message-ID goes around in every answer and archive: who knows it does not know the
+// return path.
+func TestAMessageIDIsNoReturnPath(t *testing.T) {
+	k, err := NewKeys(Key{ID: 3, Secret: [32]byte{7}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []Ref{{Handover: 1, Domain: 2, Order: 3, Delivery: 4}, {Handover: math.MaxUint64, Domain: math.MaxUint32, Lane: 255, Order: math.MaxUint64, Delivery: math.MaxUint64}} {
+		path, id := k.Token(ref), k.MessageID(ref)
+		if len(path) != len(id) || path == id {
+			t.Errorf("return path %s, Message-ID %s", path, id)
+		}
+		if _, err := k.Parse(id); err != ErrForged {
+			t.Errorf("a Message-ID as return path: %v", err)
+		}
+		for _, token := range []string{path, id} {
+			if got, err := k.ParseAny(token); got != ref || err != nil {
+				t.Errorf("%s: %+v, %v", token, got, err)
+			}
+		}
+	}
+}
