@@ -43,6 +43,8 @@ const (
 	MaxWarmUpCap = 1_000_000_000
 	// MaxWarmUpStages is the most stages.
 	MaxWarmUpStages = 1000
+	// MaxWarmUpProviders is the most providers that are counted.
+	MaxWarmUpProviders = 64
 )
 
 // defaultCaps double at first and grow by a quarter to a half later: the table that
@@ -66,6 +68,9 @@ func (p *WarmUpPlan) Check() error {
 	}
 	if err := errors.Join(checkCaps("caps", p.Caps), p.Hours.Check()); err != nil {
 		return err
+	}
+	if len(p.Providers) > MaxWarmUpProviders {
+		return fmt.Errorf("providers: %d of them; give at most %d", len(p.Providers), MaxWarmUpProviders)
 	}
 	seen := map[string]bool{}
 	for i := range p.Providers {
@@ -262,8 +267,6 @@ const (
 	// maxAhead is by how many days the state may be ahead of the clock for the clock to
 	// be waited for. Farther ahead it had been set wrong.
 	maxAhead = 2
-	// maxWarmUpProviders bounds the providers counted.
-	maxWarmUpProviders = 64
 )
 
 // dayOf is the number of the UTC day.
@@ -336,7 +339,7 @@ func (w *WarmUp) State() WarmUpState {
 // then may have been sent since, so that they stay charged; nothing is released for
 // the time in between.
 func (w *WarmUp) Restore(now time.Time, s WarmUpState) {
-	s.Providers = slices.Clone(s.Providers[:min(len(s.Providers), maxWarmUpProviders)])
+	s.Providers = slices.Clone(s.Providers[:min(len(s.Providers), MaxWarmUpProviders)])
 	s.Stage = max(s.Stage, 1)
 	w.state, w.providers = s, make([]release, len(s.Providers))
 	w.roll(now)
@@ -513,7 +516,7 @@ func (w *WarmUp) providerAt(now time.Time, provider string) int {
 		return -1
 	}
 	i := w.state.provider(provider)
-	if i >= 0 || len(w.state.Providers) >= maxWarmUpProviders {
+	if i >= 0 || len(w.state.Providers) >= MaxWarmUpProviders {
 		return i
 	}
 	w.state.Providers = append(w.state.Providers, ProviderSent{Provider: provider})

@@ -122,7 +122,7 @@ func (s *WarmUpState) UnmarshalBinary(b []byte) error {
 	flags := r.uint()
 	n.SteppedBack, n.HeldToday = flags&1 != 0, flags&2 != 0
 	count := r.uint()
-	if count > maxWarmUpProviders {
+	if count > MaxWarmUpProviders {
 		return ErrWarmUpState
 	}
 	for range count {

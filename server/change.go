@@ -218,9 +218,29 @@ func returnPaths(cfg *config.Config) map[string]string {
 
 // poolChanges compares sources by pool and name.
 func poolChanges(was, is *config.Config) []string {
-	return named("pools: source", sourceTexts(was), sourceTexts(is), func(old, now string) string {
-		return fmt.Sprintf("%s -> %s", old, now)
-	})
+	how := func(old, now string) string { return fmt.Sprintf("%s -> %s", old, now) }
+	lines := named("pools: source", sourceTexts(was), sourceTexts(is), how)
+	lines = append(lines, named("pools: overflow of", overflows(was), overflows(is), how)...)
+	return append(lines, named("warm_up: plan", plans(was), plans(is), how)...)
+}
+
+// overflows are the pools that others overflow to.
+func overflows(cfg *config.Config) map[string]string {
+	out := map[string]string{}
+	for _, p := range cfg.Relay.Pools {
+		if p.Overflow != "" {
+			out[p.Name] = p.Overflow
+		}
+	}
+	return out
+}
+
+func plans(cfg *config.Config) map[string]string {
+	out := map[string]string{}
+	for _, p := range cfg.Relay.WarmUps {
+		out[p.Name] = config.PlanText(p.Plan)
+	}
+	return out
 }
 
 func sourceTexts(cfg *config.Config) map[string]string {
@@ -231,7 +251,11 @@ func sourceTexts(cfg *config.Config) map[string]string {
 			if s.Address.IsValid() {
 				address = s.Address.String()
 			}
-			out[p.Name+"/"+s.Name] = fmt.Sprintf("%s as %s, weight %d", address, s.Hostname, s.Weight)
+			text := fmt.Sprintf("%s as %s, weight %d", address, s.Hostname, s.Weight)
+			if s.WarmUp != nil {
+				text += fmt.Sprintf(", warm-up by plan %s from stage %d", s.WarmUp.Plan, s.WarmUp.Stage)
+			}
+			out[p.Name+"/"+s.Name] = text
 		}
 	}
 	return out

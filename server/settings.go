@@ -143,9 +143,13 @@ func (s *settings) relay() mta.Settings {
 func (s *settings) pools() []dispatch.Pool {
 	pools := make([]dispatch.Pool, 0, len(s.cfg.Relay.Pools))
 	for _, p := range s.cfg.Relay.Pools {
-		pool := dispatch.Pool{Name: p.Name}
+		pool := dispatch.Pool{Name: p.Name, Overflow: p.Overflow}
 		for _, src := range p.Sources {
-			pool.Sources = append(pool.Sources, dispatch.Source{Name: src.Name, Addr: src.Address, Weight: src.Weight})
+			one := dispatch.Source{Name: src.Name, Addr: src.Address, Weight: src.Weight}
+			if w := src.WarmUp; w != nil {
+				one.WarmUp, one.Stage = s.cfg.Relay.WarmUpPlan(w.Plan), w.Stage
+			}
+			pool.Sources = append(pool.Sources, one)
 		}
 		pools = append(pools, pool)
 	}

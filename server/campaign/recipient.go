@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/mta/address"
 	"github.com/veredus/veredus/mta/compose"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
@@ -71,6 +72,9 @@ func fill(item *Item, r *veredusv1.Recipient) (field, problem, remedy string) {
 		item.Folded = item.Address
 	} else {
 		item.Folded += "@" + a.Domain
+	}
+	if item.Lane = mta.LaneOthers; r.GetEngaged() {
+		item.Lane = mta.LaneEngaged
 	}
 	item.Variables, item.RecipientID, item.Metadata = r.GetVariables(), r.GetRecipientId(), r.GetMetadata()
 	return "", "", ""

@@ -18,6 +18,8 @@ func (p *parser) check(c *Config) {
 	together.checkReturns(c)
 	together.checkMode(c)
 	together.checkSources(c)
+	together.checkWarmUps(c)
+	together.checkOverflow(c)
 	together.checkDomains(c)
 	for _, e := range together.errs.List {
 		if !wrong[e.Line] {
@@ -134,6 +136,9 @@ func (p *parser) checkSources(c *Config) {
 			if other, taken := byName[s.Name]; taken && (other.Address != s.Address || other.Hostname != s.Hostname) {
 				p.errorf(p.line(path), "%s: source %s has another address or hostname in another pool; give it another name", path, s.Name)
 			}
+			if other, taken := byName[s.Name]; taken && !sameWarmUp(other.WarmUp, s.WarmUp) {
+				p.errorf(p.line(path), "%s: source %s has another warm_up in another pool; give it the same", path, s.Name)
+			}
 			byName[s.Name] = s
 			if other := byAddr[s.Address]; s.Address.IsValid() && other != "" && other != s.Name {
 				c.Warnings = append(c.Warnings, fmt.Sprintf("sources %s and %s share the address %s: receivers see one source with the limits of both", other, s.Name, s.Address))
@@ -142,6 +147,8 @@ func (p *parser) checkSources(c *Config) {
 		}
 	}
 }
+
+func sameWarmUp(a, b *WarmUp) bool { return a == b || a != nil && b != nil && *a == *b }
 
 func (p *parser) checkDomains(c *Config) {
 	records, bounce := map[string]bool{}, map[string]string{}

@@ -20,6 +20,14 @@
 //	    default:
 //	      sources:
 //	        - {name: a, address: 198.51.100.7, hostname: a.brand.example, weight: 1}
+//	        - {name: b, address: 198.51.100.8, warm_up: on} # or {stage: 3, plan: slow}; left out: off
+//	      overflow: shared          # takes what these may not send for their warm-up; left out: it waits
+//	  warm_up:                      # the plan of new sources; left out: 29 stages from 200 to 10 million a day
+//	    caps: [200, 500, 1000]      # messages a UTC day, by stage
+//	    hours: "08-20"              # of the UTC day, over which they are released; left out: all
+//	    providers: {google: 0.5, yahoo: [100, 200]} # a share of the cap, or caps of their own
+//	    plans:                      # others, by name
+//	      slow: {caps: [50, 100, 200]}
 //	dkim:
 //	  domains:                      # a domain may have several, for example RSA and Ed25519
 //	    - {domain: brand.example, selector: s1, key_file: s1.pem, bounce_domain: bounce.brand.example}
@@ -59,7 +67,9 @@
 //	  format: text                  # text or json
 //	  addresses: redact             # redact or plain
 //
-// Every key may be left out. Load and Parse report everything that is wrong with
+// Every key may be left out. A reload changes pools, sources, plans of warm-up, MX rules,
+// bounce rules, keys, addresses and protection; a source keeps the stage of its warm-up,
+// by its name and address, whatever becomes of the plan: `veredus sources warm-up` sets it. Load and Parse report everything that is wrong with
 // a file at once, each with its line.
 package config
 
@@ -146,14 +156,16 @@ type Relay struct {
 	Mode                  Mode
 	Redirect              string // host:port
 	AllowPrivateAddresses bool
-	MaxSessions           int    // 1 to 100000
-	Pools                 []Pool // by name; in sandbox and redirect there is always a default pool
+	MaxSessions           int          // 1 to 100000
+	Pools                 []Pool       // by name; in sandbox and redirect there is always a default pool
+	WarmUps               []WarmUpPlan // by name: those configured or used
 }
 
 // Pool is a named set of sources.
 type Pool struct {
-	Name    string
-	Sources []Source
+	Name     string
+	Sources  []Source
+	Overflow string // pool that takes what Sources may not send for their warm-up; empty: none
 }
 
 // Source is a sending identity.
@@ -162,6 +174,7 @@ type Source struct {
 	Address  netip.Addr // the zero Addr leaves the choice to the system; never in live mode
 	Hostname string     // EHLO name
 	Weight   int        // 1 to 1000
+	WarmUp   *WarmUp    // nil: none
 }
 
 // DKIM holds what signs.
@@ -312,6 +325,7 @@ func (c *Config) fill() {
 	if c.Relay.Mode != Live && !c.hasPool(DefaultPool) {
 		c.Relay.Pools = append(c.Relay.Pools, Pool{Name: DefaultPool, Sources: []Source{{Name: "local", Weight: 1}}})
 	}
+	c.fillWarmUps()
 	if c.Inbound.Hostname == "" {
 		c.Inbound.Hostname = c.Relay.Hostname
 	}

@@ -72,8 +72,8 @@ func (c *Config) WithFixed(boot *Config) *Config {
 	addresses, unsubscribe := n.Inbound.Addresses, n.Inbound.Unsubscribe
 	n.Inbound, n.Public = boot.Inbound, boot.Public
 	n.Inbound.Addresses, n.Inbound.Unsubscribe = addresses, unsubscribe
-	hostname, pools := n.Relay.Hostname, n.Relay.Pools
+	hostname, pools, warmUps := n.Relay.Hostname, n.Relay.Pools, n.Relay.WarmUps
 	n.Relay = boot.Relay
-	n.Relay.Hostname, n.Relay.Pools = hostname, pools
+	n.Relay.Hostname, n.Relay.Pools, n.Relay.WarmUps = hostname, pools, warmUps
 	return &n
 }

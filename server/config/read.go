@@ -40,6 +40,7 @@ func (p *parser) read(c *Config, data []byte) bool {
 			"allow_private_addresses": p.boolean(&c.Relay.AllowPrivateAddresses),
 			"max_sessions":            p.integer(&c.Relay.MaxSessions, 1, 100_000),
 			"pools":                   func(path string, n *yaml.Node) { p.pools(c, path, n) },
+			"warm_up":                 p.warmUps(c),
 		}),
 		"dkim": p.section(section{"domains": func(path string, n *yaml.Node) {
 			p.list(path, n, func(path string, n *yaml.Node) { p.domain(c, path, n) })
@@ -122,7 +123,10 @@ func (p *parser) pool(pool *Pool, path string, n *yaml.Node) {
 		p.list(path, n, each)
 		return
 	}
-	p.mapping(path, n, section{"sources": func(path string, n *yaml.Node) { p.list(path, n, each) }})
+	p.mapping(path, n, section{
+		"sources":  func(path string, n *yaml.Node) { p.list(path, n, each) },
+		"overflow": p.text(&pool.Overflow, optional(name)),
+	})
 }
 
 func (p *parser) source(pool *Pool, path string, n *yaml.Node) {
@@ -133,6 +137,7 @@ func (p *parser) source(pool *Pool, path string, n *yaml.Node) {
 		"address":  p.text(&address, sourceAddress),
 		"hostname": p.text(&s.Hostname, hostname),
 		"weight":   p.integer(&s.Weight, 1, 1000),
+		"warm_up":  p.sourceWarmUp(&s.WarmUp),
 	})
 	if address != "" {
 		s.Address = netip.MustParseAddr(address).Unmap()
