@@ -12,7 +12,6 @@ import (
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/route"
 	"github.com/veredus/veredus/mta/smtpc"
-	"github.com/veredus/veredus/mxrules"
 )
 
 // session is the owner's end of a session goroutine.
@@ -192,28 +191,7 @@ func (r *Relay) openFailure(s *session, err error) dispatch.Evidence {
 	if errors.As(err, &failed) {
 		reply = failed.Reply
 	}
-	v := r.qualify(s, reply, s.open.Domain)
-	if !r.aboutPath(s, reply, v) {
-		v.Path = bounce.PathNone
-	}
-	ev := r.evidence(v, reply)
-	ev.HostFault = v.Path == bounce.PathNone
-	if !ev.HostFault && (v.Code == bounce.CodeMailBlock || v.Code == bounce.CodeSpamBlock) {
-		ev.Sign = mxrules.SignBlocked
-	}
-	return ev
-}
-
-// aboutPath reports whether a reply before MAIL throttles or blocks the path. The
-// qualification rests the path for any failure there, so the same words are
-// qualified once more without their phase.
-func (r *Relay) aboutPath(s *session, reply smtpc.Reply, v bounce.Verdict) bool {
-	if reply.Code == 0 || reply.Phase == smtpc.PhaseTLS {
-		return false
-	}
-	reply.Phase = smtpc.PhaseNone
-	words := r.qualify(s, reply, s.open.Domain)
-	return words.Rule != v.Rule || words.Path != bounce.PathNone
+	return r.cfg.Schedule.refusal(reply, func(reply smtpc.Reply) bounce.Verdict { return r.qualify(s, reply, s.open.Domain) })
 }
 
 func (r *Relay) qualify(s *session, reply smtpc.Reply, domain string) bounce.Verdict {
@@ -221,22 +199,6 @@ func (r *Relay) qualify(s *session, reply smtpc.Reply, domain string) bounce.Ver
 	return set.Bounces.Qualify(bounce.Input{
 		Reply: reply, Provider: set.Rules.ProviderOf(s.open.Host), Host: s.open.Host, Domain: domain,
 	})
-}
-
-var pathEffects = map[bounce.PathEffect]mxrules.Effect{
-	bounce.PathNone:             mxrules.EffectNone,
-	bounce.PathSlow:             mxrules.EffectSlow,
-	bounce.PathFewerConnections: mxrules.EffectFewerConnections,
-	bounce.PathFewerMessages:    mxrules.EffectFewerMessages,
-	bounce.PathRest:             mxrules.EffectRest,
-}
-
-// evidence is what a qualified reply says about the path.
-func (r *Relay) evidence(v bounce.Verdict, reply smtpc.Reply) dispatch.Evidence {
-	return dispatch.Evidence{Evidence: mxrules.Evidence{
-		Effect: pathEffects[v.Path], RetryAfter: r.cfg.Schedule.Scaled(v.RetryAfter),
-		Text: reply.Phase.String() + ": " + reply.String(),
-	}}
 }
 
 // silence is the evidence of a transaction in which the server said nothing that

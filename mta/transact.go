@@ -83,7 +83,7 @@ func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Resul
 	if !res.Delivered {
 		v = r.qualify(s, res.Reply, h.run.domain)
 	}
-	ev := r.evidence(v, res.Reply)
+	ev := r.cfg.Schedule.evidence(v, res.Reply)
 	ev.Messages = sess.Info().Messages - 1
 	if res.Local || !res.Delivered && res.Reply.Code == 0 {
 		ev = silence

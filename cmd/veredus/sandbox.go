@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/veredus/veredus/dkim"
+	"github.com/veredus/veredus/integration/simulation"
 	"github.com/veredus/veredus/integration/world"
 	"github.com/veredus/veredus/integration/world/serve"
 	"github.com/veredus/veredus/mxrules"
@@ -81,7 +82,7 @@ func statedLimits(rules *mxrules.Rules, w *world.World) map[string]world.Limits 
 			continue
 		}
 		domain := r.Domains[0].Name
-		stated[r.Name] = worldLimits(rules.Match(mxrules.Query{Host: bestHost(r, domain), Domain: domain}).Limits)
+		stated[r.Name] = simulation.Stated(rules.Match(mxrules.Query{Host: bestHost(r, domain), Domain: domain}).Limits)
 	}
 	return stated
 }
@@ -98,22 +99,6 @@ func bestHost(r *world.Receiver, domain string) string {
 		}
 	}
 	return best.NameFor(domain)
-}
-
-func worldLimits(l mxrules.Limits) world.Limits {
-	return world.Limits{
-		Connections:           l.Connections,
-		ConnectionRate:        worldRate(l.ConnectionRate),
-		MessagesPerConnection: l.MessagesPerConnection,
-		MessageRate:           worldRate(l.MessageRate),
-		MessagesPerHour:       l.MessagesPerHour,
-		MessagesPerDay:        l.MessagesPerDay,
-		Shared:                l.Shared,
-	}
-}
-
-func worldRate(r mxrules.Rate) world.Rate {
-	return world.Rate{Count: r.Count, Per: world.Duration(r.Per), Burst: r.Burst}
 }
 
 // ownKey gives a sandbox without a key one of its own, kept in data_dir.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/veredus/veredus/integration/world"
+	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/simulate"
 	"github.com/veredus/veredus/mxrules"
@@ -17,7 +18,7 @@ func (s *Scenario) Config() (simulate.Config, error) {
 	cfg := simulate.Config{
 		Start: simulate.Epoch(), Duration: s.Duration.Std(), Seed: s.Seed,
 		Dispatch: dispatch.Config{MaxSessions: s.Node.MaxSessions},
-		Pools:    s.pools(), Rules: s.rules, Judge: &Judge{Rules: s.rules, Bounces: s.bounces},
+		Pools:    s.pools(), Rules: s.rules, Judge: &mta.Judge{Rules: s.rules, Bounces: s.bounces},
 		Timing:     simulate.Timing{Commit: s.Node.Commit.Std(), Load: s.Node.Load.Std(), Resolve: s.Node.Resolve.Std()},
 		Resolution: s.Resolution.Std(), SteadyAfter: s.SteadyAfter.Std(), Together: s.Together,
 	}
@@ -151,7 +152,7 @@ func (s *Scenario) sender(d *simulate.Destination, r *world.Receiver, sessions i
 	}
 	from := s.sources(d.Group)[0].Address
 	l := s.match(d, &d.Domains[0], from)
-	out.Limits, out.Sequential = stated(l), l.Pipelining == mxrules.Off
+	out.Limits, out.Sequential = Stated(l), l.Pipelining == mxrules.Off
 	if s.apart(d, from) {
 		out.Paths = len(d.Domains)
 		if !l.Shared {
@@ -191,7 +192,7 @@ func (s *Scenario) apart(d *simulate.Destination, from netip.Addr) bool {
 	for i := range d.Domains {
 		nameless := d.Domains[i]
 		nameless.Name = ""
-		if stated(s.match(d, &d.Domains[i], from)) != stated(s.match(d, &nameless, from)) {
+		if Stated(s.match(d, &d.Domains[i], from)) != Stated(s.match(d, &nameless, from)) {
 			return true
 		}
 	}
@@ -211,7 +212,7 @@ func (s *Scenario) audits(d *simulate.Destination) map[netip.Addr]*world.Audit {
 			return nil
 		}
 		l := s.match(d, &d.Domains[0], src.Address)
-		a := world.NewAudit(d.Name, stated(l))
+		a := world.NewAudit(d.Name, Stated(l))
 		if l.Shared {
 			if shared == nil {
 				shared = a
@@ -223,8 +224,8 @@ func (s *Scenario) audits(d *simulate.Destination) map[netip.Addr]*world.Audit {
 	return audits
 }
 
-// stated are rules' limits as the receiver's audit takes them.
-func stated(l mxrules.Limits) world.Limits {
+// Stated are a rule's limits as a receiver's ledger audits them.
+func Stated(l mxrules.Limits) world.Limits {
 	return world.Limits{
 		Connections: l.Connections, ConnectionRate: rate(l.ConnectionRate), MessagesPerConnection: l.MessagesPerConnection,
 		MessageRate: rate(l.MessageRate), MessagesPerHour: l.MessagesPerHour, MessagesPerDay: l.MessagesPerDay, Shared: l.Shared,

@@ -133,6 +133,7 @@ func (e *engine) replied(s *session) {
 	if a.Refused {
 		ev = e.judge(s, i)
 	} else {
+		ev.Sign = mxrules.SignDelivered
 		e.outcome(i, Delivered, 0)
 	}
 	usable := !a.Closes
