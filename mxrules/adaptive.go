@@ -27,9 +27,9 @@ type adaptive struct {
 	quota    quotaLearner
 	rests    rests
 
+	outage   bool          // the last of them followed words that the receiver is down
 	softly   int           // rests in a row that were our own idea
 	length   time.Duration // of the last of them
-	began    time.Duration // of the first of them
 	box      time.Duration // how long it took last time until the receiver served again
 	served   time.Duration // when a message was served last
 	latency  time.Duration // of a message, the mean
@@ -45,6 +45,7 @@ func NewAdaptive(t Timings) Learner {
 	a := &adaptive{timings: t.valid()}
 	a.pace.Next = forever
 	a.quota.window = a.timings.Quota
+	a.dials.budget = dialBudget
 	return a
 }
 
@@ -52,6 +53,7 @@ func NewAdaptive(t Timings) Learner {
 const (
 	softMost   = 4 * time.Hour
 	outageMost = 8 * time.Minute // a receiver that is down is asked again at least that often
+	boxKnocks  = 3               // rests that show that it is more than a moment
 	longRest   = 20 * time.Second
 )
 
@@ -179,32 +181,41 @@ func (a *adaptive) refuse(at time.Duration, e *Evidence) {
 		a.refuseDoor(at, e)
 		return
 	}
-	before := a.messages.cutAt
-	fresh, inRow := a.messages.refused(at, sent)
-	if !fresh {
+	if speaksOfQuota(e.Text) && a.spent(at, sent) {
 		return
 	}
-	if speaksOfQuota(e.Text) && a.quota.learn(at) {
-		a.messages.known = 0
-		a.messages.phase = phaseSearch
-		a.messages.level = a.quota.rate()
-		if until, full := a.quota.full(at); full && until > at {
-			a.rests.wait(at, EffectSlow, until)
-			return
-		}
-	}
-	if inRow >= 2 && before > 0 {
+	before := a.messages.cutAt
+	fresh, inRow := a.messages.refused(at, sent)
+	if a.rests.probing && at >= a.rests.until || fresh && inRow >= 2 && before > 0 {
 		a.rest(at, e)
 	}
 }
 
-// refuseDoor answers a connection that was refused as a message would be: if
-// messages go on connections that are open, only connections wait.
+// spent answers a refusal that speaks of a quota: it is learned and waited for.
+// What is known of rates has nothing to do with it.
+func (a *adaptive) spent(at, sent time.Duration) bool {
+	q := &a.quota
+	if sent < q.at {
+		return true // an answer from before
+	}
+	known := q.quota > 0
+	if !q.learn(at) && !known {
+		return false
+	}
+	until, full := q.full(at)
+	if !full { // the receiver's hour is not quite ours
+		until = at + q.pause()
+	}
+	q.at = at
+	a.rests.wait(at, EffectSlow, until)
+	return true
+}
+
+// refuseDoor answers a connection that was refused as a message would be. If
+// messages go on connections that are open, it was one too many, whatever its words.
 func (a *adaptive) refuseDoor(at time.Duration, e *Evidence) {
-	if a.open > 0 && at-a.served < 2*a.latency+time.Second {
-		if at >= a.rests.connectUntil {
-			a.rests.connectUntil = at + a.timings.Soft
-		}
+	if a.open > 0 && at-a.served < 2*a.latency+time.Second && at-a.messages.hitAt > 2*time.Second {
+		a.refuseConnection(at, e)
 		return
 	}
 	a.rest(at, e)
@@ -216,17 +227,16 @@ func (a *adaptive) rest(at time.Duration, e *Evidence) {
 	if at < a.rests.until {
 		return
 	}
-	if a.softly == 0 {
-		a.began = at
+	switch a.softly {
+	case 0:
 		a.length = a.timings.Soft
-		if known := a.box / 2; known > a.length {
-			a.length = known
-		}
-	} else {
+	case boxKnocks:
+		a.length = max(2*a.length, a.box)
+	default:
 		a.length *= 2
 	}
 	a.length = min(a.length, softMost)
-	if isOutage(e) {
+	if a.outage = isOutage(e); a.outage {
 		a.length = min(a.length, outageMost)
 	}
 	a.softly++
@@ -238,7 +248,12 @@ func (a *adaptive) rest(at time.Duration, e *Evidence) {
 func (a *adaptive) resume(at time.Duration) {
 	if a.length >= longRest {
 		a.messages.resume(at)
-		a.box = a.length
+		if !a.outage {
+			a.box = a.length
+			a.messages.punish()
+		}
+	} else {
+		a.messages.waited(a.length)
 	}
 	a.softly, a.length = 0, 0
 }

@@ -72,42 +72,46 @@ type quotaLearner struct {
 	count    hourCount
 	window   time.Duration
 	quota    float64 // 0 is not known
-	suspect  float64
 	raiseAt  time.Duration
 	patience time.Duration
 	step     float64
 	confirms int
-	at       time.Duration
+	at       time.Duration // of the last refusal by it
+	late     time.Duration // how long the receiver's hour was waited for last
 }
 
 // Figures of quota learning.
 const (
 	quotaGap      = 0.985 // of the quota that is metered
 	leastQuota    = 20
+	farBelow      = 0.5
 	quotaPatience = 6 * time.Minute
 	mostQuotaWait = 40 * time.Minute
 	quotaStep     = 0.02
 )
 
-// learn takes the count of the last hour for the quota.
+// learn takes the count of the last hour for the quota. A count far below a quota
+// that is known says that the receiver's hour ends later than ours.
 func (q *quotaLearner) learn(t time.Duration) bool {
 	n := float64(q.count.count(t, q.window))
-	if n < leastQuota {
+	if n < leastQuota || n < q.quota*farBelow && t-q.at < 2*q.window {
 		return false
 	}
-	q.found(t, n)
-	return true
-}
-
-func (q *quotaLearner) found(t time.Duration, n float64) {
 	if q.quota > 0 && n <= q.quota*1.01 {
 		q.patience = min(q.patience*2, mostQuotaWait)
 	} else {
 		q.patience = quotaPatience
 	}
-	q.quota, q.step, q.at = n, quotaStep, t
+	q.quota, q.step, q.late = n, quotaStep, 0
 	q.confirms++
 	q.raiseAt = t + q.patience
+	return true
+}
+
+// pause is how long to wait for the receiver's hour to end.
+func (q *quotaLearner) pause() time.Duration {
+	q.late = min(max(2*q.late, q.window/hourSlots), q.window/4)
+	return q.late
 }
 
 // rate is how many a second the quota lets through; 0 is no quota.

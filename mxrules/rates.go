@@ -25,6 +25,7 @@ type rateLearner struct {
 	level float64 // events a second; 0 is no limit of ours
 	known float64 // what the receiver is thought to bear; 0 is not known
 	trust float64 // how far known follows the upper bound when the lower one is loose
+	share float64 // of refusals among the last events while hovering
 	gap   float64 // how far below known the level hovers, a share of it
 
 	cutAt    time.Duration // events of before are answers to the level before
@@ -39,7 +40,15 @@ type rateLearner struct {
 	stepped  int           // accepted since, of those sent after it
 	raiseAt  time.Duration // when probing begins
 	patience time.Duration
-	losses   int // refusals in a row that found less than was known
+	calm     time.Duration // least patience after the receiver punished refusals
+	hitAt    time.Duration // of the last refusal
+	losses   int           // probes in a row that found nothing
+	sunk     float64       // how far what is known fell by little and little, as a logarithm
+	over     float64       // how far beyond what is known probes get, by bursts
+	proved   bool          // what is known has risen by proof, not by trust
+	guess    float64       // how far the last did that was taken for a raised limit
+	settled  float64       // what was known at the end of the last calm time
+	budget   float64       // refusals for each event accepted that probing may cost
 	touched  time.Duration
 	confirms int
 
@@ -87,28 +96,69 @@ func (r *ring) rate(t time.Duration) float64 {
 	return float64(r.n-1) / (t - oldest).Seconds()
 }
 
+// lately is the mean over the last four.
+func (r *ring) lately(t time.Duration) float64 {
+	const few = 4
+	if r.n < few {
+		return 0
+	}
+	if from := r.at[(r.i+ringSize-few)%ringSize]; t > from {
+		return few / (t - from).Seconds()
+	}
+	return math.Inf(1)
+}
+
 // Figures of rate learning.
 const (
 	firstRate   = 20.0                   // where a slow start begins without a word from the rule
-	firstCohort = 3                      // accepted events after which it doubles,
-	cohortTime  = 700 * time.Millisecond // and the least time
+	startStep   = 1.5                    // each step up from there,
+	firstCohort = 3                      // for so many accepted events at least,
+	cohortTime  = 700 * time.Millisecond // and for so long
 
 	searchCut  = 0.4  // of the refused rate, after the first refusal
-	searchStep = 1.08 // each step up from there
-	enough     = 20   // accepted events that make a bound of an epoch
+	searchStep = 1.08 // each step up from there,
+	lowWeight  = 0.6
+	calmCut    = 0.8  // below a refusal at a level that was good before,
+	calmStep   = 1.03 // where a receiver has punished too many refusals
+	searchTime = 700 * time.Millisecond
+	loose      = 0.3 // bounds further apart say next to nothing
+	enough     = 20  // accepted events that make a bound of an epoch
 
 	dip               = 0.6 // of the level hovered at, just after a refusal
 	dipTime           = 2 * time.Second
-	leastGap, mostGap = 0.02, 0.12
+	messageBudget     = 0.009 // refusals for each message accepted that probing may cost
+	dialBudget        = 0.05  // the same for connections, which carry many messages
+	leastGap, mostGap = 0.02, 0.2
+	shareOf           = 500.0 // events over which the share of refusals is a mean
 
-	leastProbe    = 8 * time.Second
-	probeTime     = 20 * time.Second // after which a probe has doubled the level
-	firstPatience = 20 * time.Second
-	leastPatience = 6 * time.Second
-	mostPatience  = 4 * time.Minute
-	sinkPatience  = 40 * time.Minute // while each refusal finds less than the one before
-	budget        = 0.007            // refusals for each event accepted that probing may cost
-	slowRate      = 0.6              // below, patience may be twice as long
+	mostProbe      = 150 * time.Second
+	leastProbe     = 8 * time.Second
+	probeTime      = 20 * time.Second // after which a probe has doubled the level
+	firstPatience  = 20 * time.Second
+	leastPatience  = 6 * time.Second
+	mostPatience   = 4 * time.Minute
+	sinkPatience   = 40 * time.Minute // while each refusal finds less than the one before,
+	sinkGap        = 0.06
+	sinkFirst      = 5 * time.Minute
+	raised         = 1.25
+	sinking        = 0.08             // which is taken for that from so much on
+	settledFor     = 15 * time.Second // without a refusal is a calm time
+	aStep          = 0.08             // more at once is another limit
+	steadyPatience = 45 * time.Second
+	slowStep       = 1.2 // and slower ones have steps and cohorts of their own
+	slowCohort     = 2
+	slowEnough     = 8
+	slowRate       = 0.6 // below, patience may be twice as long
+
+	firstOver             = 1.3  // times what is known that the first probes may get by a burst
+	unlikely              = 1.25 // times as far as probes get otherwise
+	leastRaise            = 0.95
+	sustained             = 0.94
+	leastTrust, mostTrust = 0.04, 0.5
+	mostStride            = 1.3
+	telling               = 4 * time.Second
+	leastCalm             = time.Minute
+	resumeCut             = 0.4 // of a level that may have been too high
 
 	unlimitedRate = 1e5 // beyond, nothing is worth limiting
 )
@@ -125,6 +175,10 @@ func (r *rateLearner) bound(high, start, low Rate) {
 	if r.patience == 0 {
 		r.level = r.startLevel()
 		r.patience, r.gap, r.trust = firstPatience, leastGap+0.01, 0.4
+		r.over = firstOver
+		if r.budget == 0 {
+			r.budget = messageBudget
+		}
 	}
 }
 
@@ -144,10 +198,10 @@ func (r *rateLearner) add(t time.Duration) { r.sent.add(t) }
 
 // rateAt is the rate at which events go at t: the level where it is what limits.
 func (r *rateLearner) rateAt(t time.Duration) float64 {
-	seen := r.sent.rate(t)
 	if r.level == 0 {
-		return seen
+		return r.sent.rate(t)
 	}
+	seen := r.sent.lately(t)
 	if seen == 0 {
 		return r.level
 	}
@@ -157,6 +211,7 @@ func (r *rateLearner) rateAt(t time.Duration) float64 {
 // took notes that an event sent at the instant given was accepted.
 func (r *rateLearner) took(t, sent time.Duration) {
 	r.accepted++
+	r.share -= r.share / shareOf
 	if sent >= r.cutAt {
 		r.sinceCut++
 		r.inRow = 0
@@ -172,20 +227,45 @@ func (r *rateLearner) grow(t time.Duration) {
 	switch r.phase {
 	case phaseStart:
 		if r.stepped >= firstCohort && t-r.stepAt >= cohortTime {
-			r.step(t, r.level*2)
+			r.step(t, r.level*startStep)
 			if r.slack(t) || r.level >= unlimitedRate {
 				r.free()
 			}
 		}
 	case phaseSearch:
-		if r.stepped >= firstCohort && t-r.stepAt >= 400*time.Millisecond {
-			if !r.slackBy(t, 1.5) {
-				r.step(t, r.level*searchStep)
-			}
+		if r.stepped >= r.cohort() && t-r.stepAt >= searchTime && !r.slackBy(t, 1.5) {
+			r.step(t, r.level*r.searchStep())
 		}
 	case phaseHover:
 		r.hover(t)
 	}
+}
+
+// searchStep is by how much a search goes up.
+func (r *rateLearner) searchStep() float64 {
+	switch {
+	case r.level < 1:
+		return slowStep
+	case r.calm > 0:
+		return calmStep
+	}
+	return searchStep
+}
+
+// cohort is how many accepted events make a step, and enough how many an epoch
+// that says something: less where each takes its time.
+func (r *rateLearner) cohort() int {
+	if r.level < 1 {
+		return slowCohort
+	}
+	return firstCohort
+}
+
+func (r *rateLearner) enough(rate float64) int {
+	if rate < 1 {
+		return slowEnough
+	}
+	return enough
 }
 
 func (r *rateLearner) step(t time.Duration, level float64) {
@@ -212,6 +292,9 @@ func (r *rateLearner) free() {
 // hover moves the level after a refusal: a dip, the plateau, the probe.
 func (r *rateLearner) hover(t time.Duration) {
 	at := r.known * (1 - r.gap)
+	if r.sunk > sinking/2 {
+		at = r.known * (1 - max(r.gap, sinkGap))
+	}
 	r.level = at
 	if since := t - r.cutAt; since < dipTime {
 		r.level = at * (dip + (1-dip)*float64(since)/float64(dipTime))
@@ -220,7 +303,7 @@ func (r *rateLearner) hover(t time.Duration) {
 		r.bounded()
 		return
 	}
-	x := float64(t-r.raiseAt) / float64(min(max(r.patience, leastProbe), probeTime))
+	x := float64(t-r.raiseAt) / float64(r.probeTime())
 	level := at * (1 + x*x*x)
 	if seen := r.sent.rate(t); r.sent.n == ringSize && level > 2*seen && level > r.known {
 		level = max(2*seen, r.known) // nothing is learned by a limit that does not limit
@@ -231,6 +314,18 @@ func (r *rateLearner) hover(t time.Duration) {
 	}
 	r.level = level
 	r.bounded()
+}
+
+// probeTime is after what a probe has doubled the level: longer where the events
+// of a few seconds say nothing.
+func (r *rateLearner) probeTime() time.Duration {
+	if r.sunk > sinking/2 {
+		return 3 * probeTime
+	}
+	if r.known < 1 {
+		return min(time.Duration(float64(probeTime)/max(r.known, 1e-3)), mostProbe)
+	}
+	return min(max(r.patience, leastProbe), probeTime)
 }
 
 func (r *rateLearner) bounded() {
@@ -250,6 +345,10 @@ func (r *rateLearner) bounded() {
 // accepted between.
 func (r *rateLearner) refused(t, sent time.Duration) (fresh bool, inRow int) {
 	r.hits++
+	r.hitAt = t
+	if r.phase == phaseHover && t <= r.raiseAt {
+		r.share += 1.0 / shareOf
+	}
 	if sent < r.cutAt+r.settling() {
 		return false, r.inRow
 	}
@@ -286,13 +385,13 @@ func (r *rateLearner) cut(t time.Duration, rate float64) {
 		mean = float64(r.accepted) / span
 	}
 	switch {
-	case r.phase == phaseStart || r.phase == phaseFree:
+	case r.phase == phaseStart || r.phase == phaseFree || r.known == 0 && r.accepted >= r.enough(rate) && mean < loose*rate:
 		r.phase, r.known = phaseSearch, 0
 		r.level = rate * searchCut
 		r.begin(t)
-	case r.accepted >= enough:
+	case r.accepted >= r.enough(rate):
 		before := r.known
-		r.narrow(min(mean, rate), rate)
+		r.narrow(t, min(mean, rate), rate)
 		r.judge(t, before)
 		r.phase = phaseHover
 		r.begin(t)
@@ -308,19 +407,51 @@ func (r *rateLearner) begin(t time.Duration) {
 }
 
 // narrow puts what is known between the bounds that a refusal gives.
-func (r *rateLearner) narrow(low, high float64) {
+func (r *rateLearner) narrow(t time.Duration, low, high float64) {
+	if r.known == 0 { // nearer to the lower: what is missing is found without a refusal
+		r.known = math.Pow(low, lowWeight) * math.Pow(high, 1-lowWeight)
+		return
+	}
+	if t <= r.raiseAt {
+		r.moved(low, high)
+		return
+	}
+	ratio := high / r.known
+	r.proved = true
 	switch {
-	case r.known == 0:
-		r.known = math.Sqrt(low * high)
-	case low > 1.02*r.known && high > 1.3*r.known: // raised, and a burst hides how far
-		r.known = math.Sqrt(low * high)
+	case low > 1.02*r.known && ratio > 1.3: // raised, and a burst may hide how far
+		r.known = max(math.Sqrt(low*high), high/r.over*leastRaise)
 	case low > 1.02*r.known: // proof of more: the limit was raised
 		r.known = max(low, 0.92*high)
+	case ratio > unlikely*r.over && r.sunk < sinking/2: // further than a burst has ever carried a probe
+		r.known, r.guess = high/r.over*leastRaise, ratio
 	case high < r.known:
 		r.known = high
-		r.trust = max(r.trust/2, 0.05)
+		r.trust = max(r.trust/2, leastTrust)
 	default:
-		r.known += r.trust * (min(high, 1.3*r.known) - r.known)
+		r.proved = false
+		if low > sustained*r.known {
+			r.trust = min(r.trust*1.5, mostTrust)
+		}
+		r.known += r.trust * (min(high, mostStride*r.known) - r.known)
+		r.over += (max(ratio, 1) - r.over) * 0.4
+	}
+}
+
+// moved narrows by a refusal at a level that was known to be good. The receiver's
+// bucket was empty when the level began and is empty now: what came through
+// between is what it bears.
+func (r *rateLearner) moved(low, high float64) {
+	r.known = min(r.known, high)
+	if low > high/2 {
+		r.known = low
+	}
+	if r.guess > 0 { // the last probe went so far by a burst
+		r.over, r.guess = max(r.over, r.guess), 0
+	}
+	r.trust = max(r.trust/2, leastTrust)
+	if r.calm > 0 {
+		r.known = max(low, r.known*calmCut)
 	}
 }
 
@@ -345,19 +476,37 @@ func (r *rateLearner) collapse(mean, rate float64) {
 // judge sets how long to wait before the next probe, by what the last one found.
 // A refusal at a level that was known to be good says that the limit moves.
 func (r *rateLearner) judge(t time.Duration, before float64) {
+	r.sinks(before, t-r.epoch)
 	switch {
 	case before == 0:
 		r.patience = firstPatience
+	case t <= r.raiseAt && r.known > 0.9*before: // not exact enough
 	case t <= r.raiseAt:
 		r.patience = max(r.patience/2, leastPatience)
-		r.losses = 0
-	case r.known > 1.03*before:
+	case r.known > raised*before && r.proved: // it bears much more: how much is soon to be known
+		r.patience, r.losses, r.sunk, r.settled = leastPatience, 0, 0, 0
+	case r.known > 1.03*before && r.proved:
 		r.patience, r.losses = max(r.patience/2, leastPatience), 0
-		r.trust = min(r.trust*2, 0.5)
 	default:
-		r.gained(before)
+		r.futile()
 	}
-	r.raiseAt = t + max(r.patience, r.afford())
+	if r.sunk > sinking {
+		r.patience = min(max(r.patience, sinkFirst)*2, sinkPatience)
+	}
+	r.keepBudget()
+	r.raiseAt = t + max(r.patience, r.calm, r.afford())
+}
+
+// keepBudget stays further below what is known when refusals are more than the
+// budget, and comes back when they are far fewer.
+func (r *rateLearner) keepBudget() {
+	switch {
+	case r.share > r.budget:
+		r.gap = min(r.gap*1.25, mostGap)
+		r.patience = min(r.patience*12/10, max(mostPatience, r.patience))
+	case r.share < r.budget/2:
+		r.gap = max(r.gap*0.85, leastGap)
+	}
 }
 
 // afford is how long the level must be kept so that the refusals since the last
@@ -367,21 +516,39 @@ func (r *rateLearner) afford() time.Duration {
 	if r.known < slowRate {
 		most *= 2
 	}
-	return min(time.Duration(float64(max(r.hits, 1))/(budget*max(r.known, 1e-3))*float64(time.Second)), most)
+	return min(time.Duration(float64(max(r.hits, 1))/(r.budget*max(r.known, 1e-3))*float64(time.Second)), most)
 }
 
-// gained notes a probe that found nothing.
-func (r *rateLearner) gained(before float64) {
-	if r.known < 0.995*before && r.known > 0.8*before {
-		r.losses++
-	} else {
-		r.losses = 0
+// futile notes a probe that found nothing.
+func (r *rateLearner) futile() {
+	r.patience = min(max(r.patience*16/10, r.floor()), mostPatience)
+	r.losses++
+}
+
+// floor is the least patience after several probes in a row that found nothing.
+func (r *rateLearner) floor() time.Duration {
+	if r.losses < 2 {
+		return 0
 	}
-	most := mostPatience
-	if r.losses >= 3 {
-		most = sinkPatience
+	return steadyPatience
+}
+
+// sinks watches for a receiver that holds refusals against the sender: what it
+// bears falls a little from one calm time to the next, and does not rise. Then
+// refusals are what must not happen, and the last per cent of throughput is not
+// worth one. known is what was known in the calm time that a refusal ends.
+func (r *rateLearner) sinks(known float64, calm time.Duration) {
+	if known == 0 || calm < settledFor {
+		return // still finding out how far the limit fell
 	}
-	r.patience = min(r.patience*16/10, most)
+	if r.settled > 0 {
+		if d := math.Log(r.settled / known); d > aStep {
+			r.sunk = 0 // the limit itself has changed
+		} else {
+			r.sunk = max(r.sunk+d, 0)
+		}
+	}
+	r.settled = known
 }
 
 // next is when the level should be looked at again although nothing happens.
@@ -395,19 +562,33 @@ func (r *rateLearner) next(t time.Duration) time.Duration {
 	return t + 250*time.Millisecond
 }
 
-// resume goes on after a long rest: cautiously, to just under what is known.
+// resume goes on after a long rest: cautiously, to just under what is known. The
+// receiver refused everything, so what was refused before it may count.
 func (r *rateLearner) resume(t time.Duration) {
-	if r.known == 0 {
-		r.phase = phaseSearch
-		r.begin(t)
+	r.cutAt, r.stepAt, r.stepped = t, t, 0
+	if r.known == 0 || r.phase == phaseSearch {
+		r.phase, r.known = phaseSearch, 0
+		r.level = max(r.level*resumeCut, r.low)
 		return
 	}
 	r.phase = phaseHover
-	r.begin(t)
-	r.cutAt, r.stepAt = t, t
-	r.raiseAt = t + max(r.patience, mostPatience)
+	r.raiseAt = t + max(r.patience, r.calm, mostPatience)
 	r.hover(t)
 }
+
+// waited goes on after a short rest: if shorter ones were not enough, about one
+// event in such a time is what the receiver bears.
+func (r *rateLearner) waited(length time.Duration) {
+	if most := 2 / length.Seconds(); length >= telling && r.level > most {
+		r.level = max(most, r.low)
+		r.phase = phaseSearch
+		r.known = 0
+	}
+}
+
+// punish remembers that refusals led to a long time of nothing but refusals:
+// from now on there are to be few in any minutes.
+func (r *rateLearner) punish() { r.calm = min(max(2*r.calm, leastCalm), mostPatience) }
 
 // rate is the level as a Rate, the zero Rate if there is none. Its burst is five
 // milliseconds' worth.
