@@ -50,7 +50,7 @@ func TestFiftyMegabytesAreRefusedWithoutBeingHeld(t *testing.T) {
 		s.say("MAIL FROM:<>", "250")
 		s.say("RCPT TO:<"+p.token+"@"+bounceDomain+">", "250")
 		s.say(fmt.Sprintf("BDAT %d LAST", limit+1), "552")
-		p.saw(refused(ReasonSize))
+		p.saw(refused(ReasonSize), refused(ReasonSize), refused(ReasonSize)) // announced, sent, in a chunk
 		p.untouched()
 	})
 }

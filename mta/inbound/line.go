@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"sync"
@@ -73,12 +74,19 @@ func (l *line) Write(b []byte) (int, error) {
 	if err := l.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}
+	if bytes.HasPrefix(b, sizeRefused) {
+		l.server.options.Observe(refused(ReasonSize))
+	}
 	n, err := l.Conn.Write(b)
 	if err != nil {
 		_ = l.Close()
 	}
 	return n, err
 }
+
+// sizeRefused begins the library's own reply to a MAIL whose SIZE is too large (RFC 1870
+// section 6.1), of which no session hears.
+var sizeRefused = []byte("552 5.3.4 Max message size exceeded")
 
 // writeTimeout is how long a reply may take.
 const writeTimeout = time.Minute

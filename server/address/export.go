@@ -134,14 +134,14 @@ func (w *csvWriter) end() error {
 }
 
 // travels reports whether an entry goes into the files of other products: it excludes for
-// certain. What is provisional may be an error, and would last there.
+// certain, and not from one list only, since they know one list for all mail. What is
+// provisional may be an error, and would last there.
 func (e *Entry) travels() bool {
-	return e.Status == Denylisted || e.Status == Quarantined && !e.Provisional
+	return e.Scope.List == "" && (e.Status == Denylisted || e.Status == Quarantined && !e.Provisional)
 }
 
 // sesWriter writes what ListSuppressedDestinations answers, a record a line: quarantined
-// is BOUNCE, denylisted COMPLAINT. SES has one list for all mail, so an unsubscribe from
-// one of several lists is not in it.
+// is BOUNCE, denylisted COMPLAINT.
 type sesWriter struct {
 	out       io.Writer
 	separator string
@@ -153,7 +153,7 @@ func (w *sesWriter) begin() error {
 }
 
 func (w *sesWriter) write(e *Entry) error {
-	if !e.travels() || e.Scope.List != "" {
+	if !e.travels() {
 		return nil
 	}
 	reason := sesBounce

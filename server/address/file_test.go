@@ -395,7 +395,6 @@ maybe@a.example,quarantined,acme,everything,,user_unknown,bounce,,0,true,2026-03
 =Calc@a.example,non_transactional,asked us by phone,Manually Added,2026-03-02T09:00:00Z,2026-03-02T09:00:00Z,
 gone@a.example,transactional,,Bounce Rule,2026-03-02T09:00:00Z,2026-03-02T09:00:00Z,
 gone@a.example,non_transactional,,Bounce Rule,2026-03-02T09:00:00Z,2026-03-02T09:00:00Z,
-left@a.example,non_transactional,asked us by phone,Manually Added,2026-03-02T09:00:00Z,2026-03-02T09:00:00Z,news
 `,
 	} {
 		if got := sorted(must(d.save(format, nil))); got != sorted(want) {

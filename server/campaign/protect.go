@@ -28,10 +28,11 @@ func (d *DestinationCounters) Figures() Figures {
 }
 
 // Since is what was counted since an earlier state. What moved back (a sent message
-// that bounced late) is not negative.
+// that bounced late) is not negative. Sent is all of it: complaints come late, and may be about
+// what was delivered before.
 func (f Figures) Since(before Figures) Figures {
 	return Figures{
-		Attempts: max(0, f.Attempts-before.Attempts), Sent: max(0, f.Sent-before.Sent), Hard: max(0, f.Hard-before.Hard),
+		Attempts: max(0, f.Attempts-before.Attempts), Sent: f.Sent, Hard: max(0, f.Hard-before.Hard),
 		AuthRejections: max(0, f.AuthRejections-before.AuthRejections), Complaints: max(0, f.Complaints-before.Complaints),
 	}
 }

@@ -19,7 +19,7 @@ import (
 const (
 	// keepResult is how long a result answers for the same domain and pool; shortly when
 	// something could not be found out.
-	keepResult, keepUnknown = 5 * time.Minute, 30 * time.Second
+	keepResult, keepUnknown = 20 * time.Second, 10 * time.Second
 	// deadline bounds an examination while a delivery is prepared.
 	deadline = 5 * time.Second
 	// maxResults bounds the memory of results.
@@ -59,7 +59,7 @@ func (d *Doctor) Prepare(ctx context.Context, delivery *campaign.Delivery) []*ve
 }
 
 // Delivery examines what receivers will see of mail from a domain by a pool. It answers
-// within 5 s, and at once for 5 minutes after that; nothing unless relay.mode is live.
+// within 5 s, and at once for 20 s after that; nothing unless relay.mode is live.
 //
 // An error blocks the start, so only that is one which makes all mail fail: a
 // signature that nobody can verify, nothing that aligns, and SPF without a source where
@@ -134,6 +134,10 @@ func (o *Options) lenient(list []Finding, from, pool string) []*veredusv1.Findin
 		}
 		found = append(found, f.API())
 	}
+	// What another source or domain lacks is not in order, though this one has it.
+	good = slices.DeleteFunc(good, func(code string) bool {
+		return slices.ContainsFunc(list, func(f Finding) bool { return (f.Severity == Warning || f.Severity == Error) && aspect(f.Code) == aspect(code) })
+	})
 	if len(good) > 0 {
 		found = append(found, &veredusv1.Finding{
 			Severity: veredusv1.Severity_SEVERITY_INFO, Code: "doctor.passed", Field: "sender.from",
@@ -141,6 +145,12 @@ func (o *Options) lenient(list []Finding, from, pool string) []*veredusv1.Findin
 		})
 	}
 	return found
+}
+
+// aspect is what a code is about: spf of spf.source_missing.
+func aspect(code string) string {
+	about, _, _ := strings.Cut(code, ".")
+	return about
 }
 
 // blocking are the codes of errors with which mail certainly fails.

@@ -30,7 +30,8 @@ const (
 	MailClass_MAIL_CLASS_UNSPECIFIED MailClass = 0
 	// All mail, transactional mail too.
 	MailClass_MAIL_CLASS_EVERYTHING MailClass = 1
-	// Mail of deliveries, not single transactional messages.
+	// Mail of deliveries, and single messages that offer hosted unsubscribes; not other
+	// single (transactional) messages.
 	MailClass_MAIL_CLASS_MARKETING MailClass = 2
 )
 
@@ -792,7 +793,7 @@ type GetAddressRequest struct {
 	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// For the verdict: mail of this list; empty: of none.
 	ListId string `protobuf:"bytes,3,opt,name=list_id,json=listId,proto3" json:"list_id,omitempty"`
-	// For the verdict: transactional mail instead of a delivery's.
+	// For the verdict: a single message that offers no hosted unsubscribe, instead of a delivery's mail.
 	Transactional bool `protobuf:"varint,4,opt,name=transactional,proto3" json:"transactional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
