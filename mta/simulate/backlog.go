@@ -170,6 +170,7 @@ func (e *engine) makeRun(d *destination, domain string, hand int, n int64) {
 	e.hands[hand] = append(e.hands[hand], r)
 	e.left += n
 	d.tally.Recipients += n
+	d.part(r).Recipients += n
 }
 
 // Deal divides n recipients among the destination's domains by their shares, equally
@@ -372,4 +373,5 @@ func (e *engine) over(r *run, o Outcome, n int64) {
 	e.left -= n
 	r.dest.last = time.Duration(e.now - e.start)
 	r.dest.ended(e, o, n)
+	r.dest.part(r).ended(r.dest.last, o, n)
 }

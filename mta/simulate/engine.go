@@ -1,8 +1,11 @@
 package simulate
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/veredus/veredus/mta/dispatch"
@@ -48,6 +51,10 @@ type engine struct {
 	open, unsettled int
 	peaks           []peak // by step
 	events          int64
+
+	cancelled func() bool
+	lookAt    int64 // when what holds mail is looked at again
+	lookedAt  int64
 }
 
 // destination is a receiver in an engine.
@@ -61,6 +68,7 @@ type destination struct {
 	areas    [horizons]float64
 	steadyAt int64
 	last     time.Duration // when its last message was over, after the start
+	parts    []part        // by hand-over
 }
 
 type domain struct {
@@ -81,6 +89,10 @@ func newEngine(cfg *Config, width time.Duration, dests []*destination) *engine {
 	}
 	e.end = e.start + int64(cfg.Duration)
 	e.now, e.t = e.start, cfg.Start
+	e.lookAt, e.lookedAt = never, e.start
+	if cfg.Forecast {
+		e.lookAt = e.start
+	}
 	e.stepEnd = e.start + e.width
 	e.peaks = append(e.peaks, peak{})
 	for _, p := range cfg.Pools {
@@ -99,6 +111,7 @@ func newEngine(cfg *Config, width time.Duration, dests []*destination) *engine {
 	dc := cfg.Dispatch
 	dc.Seed = cfg.Seed ^ uint64(dests[0].index+1)<<32
 	e.core = dispatch.New(dc, cfg.Pools, cfg.Rules)
+	e.restore()
 	e.makeRuns()
 	for i := range cfg.HandOvers {
 		if len(e.hands[i]) > 0 {
@@ -110,6 +123,16 @@ func newEngine(cfg *Config, width time.Duration, dests []*destination) *engine {
 	return e
 }
 
+// restore gives the core the state that it begins with.
+func (e *engine) restore() {
+	for _, name := range slices.Sorted(maps.Keys(e.cfg.WarmUps)) {
+		e.core.RestoreWarmUp(e.t, name, e.cfg.WarmUps[name])
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.cfg.Usage)) {
+		e.core.RestoreUsage(e.t, key, e.cfg.Usage[key])
+	}
+}
+
 func (e *engine) addSource(name string) {
 	if _, known := e.pins[name]; known || len(e.sources) >= maxSources {
 		return
@@ -119,9 +142,12 @@ func (e *engine) addSource(name string) {
 }
 
 // run lets time pass until all mail is over, nothing can happen any more, or the
-// simulation ends.
+// simulation ends or is cancelled.
 func (e *engine) run() {
-	for e.left > 0 {
+	for rounds := 1; e.left > 0; rounds++ {
+		if rounds%roundsUnasked == 0 && e.cancelled() {
+			return
+		}
 		at := e.queue.next()
 		wake := never
 		if w := e.core.Wake(); !w.IsZero() {
@@ -129,6 +155,9 @@ func (e *engine) run() {
 		}
 		if min(at, wake) > e.end {
 			break
+		}
+		if min(at, wake) > e.lookAt {
+			e.look(min(at, wake))
 		}
 		e.advance(min(at, wake))
 		if wake < at {
@@ -144,6 +173,9 @@ func (e *engine) run() {
 		e.advance(e.end)
 	}
 }
+
+// roundsUnasked is after how many instants it is asked whether to go on.
+const roundsUnasked = 1 << 10
 
 // advance moves the clock, and closes the steps that it passes.
 func (e *engine) advance(to int64) {
@@ -261,7 +293,10 @@ func (e *engine) pathChanged(a *dispatch.Action) {
 }
 
 // Run simulates.
-func Run(cfg Config) (*Result, error) {
+func Run(cfg Config) (*Result, error) { return RunContext(context.Background(), cfg) }
+
+// RunContext simulates until ctx ends, whose error it returns then.
+func RunContext(ctx context.Context, cfg Config) (*Result, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -269,7 +304,11 @@ func Run(cfg Config) (*Result, error) {
 	if err := cfg.checkNames(); err != nil {
 		return nil, err
 	}
-	return cfg.run(), nil
+	res := cfg.run(func() bool { return ctx.Err() != nil })
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return res, nil
 }
 
 // checkNames refuses destinations and domains of the same name: mail would go to

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/veredus/veredus/mta/dispatch"
 )
 
 // Result is what a simulation came to.
@@ -35,7 +37,10 @@ type Outlook struct {
 	// that nothing was left.
 	Ended   time.Duration
 	Drained bool
-	Bins    []Bin
+	// Parts are the hand-overs' parts in it, in the order of Config.HandOvers; those
+	// without mail for it are left out.
+	Parts []Part
+	Bins  []Bin
 	// Limit is the mean capacity in each step, in messages per second.
 	Limit []float64
 	// Oracle keeps our rules, Hidden does not.
@@ -59,10 +64,13 @@ const (
 
 // run simulates each destination on its own, and all together if their shared
 // bounds might have bound.
-func (c *Config) run() *Result {
+func (c *Config) run(cancelled func() bool) *Result {
 	res := c.oracles()
-	if !c.Together {
-		engines := c.apart(res)
+	if !c.Together && !c.warming() {
+		engines := c.apart(res, cancelled)
+		if cancelled() {
+			return nil
+		}
 		if c.independent(engines) {
 			return res.collect(c, engines)
 		}
@@ -72,14 +80,32 @@ func (c *Config) run() *Result {
 		all[i] = c.destination(i, res)
 	}
 	e := newEngine(c, res.Width, all)
+	e.cancelled = cancelled
 	e.run()
 	res.Together = true
 	return res.collect(c, []*engine{e})
 }
 
+// warming reports whether a source is warmed up.
+func (c *Config) warming() bool {
+	for _, p := range c.Pools {
+		if slices.ContainsFunc(p.Sources, func(s dispatch.Source) bool { return s.WarmUp != nil }) {
+			return true
+		}
+	}
+	return false
+}
+
 // oracles foretells every destination, and chooses the width of the steps.
 func (c *Config) oracles() *Result {
 	res := &Result{Start: c.Start, Width: c.Resolution, Destinations: make([]Outlook, len(c.Destinations)), First: c.Duration}
+	if c.Forecast {
+		res.First = 0
+		if res.Width == 0 {
+			res.Width = widthFor(c.Duration, c.Duration)
+		}
+		return res
+	}
 	c.parallel(func(i int) {
 		o := &res.Destinations[i]
 		r := c.Destinations[i].Receiver()
@@ -175,10 +201,11 @@ func (res *Result) lastDone() (bound, hidden time.Duration) {
 }
 
 // apart runs an engine for each destination.
-func (c *Config) apart(res *Result) []*engine {
+func (c *Config) apart(res *Result, cancelled func() bool) []*engine {
 	engines := make([]*engine, len(c.Destinations))
 	c.parallel(func(i int) {
 		e := newEngine(c, res.Width, []*destination{c.destination(i, res)})
+		e.cancelled = cancelled
 		e.run()
 		engines[i] = e
 	})
@@ -252,7 +279,7 @@ func (res *Result) collect(c *Config, engines []*engine) *Result {
 			if o.Group == "" {
 				o.Group = o.Name
 			}
-			o.Tally, o.Bins = d.tally, d.bins
+			o.Tally, o.Bins, o.Parts = d.tally, d.bins, d.partsOf()
 			o.Tally.Waiting = o.Tally.Recipients - o.Tally.Delivered - o.Tally.Bounced - o.Tally.Expired
 			o.Drained = o.Tally.Waiting == 0
 			o.Ended = c.Duration
@@ -266,6 +293,9 @@ func (res *Result) collect(c *Config, engines []*engine) *Result {
 		}
 	}
 	res.compare(engines)
+	if c.Forecast {
+		return res
+	}
 	c.parallel(func(i int) { c.limits(&res.Destinations[i], i, res.Width) })
 	return res
 }

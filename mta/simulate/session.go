@@ -1,6 +1,8 @@
 package simulate
 
 import (
+	"time"
+
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mxrules"
 )
@@ -91,6 +93,9 @@ func (e *engine) closed(s *session) {
 func (e *engine) send(s *session, i uint32) {
 	m := &e.msgs[i]
 	e.countUnsettled(1)
+	if m.state.Attempts == 0 {
+		s.dest.part(m.run).Tried = time.Duration(e.now - e.start)
+	}
 	s.msg = i
 	s.sent++
 	way := s.rtt / 2

@@ -58,8 +58,16 @@ type Config struct {
 	SteadyAfter time.Duration
 	// Together keeps all destinations in one core. Otherwise each has a core of its
 	// own, side by side on all processors, whenever the bounds that they share
-	// (sessions, unsettled messages) are proven not to bind.
+	// (sessions, unsettled messages) are proven not to bind. Sources that are warmed
+	// up have one cap for all destinations, so that these are together then.
 	Together bool
+	// WarmUps are the warm-ups of sources by name as they are at Start, Usage the
+	// quota meters and what was learned by path key.
+	WarmUps map[string]mxrules.WarmUpState
+	Usage   map[string]mxrules.Usage
+	// Forecast asks for what holds mail (Part.Held), and leaves out the oracle and
+	// all that is measured against it.
+	Forecast bool
 }
 
 // Timing is how long the node's own work takes. Zero durations are zero.
