@@ -39,6 +39,7 @@ type relayService struct {
 	unimplemented
 	texts
 	*operations
+	*identities
 	relay       relayViews
 	resolver    mta.Resolver
 	suspensions *suspensions

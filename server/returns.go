@@ -210,6 +210,7 @@ func (s *Server) Return(ctx context.Context, r inbound.Return) (inbound.Effect, 
 	switch r.Kind {
 	case inbound.Complaint:
 		s.monitor.Complained(delivery, "")
+		s.blame(ctx, delivery, &r)
 	case inbound.OutOfBandBounce:
 		s.monitor.Returned(delivery, "")
 		s.texts.Said(said(r.Reply), "", r.Time)

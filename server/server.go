@@ -330,7 +330,9 @@ func (s *Server) register() (err error) {
 		relay: s.relay, resolver: s.resolver, suspensions: s.suspensions, replies: s.replies, paces: s.paces,
 		settings: s.settings.Load, reload: s.reloadConfig, now: s.now, texts: s.learningService(),
 		operations: s.operations(),
+		identities: &identities{relay: s.relay, settings: s.settings.Load, unused: s.unused, now: s.now},
 	})
+	s.metrics.registry.MustRegister(newWarmUpGauges(s.relay))
 	veredusv1.RegisterAddressServiceServer(s.grpc, s.addressService())
 	s.health = health.NewServer()
 	healthv1.RegisterHealthServer(s.grpc, s.health)
