@@ -200,6 +200,9 @@ type understanding struct {
 // Return implements inbound.Ledger: the store, and everybody who listens.
 func (s *Server) Return(ctx context.Context, r inbound.Return) (inbound.Effect, error) {
 	effect, err := s.store.Return(ctx, r)
+	if err == nil && effect == inbound.UnknownMessage && r.Kind == inbound.Complaint {
+		return s.complained(ctx, r)
+	}
 	if err != nil || effect != inbound.Applied {
 		return effect, err
 	}
@@ -216,6 +219,32 @@ func (s *Server) Return(ctx context.Context, r inbound.Return) (inbound.Effect, 
 		s.texts.Said(said(r.Reply), "", r.Time)
 	}
 	return effect, nil
+}
+
+// complained denylists who complained about a message that is gone. The link in it tells the address
+// and the tenant; that somebody may know the link is why the complaint must name the address.
+func (s *Server) complained(ctx context.Context, r inbound.Return) (inbound.Effect, error) {
+	claim, err := s.links.keys.Load().Open(r.Link)
+	if err != nil {
+		return inbound.UnknownMessage, nil
+	}
+	who := folded(claim.Address)
+	if !slices.ContainsFunc(r.Recipients, func(named string) bool { return folded(named) == who }) {
+		return inbound.OtherRecipient, nil
+	}
+	c := address.Cause{Address: claim.Address, Origin: address.FromComplaint}
+	c.Time, c.Text = r.Time, r.Text
+	repeated := true
+	key := address.Key{Folded: who, Scope: s.addressPolicy().ComplaintScope(claim.Tenant)}
+	_, err = s.store.ChangeAddressEntries(ctx, []address.Key{key}, address.Request{}, "complaint about a message that is not kept any more: "+r.Text,
+		func(e address.Entry) address.Entry {
+			repeated = e.Status == address.Denylisted
+			return address.Complained(e, c)
+		})
+	if err != nil || repeated {
+		return inbound.Repeated, err
+	}
+	return inbound.Applied, nil
 }
 
 // said is a reply without the codes that bounce mails quote with its text.

@@ -154,6 +154,42 @@ func dsn(recipient string) string {
 		"Diagnostic-Code: smtp; 550 5.1.1 user unknown\n\n--b--\n", "\n", "\r\n")
 }
 
+// complaint is a feedback report that quotes header fields of the mail and names its recipient.
+func complaint(original, names string) string {
+	return strings.ReplaceAll("From: fbl@mx.example\nContent-Type: multipart/report; report-type=feedback-report; boundary=b\n\n--b\n\ncomplaint\n\n"+
+		"--b\nContent-Type: message/feedback-report\n\nFeedback-Type: abuse\nVersion: 1\nOriginal-Rcpt-To: "+names+"\n\n"+
+		"--b\nContent-Type: message/rfc822\n\n"+original+"\n\nbody\n--b--\n", "\n", "\r\n")
+}
+
+// Who complains about a mail whose delivery was deleted gets no more of them: the link in it
+// tells who that is. A complaint that names somebody else does nothing.
+func TestAComplaintOutlivesItsDelivery(t *testing.T) {
+	n, box := returning(t, "anna@a.example")
+	if _, err := n.campaigns.DeleteDelivery(t.Context(), &veredusv1.DeleteDeliveryRequest{Name: "deliveries/spring"}); err != nil {
+		t.Fatal(err)
+	}
+	header := box.of(t, "anna@a.example").header
+	quoted := "Message-ID: " + header.Get("Message-Id") + "\nList-Unsubscribe: " + header.Get("List-Unsubscribe")
+	excluded := func() *veredusv1.GetAddressResponse {
+		got, err := veredusv1.NewAddressServiceClient(n.conn).GetAddress(t.Context(), &veredusv1.GetAddressRequest{Address: "anna@a.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for _, names := range []string{"somebody@a.example", "Anna@a.example"} {
+		if got := excluded(); got.GetExcluded() {
+			t.Errorf("excluded before: %v", got)
+		}
+		if err := smtp.SendMail(n.InboundAddr(), nil, "", []string{"fbl@bounce.brand.example"}, []byte(complaint(quoted, names))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := excluded(); got.GetReason() != veredusv1.FailureReason_FAILURE_REASON_DENYLISTED || got.GetEntries()[0].GetOrigin() != veredusv1.AddressOrigin_ADDRESS_ORIGIN_COMPLAINT {
+		t.Errorf("afterwards: %v", got)
+	}
+}
+
 // Mail that nobody of ours caused, or that is about somebody else, changes nothing and is
 // counted; the node goes on taking what is genuine.
 func TestHostileMailChangesNothing(t *testing.T) {
@@ -174,11 +210,6 @@ func TestHostileMailChangesNothing(t *testing.T) {
 		nested += "--x\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n"
 	}
 	postmaster := "postmaster@bounce.brand.example"
-	complaint := func(original, names string) string {
-		return strings.ReplaceAll("From: fbl@mx.example\nContent-Type: multipart/report; report-type=feedback-report; boundary=b\n\n--b\n\ncomplaint\n\n"+
-			"--b\nContent-Type: message/feedback-report\n\nFeedback-Type: abuse\nVersion: 1\nOriginal-Rcpt-To: "+names+"\n\n"+
-			"--b\nContent-Type: message/rfc822\n\n"+original+"\n\nbody\n--b--\n", "\n", "\r\n")
-	}
 	before := n.truth(t)
 	for name, mail := range map[string]struct {
 		to, content string

@@ -20,6 +20,7 @@ func (c *Classifier) attribute(s *study, original Header, env Envelope) Attribut
 		return a
 	}
 	stopped := false
+	var sealed []linked
 	for _, at := range s.places(original, env) {
 		parse := c.keys.ParseAny
 		if at.place == PlaceReturnPath {
@@ -27,10 +28,11 @@ func (c *Classifier) attribute(s *study, original Header, env Envelope) Attribut
 		}
 		refs, forged := tokens(at.texts, parse)
 		if at.place == PlaceListUnsubscribe {
-			for _, ref := range c.sealedTargets(original) {
-				if !hasRef(refs, ref) {
-					refs = append(refs, ref)
+			for _, l := range c.sealedTargets(original) {
+				if !hasRef(refs, l.ref) {
+					refs = append(refs, l.ref)
 				}
+				sealed = append(sealed, l)
 			}
 		}
 		a.Forged += forged
@@ -44,7 +46,18 @@ func (c *Classifier) attribute(s *study, original Header, env Envelope) Attribut
 			a.Place, a.Ref, a.Confirm = at.place, refs[0], at.place != PlaceReturnPath
 		}
 	}
+	for _, l := range sealed {
+		if a.Place != PlaceNone && l.ref == a.Ref {
+			a.Link = l.token
+		}
+	}
 	return a
+}
+
+// linked is a sealed token and the message that it names.
+type linked struct {
+	ref   returnpath.Ref
+	token string
 }
 
 // placed is texts of one place that may be tokens.
@@ -166,7 +179,7 @@ func unsubscribeTargets(original Header) []string {
 }
 
 // sealedTargets is the messages that sealed tokens in List-Unsubscribe name.
-func (c *Classifier) sealedTargets(original Header) (refs []returnpath.Ref) {
+func (c *Classifier) sealedTargets(original Header) (found []linked) {
 	if c.links == nil {
 		return nil
 	}
@@ -174,14 +187,14 @@ func (c *Classifier) sealedTargets(original Header) (refs []returnpath.Ref) {
 	for _, v := range original.All("List-Unsubscribe") {
 		for _, word := range sealedWords(clip(v, 8<<10)) {
 			if tried++; tried > maxTokens {
-				return refs
+				return found
 			}
-			if ref, ok := c.links(word); ok && !hasRef(refs, ref) {
-				refs = append(refs, ref)
+			if ref, ok := c.links(word); ok {
+				found = append(found, linked{ref, word})
 			}
 		}
 	}
-	return refs
+	return found
 }
 
 // minToken is shorter than every token: version, key, five numbers of one octet

@@ -46,7 +46,7 @@ func Returns(r Report, now time.Time) (returns []Return, unprocessed string) {
 	if why := doubt(r.Attribution); why != "" {
 		return nil, why
 	}
-	one := Return{Ref: r.Attribution.Ref, Time: now, Confirm: r.Attribution.Confirm}
+	one := Return{Ref: r.Attribution.Ref, Time: now, Confirm: r.Attribution.Confirm, Link: r.Attribution.Link}
 	switch r.Kind {
 	case KindComplaint:
 		one.Kind, one.Text = Complaint, clip("feedback report: "+r.FeedbackType, maxReturnText)

@@ -88,7 +88,7 @@ func TestASealedTokenInListUnsubscribeAttributes(t *testing.T) {
 		raw := bounceOf("postmaster@sender.example", noID, list)
 		return c.Classify(Parse(raw, Limits{}), Envelope{Recipient: "postmaster@sender.example"}).Attribution
 	}
-	want := Attribution{Place: PlaceListUnsubscribe, Ref: ours, Confirm: true}
+	want := Attribution{Place: PlaceListUnsubscribe, Ref: ours, Link: sealedToken, Confirm: true}
 	if a := classify("<https://u.sender.example/u/" + sealedToken + ">, <mailto:unsubscribe@bounce.sender.example?subject=" + sealedToken + ">"); a != want {
 		t.Errorf("got %+v, want %+v", a, want)
 	}

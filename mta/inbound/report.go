@@ -179,6 +179,9 @@ type Attribution struct {
 	Place Place
 	// Ref names the message; meaningful unless Place is PlaceNone.
 	Ref returnpath.Ref
+	// Link is a sealed unsubscribe token in the mail that names the same message; empty for none. It
+	// tells address and tenant also when the message is gone.
+	Link string
 	// Confirm tells that the caller must check that a recipient named by the mail
 	// is the message's before acting: a Message-ID is known to everyone who ever
 	// saw the mail.

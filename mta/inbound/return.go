@@ -25,6 +25,8 @@ type Return struct {
 	// unless one of them is the message's (a Message-ID is known to everyone who saw the mail).
 	Recipients []string
 	Confirm    bool
+	// Link is a sealed unsubscribe token that names the message, if the mail quotes one.
+	Link string
 	// Of an out-of-band bounce: what it means, the diagnostic, and the host that refused.
 	Verdict   bounce.Verdict
 	Reply     smtpc.Reply

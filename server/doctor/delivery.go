@@ -136,7 +136,9 @@ func (o *Options) lenient(list []Finding, from, pool string) []*veredusv1.Findin
 	}
 	// What another source or domain lacks is not in order, though this one has it.
 	good = slices.DeleteFunc(good, func(code string) bool {
-		return slices.ContainsFunc(list, func(f Finding) bool { return (f.Severity == Warning || f.Severity == Error) && aspect(f.Code) == aspect(code) })
+		return slices.ContainsFunc(list, func(f Finding) bool {
+			return (f.Severity == Warning || f.Severity == Error) && aspect(f.Code) == aspect(code)
+		})
 	})
 	if len(good) > 0 {
 		found = append(found, &veredusv1.Finding{
