@@ -24,7 +24,9 @@ func newExplain() *cobra.Command {
 		Short: "Explain how mail to a domain is treated, and what limits it now",
 		Long: `Explain how mail to a recipient domain is treated: its mail exchangers, the
 destination it belongs to and why, the MX rule that matches with file and line, each
-limit with its origin, and what is limiting right now.`,
+limit with its origin, the value that a path begins with, the one learned from
+replies and the one in force with what set it, what limits right now and since when,
+the last decisions with the replies that caused them, and how long the backlog takes.`,
 		Example: `  veredus explain gmail.com`,
 		Args:    exactArgs("the recipient domain"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,14 +61,19 @@ func printExplanation(out io.Writer, e *veredusv1.ExplainDestinationResponse, no
 	if destination != "" && e.GetDestinationBecause() != "" {
 		destination += ", because " + e.GetDestinationBecause()
 	}
+	limited := e.GetLimitedBy()
+	if since := e.GetLimitedSince(); since != nil {
+		limited += ", since " + clock(since, now)
+	}
 	fmt.Fprintln(out, e.GetDomain())
 	pairs(out,
 		"destination", destination,
 		"no mail exchanger", oneLine(e.GetMxError()),
 		"MX rule", rule,
-		"limited now by", e.GetLimitedBy(),
+		"limited now by", oneLine(limited),
 		"last error", oneLine(e.GetLastError()),
 		"backlog", nonZero(e.GetBacklog()),
+		"time to drain", drainWords(e),
 		"next attempt", clock(e.GetNextAttemptTime(), now),
 	)
 	if len(e.GetMxHosts()) > 0 {
@@ -79,26 +86,56 @@ func printExplanation(out io.Writer, e *veredusv1.ExplainDestinationResponse, no
 	}
 	if len(e.GetLimits().GetLimits()) > 0 {
 		fmt.Fprintln(out)
-		printLimits(out, e.GetLimits())
+		printLimits(out, e.GetLimits(), now)
 	}
 	if len(e.GetPaths()) > 0 {
 		fmt.Fprintln(out)
-		t := newTable("path from", "sessions", "limited by", "until", "last error")
-		for _, p := range e.GetPaths() {
-			t.row(p.GetSource(), p.GetSessions(), p.GetLimitedBy(), clock(p.GetUntil(), now), clip(oneLine(p.GetLastError()), 80))
-		}
-		t.print(out)
+		printPaths(out, e.GetPaths(), now)
+	}
+	for _, p := range e.GetPaths() {
+		printDecisions(out, p, now)
 	}
 }
 
-func printLimits(out io.Writer, limits *veredusv1.EffectiveLimits) {
-	t := newTable("limit", "value", "in force", "from rule", "in")
+// drainWords is how long the backlog takes at the pace of the last minutes.
+func drainWords(e *veredusv1.ExplainDestinationResponse) string {
+	if e.GetDrainTime() == nil {
+		return ""
+	}
+	return e.GetDrainTime().AsDuration().String() + " at the pace of the last minutes"
+}
+
+// printDecisions shows what was decided about a path, the latest first.
+func printDecisions(out io.Writer, p *veredusv1.Path, now time.Time) {
+	if len(p.GetDecisions()) == 0 && p.GetNextChangeTime() == nil {
+		return
+	}
+	fmt.Fprintf(out, "\ndecisions about the path from %s", p.GetSource())
+	if at := p.GetNextChangeTime(); at != nil {
+		fmt.Fprintf(out, " (a limit may be raised at %s, unless replies prevent it)", clock(at, now))
+	}
+	fmt.Fprintln(out)
+	t := newTable("time", "what", "limit", "from", "to", "because")
+	for _, d := range p.GetDecisions() {
+		t.row(clock(d.GetTime(), now), d.GetAction(), d.GetField(), d.GetFrom(), d.GetTo(), clip(oneLine(d.GetCause()), 80))
+	}
+	t.print(out)
+}
+
+func printLimits(out io.Writer, limits *veredusv1.EffectiveLimits, now time.Time) {
+	t := newTable("limit", "value", "start", "low", "learned", "in force", "set by", "since", "from rule", "in")
 	for _, l := range limits.GetLimits() {
-		effective := l.GetEffective()
+		effective, start, setBy := l.GetEffective(), l.GetStart(), l.GetSetBy()
 		if effective == l.GetValue() {
 			effective = ""
 		}
-		t.row(l.GetField(), l.GetValue(), effective, l.GetRule(), place(l.GetFile(), l.GetLine()))
+		if start == l.GetValue() {
+			start = ""
+		}
+		if setBy == "rule" {
+			setBy = ""
+		}
+		t.row(l.GetField(), l.GetValue(), start, l.GetLow(), l.GetLearned(), effective, setBy, clock(l.GetSetTime(), now), l.GetRule(), place(l.GetFile(), l.GetLine()))
 	}
 	t.print(out)
 }

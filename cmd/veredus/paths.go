@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+)
+
+// paths steers paths: source -> destination.
+type paths struct {
+	node
+	source, reason, id string
+
+	connections, each, rate, connectionRate string
+
+	lasts time.Duration
+	end   bool
+	json  bool
+}
+
+func newPaths() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "paths",
+		Short: "Override the limits of paths for a while, or make them forget what they learned",
+		Long: `A path leads from a source to a destination. What holds on it comes from the MX
+rules and from what was learned of the receiver's replies; 'veredus explain' shows
+both. 'override' puts other limits in their place for a while, and 'reset' makes a
+path forget and begin as at first.`,
+		Example: `  veredus paths override google --message-rate 5/s --for 2h --reason "asked by postmaster"
+  veredus paths reset google --source s1`,
+		Args: knownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newPathsOverride(), newPathsReset())
+	return cmd
+}
+
+func newPathsOverride() *cobra.Command {
+	p := &paths{}
+	cmd := &cobra.Command{
+		Use:   "override DESTINATION",
+		Short: "Put other limits on paths for a while",
+		Long: `Put other limits on the paths to a destination, in place of the rule's and of what was
+learned: your word counts, also above the rule's limit. They hold at once, for present
+and later paths, over restarts, and end by themselves. Rests after replies still come
+first, and quotas per hour and day hold beside them.
+
+Values are written as in a rule file: 4, unlimited, 20/s, 6000/min burst 50. An
+override replaces the one in force for the same source and destination; --end ends it.`,
+		Example: `  veredus paths override google --message-rate 5/s --for 2h --reason "asked by postmaster"
+  veredus paths override acme.example --source s1 --connections 1 --for 30m
+  veredus paths override google --end`,
+		Args: exactArgs("the destination, such as google"),
+		RunE: func(cmd *cobra.Command, args []string) error { return p.override(cmd, args[0]) },
+	}
+	p.bothFlags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&p.connections, "connections", "", "connections open at once")
+	f.StringVar(&p.each, "messages-per-connection", "", "messages on each connection")
+	f.StringVar(&p.rate, "message-rate", "", "messages per time")
+	f.StringVar(&p.connectionRate, "connection-rate", "", "new connections per time")
+	f.DurationVar(&p.lasts, "for", 0, "how long, 1m to 720h")
+	f.BoolVar(&p.end, "end", false, "end the override in force")
+	return cmd
+}
+
+func newPathsReset() *cobra.Command {
+	p := &paths{}
+	cmd := &cobra.Command{
+		Use:   "reset DESTINATION",
+		Short: "Make paths forget what they learned, and end their rests",
+		Long: `Make the paths to a destination forget what was learned of its replies, and end their
+rests and waits: they begin as at first. What was used of quotas stays used.`,
+		Example: `  veredus paths reset google --reason "block lifted"`,
+		Args:    exactArgs("the destination, such as google"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &veredusv1.ResetPathRequest{Source: p.source, Destination: args[0], Reason: p.reason, RequestId: p.id}
+			return p.call(cmd, func(relay veredusv1.RelayServiceClient) error {
+				answer, err := relay.ResetPath(cmd.Context(), req)
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return printProto(cmd.OutOrStdout(), answer)
+				}
+				printPaths(cmd.OutOrStdout(), answer.GetPaths(), time.Now())
+				return nil
+			})
+		},
+	}
+	p.bothFlags(cmd)
+	return cmd
+}
+
+func (p *paths) bothFlags(cmd *cobra.Command) {
+	p.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&p.source, "source", "", "only the path from this source (default all)")
+	f.StringVar(&p.reason, "reason", "", "why, for the record, up to 256 bytes")
+	f.StringVar(&p.id, "request-id", "", "makes the call idempotent: the same again answers the same")
+	f.BoolVar(&p.json, "json", false, "print the answer as JSON")
+}
+
+// call runs f with a client of the node.
+func (p *paths) call(cmd *cobra.Command, f func(veredusv1.RelayServiceClient) error) error {
+	conn, err := p.dial(cmd)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	return p.explain(f(veredusv1.NewRelayServiceClient(conn)))
+}
+
+func (p *paths) override(cmd *cobra.Command, destination string) error {
+	fields := map[string]string{}
+	for name, value := range map[string]string{
+		"connections": p.connections, "messages_per_connection": p.each, "message_rate": p.rate, "connection_rate": p.connectionRate,
+	} {
+		if value != "" {
+			fields[name] = value
+		}
+	}
+	switch {
+	case p.end && (len(fields) > 0 || p.lasts != 0):
+		return usagef(cmd, "--end ends the override: give no limits and no --for with it")
+	case !p.end && len(fields) == 0:
+		return usagef(cmd, "no limit is given: use --connections, --messages-per-connection, --message-rate or --connection-rate, or --end")
+	case !p.end && p.lasts <= 0:
+		return usagef(cmd, "--for is missing: say how long the override holds, such as 2h")
+	}
+	word := &veredusv1.PathOverride{Fields: fields, Reason: p.reason}
+	if !p.end {
+		word.EndTime = timestamppb.New(time.Now().Add(p.lasts))
+	}
+	req := &veredusv1.OverridePathRequest{Source: p.source, Destination: destination, Override: word, RequestId: p.id}
+	return p.call(cmd, func(relay veredusv1.RelayServiceClient) error {
+		answer, err := relay.OverridePath(cmd.Context(), req)
+		if err != nil {
+			return err
+		}
+		if p.json {
+			return printProto(cmd.OutOrStdout(), answer)
+		}
+		printPaths(cmd.OutOrStdout(), answer.GetPaths(), time.Now())
+		return nil
+	})
+}
+
+// printPaths shows paths with what holds on them.
+func printPaths(out io.Writer, list []*veredusv1.Path, now time.Time) {
+	if len(list) == 0 {
+		fmt.Fprintln(out, "it has no path yet; the order holds for those that come")
+		return
+	}
+	t := newTable("path from", "sessions", "limited by", "until", "governor", "override", "last error")
+	for _, p := range list {
+		t.row(p.GetSource(), p.GetSessions(), p.GetLimitedBy(), clock(p.GetUntil(), now), p.GetGovernor(), overrideWords(p.GetOverride(), now), clip(oneLine(p.GetLastError()), 60))
+	}
+	t.print(out)
+}
+
+// overrideWords says an override in a cell.
+func overrideWords(o *veredusv1.PathOverride, now time.Time) string {
+	if o == nil {
+		return ""
+	}
+	var words []string
+	for name, value := range o.GetFields() {
+		words = append(words, name+" "+value)
+	}
+	slices.Sort(words)
+	text := strings.Join(words, ", ") + " until " + clock(o.GetEndTime(), now)
+	if o.GetReason() != "" {
+		text += " (" + oneLine(o.GetReason()) + ")"
+	}
+	return text
+}
