@@ -63,6 +63,9 @@ func (q *qualify) runBatch(cmd *cobra.Command) error {
 		return err
 	}
 	b := &batch{table: table, provider: q.provider, in: bufio.NewReaderSize(cmd.InOrStdin(), 64<<10), out: bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)}
+	if mark, _ := b.in.Peek(3); string(mark) == "\uFEFF" { // a byte order mark, as some programs begin files
+		_, _ = b.in.Discard(len(mark))
+	}
 	return b.run()
 }
 
