@@ -30,6 +30,8 @@ type adaptive struct {
 	outage   bool          // the last of them followed words that the receiver is down
 	softly   int           // rests in a row that were our own idea
 	length   time.Duration // of the last of them
+	began    time.Duration // of the first of them
+	spentBy  int64         // messages of the hour before that
 	box      time.Duration // how long it took last time until the receiver served again
 	served   time.Duration // when a message was served last
 	latency  time.Duration // of a message, the mean
@@ -121,6 +123,7 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 	}
 	a.conns.served(at, e.Took, e.Open)
 	a.each.raise(at)
+	a.quota.raise(at)
 	if until, full := a.quota.full(at); full && until > at {
 		a.rests.wait(at, EffectSlow, until)
 	}
@@ -181,12 +184,15 @@ func (a *adaptive) refuse(at time.Duration, e *Evidence) {
 		a.refuseDoor(at, e)
 		return
 	}
-	if speaksOfQuota(e.Text) && a.spent(at, sent) {
+	if (speaksOfQuota(e.Text) || a.quota.near(at)) && a.spent(at, sent) {
+		return
+	}
+	if a.rests.probing {
+		a.rest(at, e) // the probe says nothing about rates
 		return
 	}
 	before := a.messages.cutAt
-	fresh, inRow := a.messages.refused(at, sent)
-	if a.rests.probing && at >= a.rests.until || fresh && inRow >= 2 && before > 0 {
+	if fresh, inRow := a.messages.refused(at, sent); fresh && inRow >= 2 && before > 0 {
 		a.rest(at, e)
 	}
 }
@@ -230,6 +236,7 @@ func (a *adaptive) rest(at time.Duration, e *Evidence) {
 	switch a.softly {
 	case 0:
 		a.length = a.timings.Soft
+		a.began, a.spentBy = at, a.quota.count.count(at, a.quota.window)
 	case boxKnocks:
 		a.length = max(2*a.length, a.box)
 	default:
@@ -249,13 +256,28 @@ func (a *adaptive) resume(at time.Duration) {
 	if a.length >= longRest {
 		a.messages.resume(at)
 		if !a.outage {
-			a.box = a.length
 			a.messages.punish()
+			if !a.slid(at) {
+				a.box = a.length
+			}
 		}
 	} else {
 		a.messages.waited(a.length)
 	}
 	a.softly, a.length = 0, 0
+}
+
+// slid reports whether the end of a long time of refusals fits a quota that says
+// nothing of itself: some of what was sent is an hour old by now. It is taken for
+// one then; if it is none, probing beyond it soon shows.
+func (a *adaptive) slid(at time.Duration) bool {
+	q := &a.quota
+	if at-a.began < q.window/12 || float64(q.count.count(at, q.window)) > 0.98*float64(a.spentBy) || a.spentBy < leastQuota {
+		return false
+	}
+	q.found(at, float64(a.spentBy))
+	q.raiseAt, q.guessed = at+q.window/60, true
+	return true
 }
 
 // Advance implements Learner.

@@ -77,6 +77,7 @@ type quotaLearner struct {
 	step     float64
 	confirms int
 	at       time.Duration // of the last refusal by it
+	guessed  bool          // from what the receiver does, not from its words
 	late     time.Duration // how long the receiver's hour was waited for last
 }
 
@@ -84,19 +85,29 @@ type quotaLearner struct {
 const (
 	quotaGap      = 0.985 // of the quota that is metered
 	leastQuota    = 20
-	farBelow      = 0.5
+	farBelow      = 0.97
 	quotaPatience = 6 * time.Minute
 	mostQuotaWait = 40 * time.Minute
+	nearlyFull    = 0.9
+	mostQuotaStep = 0.5
 	quotaStep     = 0.02
 )
 
-// learn takes the count of the last hour for the quota. A count far below a quota
-// that is known says that the receiver's hour ends later than ours.
+// learn takes the count of the last hour for the quota. A count below a quota that
+// is known says that the receiver's hour ends later than ours, until minutes of
+// waiting have not helped.
 func (q *quotaLearner) learn(t time.Duration) bool {
 	n := float64(q.count.count(t, q.window))
-	if n < leastQuota || n < q.quota*farBelow && t-q.at < 2*q.window {
+	if n < leastQuota || n < q.quota*farBelow && q.late < q.window/15 {
 		return false
 	}
+	q.found(t, n)
+	q.guessed = false
+	return true
+}
+
+// found takes a number for the quota.
+func (q *quotaLearner) found(t time.Duration, n float64) {
 	if q.quota > 0 && n <= q.quota*1.01 {
 		q.patience = min(q.patience*2, mostQuotaWait)
 	} else {
@@ -105,7 +116,6 @@ func (q *quotaLearner) learn(t time.Duration) bool {
 	q.quota, q.step, q.late = n, quotaStep, 0
 	q.confirms++
 	q.raiseAt = t + q.patience
-	return true
 }
 
 // pause is how long to wait for the receiver's hour to end.
@@ -117,15 +127,25 @@ func (q *quotaLearner) pause() time.Duration {
 // rate is how many a second the quota lets through; 0 is no quota.
 func (q *quotaLearner) rate() float64 { return q.quota * quotaGap / q.window.Seconds() }
 
+// raise lets a little more through after some patience, and more and more while
+// that is not refused.
+func (q *quotaLearner) raise(t time.Duration) {
+	if q.quota == 0 || t < q.raiseAt || !q.guessed && float64(q.count.count(t, q.window)) < nearlyFull*q.quota {
+		return // what the hour has room for is not to be spent in a moment
+	}
+	q.quota *= 1 + q.step
+	q.step = min(q.step*2, mostQuotaStep)
+	q.raiseAt = t + q.window/180
+}
+
+// near reports whether the hour is as full as the quota.
+func (q *quotaLearner) near(t time.Duration) bool {
+	return q.quota > 0 && float64(q.count.count(t, q.window)) >= farBelow*q.quota
+}
+
 // full is when the next message may be sent, if the hour is full at t.
 func (q *quotaLearner) full(t time.Duration) (time.Duration, bool) {
 	if q.quota == 0 || float64(q.count.count(t, q.window)) < q.quota*0.997 {
-		return 0, false
-	}
-	if t >= q.raiseAt {
-		q.quota *= 1 + q.step
-		q.step = min(q.step*2, 0.5)
-		q.raiseAt = t + 20*time.Second
 		return 0, false
 	}
 	return q.count.below(t, q.window, int64(q.quota*0.997)), true

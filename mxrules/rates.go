@@ -154,6 +154,7 @@ const (
 	unlikely              = 1.25 // times as far as probes get otherwise
 	leastRaise            = 0.95
 	sustained             = 0.94
+	mostOver              = 2.5
 	leastTrust, mostTrust = 0.04, 0.5
 	mostStride            = 1.3
 	telling               = 4 * time.Second
@@ -233,6 +234,9 @@ func (r *rateLearner) grow(t time.Duration) {
 			}
 		}
 	case phaseSearch:
+		if t-r.cutAt < r.calm {
+			return // a second refusal so soon might be the one too many
+		}
 		if r.stepped >= r.cohort() && t-r.stepAt >= searchTime && !r.slackBy(t, 1.5) {
 			r.step(t, r.level*r.searchStep())
 		}
@@ -294,6 +298,9 @@ func (r *rateLearner) hover(t time.Duration) {
 	at := r.known * (1 - r.gap)
 	if r.sunk > sinking/2 {
 		at = r.known * (1 - max(r.gap, sinkGap))
+	}
+	if t-r.cutAt < r.calm {
+		at = r.known * calmCut
 	}
 	r.level = at
 	if since := t - r.cutAt; since < dipTime {
@@ -434,7 +441,7 @@ func (r *rateLearner) narrow(t time.Duration, low, high float64) {
 			r.trust = min(r.trust*1.5, mostTrust)
 		}
 		r.known += r.trust * (min(high, mostStride*r.known) - r.known)
-		r.over += (max(ratio, 1) - r.over) * 0.4
+		r.over += (min(max(ratio, 1), mostOver) - r.over) * 0.4
 	}
 }
 
@@ -447,7 +454,7 @@ func (r *rateLearner) moved(low, high float64) {
 		r.known = low
 	}
 	if r.guess > 0 { // the last probe went so far by a burst
-		r.over, r.guess = max(r.over, r.guess), 0
+		r.over, r.guess = min(max(r.over, r.guess), mostOver), 0
 	}
 	r.trust = max(r.trust/2, leastTrust)
 	if r.calm > 0 {

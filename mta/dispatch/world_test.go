@@ -57,8 +57,13 @@ type world struct {
 	delay   func(ActionKind) time.Duration
 	dial    func(Action) *Evidence
 	reply   func(Action, *letter) answer
+	engaged func(*letter) bool
 	promise bool // the store always says that there is more
 	strict  bool // no evidence is ever given, so the rules' limits are the limits
+
+	durable *mxrules.WarmUpState // with the last claim that is durable
+	claims  int
+	written int
 
 	sent    []sending
 	changes []Action
@@ -551,7 +556,7 @@ func (w *world) read(r *stored, fresh, due int) Loaded {
 	answer.MoreFresh = len(r.fresh) > 0 || w.promise
 	for _, l := range batch {
 		l.place = "loaded"
-		answer.Msgs = append(answer.Msgs, Msg{ID: l.id, Retry: l.retry, Source: l.source})
+		answer.Msgs = append(answer.Msgs, Msg{ID: l.id, Retry: l.retry, Source: l.source, Engaged: w.engaged != nil && w.engaged(l)})
 	}
 	return answer
 }
@@ -578,7 +583,12 @@ func (w *world) claim(a Action) {
 	if p.claimed > w.cfg.MaxClaimed {
 		w.fail("%d claimed on %s", p.claimed, a.Path)
 	}
+	w.claims++
+	number := w.claims
 	w.after(w.delay(Claim), func() {
+		if number > w.written && a.WarmUp != nil {
+			w.written, w.durable = number, a.WarmUp
+		}
 		for _, id := range ids {
 			w.letter(id, "claiming").place = "claimed"
 		}
