@@ -255,6 +255,9 @@ func (e *engine) compareRun(m *model, k runID, got *mta.RunState, run []*message
 	if !got.NextDue.Equal(due) {
 		return fmt.Errorf("next due %v, want %v", got.NextDue, due)
 	}
+	if err := e.compareWaiting(m, k, fresh, waiting); err != nil {
+		return err
+	}
 	return e.compareLoad(m, k, fresh, waiting)
 }
 

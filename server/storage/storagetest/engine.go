@@ -46,18 +46,19 @@ const (
 	opUnsubscribe
 	opAddresses
 	opTexts
+	opHurry
 	opCut
 )
 
 var opNames = [...]string{
 	"nothing", "create", "add", "start", "pause or resume", "cancel", "delete", "send", "claim", "settle",
 	"release", "expire", "repeat", "stale epoch", "recover", "reopen", "suspend",
-	"return", "unsubscribe", "change addresses", "reply texts", "power cut",
+	"return", "unsubscribe", "change addresses", "reply texts", "hurry", "power cut",
 }
 
 // opWeights make the relay's work the most frequent. Power cuts are not
 // repeatable, so they have a test of their own.
-var opWeights = [...]int{1, 2, 8, 3, 3, 1, 1, 6, 12, 12, 4, 2, 3, 1, 1, 1, 2, 8, 3, 4, 2, 0}
+var opWeights = [...]int{1, 2, 8, 3, 3, 1, 1, 6, 12, 12, 4, 2, 3, 1, 1, 1, 2, 8, 3, 4, 2, 3, 0}
 
 var opKindsWeighed = func() (list []opKind) {
 	for kind, weight := range opWeights {
@@ -141,6 +142,8 @@ func (e *engine) do(kind opKind) error {
 		return e.send()
 	case opClaim:
 		return e.claim()
+	case opHurry:
+		return e.hurry()
 	case opSettle:
 		return e.settle()
 	case opRelease:
@@ -778,8 +781,8 @@ func (e *engine) cut() error {
 	before := e.m.clone()
 	kind := []opKind{
 		opCreate, opAdd, opStart, opPause, opCancel, opDelete, opClaim, opSettle, opRelease, opExpire, opSuspend,
-		opReturn, opUnsubscribe, opAddresses, opTexts,
-	}[e.rng.IntN(15)]
+		opReturn, opUnsubscribe, opAddresses, opTexts, opHurry,
+	}[e.rng.IntN(16)]
 	cutRNG := rand.New(rand.NewPCG(e.rng.Uint64(), 2))
 	yields := cutRNG.IntN(200)
 	e.note("  cut during %s", opNames[kind])

@@ -72,7 +72,7 @@ func Run(t *testing.T, make func() Driver) {
 			}
 		}
 	})
-	for _, story := range slices.Concat(stories, addressStories) {
+	for _, story := range slices.Concat(stories, addressStories, operatorStories) {
 		t.Run(story.name, func(t *testing.T) {
 			d := make()
 			s, err := d.Open(func() time.Time { return storyTime })
