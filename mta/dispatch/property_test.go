@@ -125,7 +125,7 @@ func (c *chaos) replies(_ Action, l *letter) answer {
 
 // act is one random event from outside.
 func (c *chaos) event(rt *rapid.T) {
-	switch rapid.IntRange(0, 16).Draw(rt, "event") {
+	switch rapid.IntRange(0, 18).Draw(rt, "event") {
 	case 0, 1, 2:
 		c.newRun(rt)
 	case 3:
@@ -169,11 +169,32 @@ func (c *chaos) event(rt *rapid.T) {
 		pools := onePool(c.sources...)
 		pools[0].Sources = pools[0].Sources[c.rng.IntN(len(c.sources)):]
 		c.do(func(core *Core) { core.SetPools(c.now, pools) })
+	case 17:
+		c.override(fmt.Sprintf("d%d", c.rng.IntN(3)), c.word(), c.now.Add(time.Duration(1+c.rng.IntN(600))*time.Second))
+	case 18:
+		c.do(func(core *Core) {
+			core.ResetPaths(c.now, []string{"", "a"}[c.rng.IntN(2)], fmt.Sprintf("d%d", c.rng.IntN(3)))
+		})
 	case 16:
 		if !c.strict { // or the ledger would have to know which sessions may still go on under the old ones
 			c.do(func(core *Core) { core.SetRules(c.now, limited(rt, c.otherLimits())) })
 		}
 	}
+}
+
+// word is an operator's override, below the rule or above it.
+func (c *chaos) word() (o mxrules.Override) {
+	for _, f := range paced {
+		if c.rng.IntN(2) == 0 {
+			o.Set = o.Set.With(f)
+		}
+	}
+	o.Limits = mxrules.Limits{
+		Connections: 1 + c.rng.IntN(6), MessagesPerConnection: 1 + c.rng.IntN(8),
+		MessageRate:    mxrules.Rate{Count: 1 + c.rng.IntN(100), Per: time.Minute, Burst: c.rng.IntN(4)},
+		ConnectionRate: mxrules.Rate{Count: 1 + c.rng.IntN(100), Per: time.Minute},
+	}
+	return o
 }
 
 func (c *chaos) views() {

@@ -58,8 +58,9 @@ type world struct {
 	dial    func(Action) *Evidence
 	reply   func(Action, *letter) answer
 	engaged func(*letter) bool
-	promise bool // the store always says that there is more
-	strict  bool // no evidence is ever given, so the rules' limits are the limits
+	promise bool              // the store always says that there is more
+	words   map[string]*words // operators' overrides by destination
+	strict  bool              // no evidence is ever given, so the rules' limits are the limits
 
 	durable *mxrules.WarmUpState // with the last claim that is durable
 	claims  int
@@ -467,10 +468,11 @@ func (w *world) checkOpen(a Action, p *ledger) {
 	if w.open > w.cfg.MaxSessions {
 		w.fail("%d sessions", w.open)
 	}
-	if most := p.limits.Connections; w.strict && most > 0 && p.open > most {
+	limits := w.judged(p.limits, a.Destination)
+	if most := limits.Connections; w.strict && most > 0 && p.open > most {
 		w.fail("%d connections on %s, %d allowed", p.open, a.Path, most)
 	}
-	checkRate(w, "connections on "+a.Path, p.connects, p.limits.ConnectionRate)
+	checkRate(w, "connections on "+a.Path, p.connects, limits.ConnectionRate)
 	if w.halts(nil, a.Source.Name, a.Destination) {
 		w.fail("a session is opened on %s in spite of a suspension", a.Path)
 	}
@@ -622,17 +624,18 @@ func (w *world) send(a Action) {
 func (w *world) checkSend(a Action, l *letter, s *wire) {
 	p := w.ledger(a.Path)
 	p.messages = append(p.messages, w.now)
+	limits := w.judged(s.open.Limits, a.Destination)
 	switch {
 	case s.state != "open" || s.busy:
 		w.fail("message %d goes to session %d, which is %s, busy %v", a.Msg, a.Session, s.state, s.busy)
 	case l.path != a.Path || s.open.Path != a.Path:
 		w.fail("message %d is claimed on %s and sent on %s", a.Msg, l.path, a.Path)
-	case w.strict && s.open.Limits.MessagesPerConnection > 0 && s.sent >= s.open.Limits.MessagesPerConnection:
+	case w.strict && limits.MessagesPerConnection > 0 && s.sent >= limits.MessagesPerConnection:
 		w.fail("session %d has carried %d messages", a.Session, s.sent)
 	case w.stopped(l.run) || w.halts(l.run, s.open.Source.Name, a.Destination):
 		w.fail("message %d is sent in spite of a suspension or pause", a.Msg)
 	}
-	checkRate(w, "messages on "+a.Path, p.messages, s.open.Limits.MessageRate)
+	checkRate(w, "messages on "+a.Path, p.messages, limits.MessageRate)
 	hosts := w.domains[l.run.spec.Domain].told.hosts
 	if !slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == s.open.Host }) {
 		w.fail("mail for %s goes to %s", l.run.spec.Domain, s.open.Host)
