@@ -265,7 +265,8 @@ const (
 	// start or a rest, so that it does not lose the whole day.
 	catchUp = 2
 	// maxAhead is by how many days the state may be ahead of the clock for the clock to
-	// be waited for. Farther ahead it had been set wrong.
+	// be waited for, with nothing released. Farther ahead it had been set wrong: nothing
+	// more is released on the day that it says now, and the days behind it count anew.
 	maxAhead = 2
 )
 

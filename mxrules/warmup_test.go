@@ -1,6 +1,7 @@
 package mxrules
 
 import (
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
@@ -300,7 +301,8 @@ func TestCapsAreExact(t *testing.T) {
 		m := &machine{rt: rt, plan: plan, w: NewWarmUp(plan, 1), now: midnight.Add(time.Duration(rapid.Int64Range(0, day).Draw(rt, "start")))}
 		m.whole, m.google = map[int64]int64{}, map[int64]int64{}
 		m.most = map[int64]int64{}
-		for range rapid.IntRange(1, 150).Draw(rt, "steps") {
+		m.rng = rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 4))
+		for range 200 {
 			m.step()
 		}
 	})
@@ -309,6 +311,7 @@ func TestCapsAreExact(t *testing.T) {
 // machine plays random events and keeps the receiver's ledger.
 type machine struct {
 	rt            *rapid.T
+	rng           *rand.Rand
 	plan          *WarmUpPlan
 	w             *WarmUp
 	now           time.Time
@@ -319,11 +322,10 @@ type machine struct {
 }
 
 func (m *machine) step() {
-	rt := m.rt
 	m.look()
-	switch rapid.IntRange(0, 11).Draw(rt, "event") {
+	switch m.rng.IntN(12) {
 	case 0, 1, 2, 3:
-		m.claim(rapid.IntRange(1, 20).Draw(rt, "wanted"))
+		m.claim(1 + m.rng.IntN(40))
 	case 4, 5:
 		m.sendAll()
 	case 6:
@@ -331,20 +333,26 @@ func (m *machine) step() {
 	case 7:
 		m.restart()
 	case 8:
-		m.now = m.now.Add(-time.Duration(rapid.Int64Range(0, 30*hour).Draw(rt, "back")))
+		m.now = m.now.Add(-time.Duration(m.rng.Int64N(30 * hour)))
+		if first := dayStart(m.w.State().Day - maxAhead); m.now.Before(first) {
+			m.now = first // farther back the days are counted anew
+		}
 	case 9:
 		for range 3 {
 			m.w.Complained(m.now)
 		}
 	default:
-		m.now = m.now.Add(time.Duration(rapid.Int64Range(0, 10*hour).Draw(rt, "wait")))
+		m.now = m.now.Add(time.Duration(m.rng.Int64N(10 * hour)))
 	}
 	m.look()
 }
 
 // look notes the cap in force; a step back lowers it within a day.
 func (m *machine) look() {
-	m.w.Tick(m.now)
+	before := m.w.State().Day
+	if m.w.Tick(m.now); m.w.State().Day != before && m.durable != nil {
+		m.durable, _ = m.w.State().MarshalBinary() // the day's judgement is an event
+	}
 	today := dayOf(m.now)
 	most := m.w.Cap()
 	if !m.w.Active() {
@@ -355,7 +363,7 @@ func (m *machine) look() {
 
 func (m *machine) claim(wanted int) {
 	for range wanted {
-		provider := rapid.SampledFrom([]string{"google", ""}).Draw(m.rt, "provider")
+		provider := []string{"google", ""}[m.rng.IntN(2)]
 		if n, _ := m.w.Room(m.now, provider); n == 0 {
 			return
 		}
@@ -399,7 +407,7 @@ func (m *machine) giveBack() {
 
 // restart loses what is in memory; what was claimed may have been sent before.
 func (m *machine) restart() {
-	if rapid.Bool().Draw(m.rt, "sent before") {
+	if m.rng.IntN(2) == 0 {
 		m.sendAll()
 	}
 	if m.durable == nil {
@@ -412,6 +420,7 @@ func (m *machine) restart() {
 	m.claimed = nil
 	m.w = NewWarmUp(m.plan, 1)
 	m.w.Restore(m.now, s)
+	m.durable, _ = m.w.State().MarshalBinary()
 }
 
 func TestWarmUpStateRoundTrip(t *testing.T) {
