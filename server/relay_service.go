@@ -39,6 +39,7 @@ type relayService struct {
 	unimplemented
 	texts
 	*operations
+	*forecaster
 	*identities
 	relay       relayViews
 	resolver    mta.Resolver

@@ -33,6 +33,7 @@ import (
 	"github.com/veredus/veredus/server/config"
 	"github.com/veredus/veredus/server/doctor"
 	"github.com/veredus/veredus/server/feedback"
+	"github.com/veredus/veredus/server/forecast"
 	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/protect"
 	"github.com/veredus/veredus/server/storage/pebblestore"
@@ -90,6 +91,8 @@ type Server struct {
 	campaigns   *campaign.Service
 	monitor     *protect.Monitor
 	texts       *learning.Table
+	history     forecast.History
+	forecasts   *forecaster
 	links       links
 	returns     returns
 	grpc        *grpc.Server
@@ -229,6 +232,7 @@ func (s *Server) startRelay(ctx context.Context) error {
 		settled: s.settled,
 	}
 	s.relay = mta.New(s.relayConfig(tokens))
+	s.forecasts = s.forecaster()
 	s.campaigns = campaign.NewService(s.campaignOptions())
 	s.monitor = protect.NewMonitor(protect.Options{
 		Ledger: s.store, Deliveries: s.campaigns, Thresholds: protect.FromConfig(s.cfg.Protection), Now: s.now, Log: s.log,
@@ -255,6 +259,7 @@ func (s *Server) settled(list []mta.Settlement) {
 	s.replies.settled(list)
 	s.paces.settled(list)
 	s.texts.Settled(list)
+	s.history.Settled(list)
 	s.monitor.Settled(list)
 }
 
@@ -329,7 +334,7 @@ func (s *Server) register() (err error) {
 	veredusv1.RegisterRelayServiceServer(s.grpc, &relayService{
 		relay: s.relay, resolver: s.resolver, suspensions: s.suspensions, replies: s.replies, paces: s.paces,
 		settings: s.settings.Load, reload: s.reloadConfig, now: s.now, texts: s.learningService(),
-		operations: s.operations(),
+		operations: s.operations(), forecaster: s.forecasts,
 		identities: &identities{relay: s.relay, settings: s.settings.Load, unused: s.unused, now: s.now},
 	})
 	s.metrics.registry.MustRegister(newWarmUpGauges(s.relay))
@@ -352,6 +357,7 @@ func (s *Server) campaignOptions() campaign.Options {
 		HostedURL:    s.PublicURL,
 		Addresses:    s.store,
 		Doctor:       doctor.New(s.examination, s.now).Prepare,
+		Forecast:     s.forecasts.findings,
 		TimeScale:    s.cfg.Sandbox.TimeScale,
 		Ingested:     s.metrics.ingest,
 		Now:          s.now,

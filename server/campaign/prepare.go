@@ -146,6 +146,7 @@ func (s *Service) analyse(ctx context.Context, d *Delivery, sample []Sampled, no
 	findings = append(findings, content...)
 	findings = append(findings, d.lifetime()...)
 	findings = append(findings, d.target()...)
+	findings = append(findings, s.outlook(ctx, d)...)
 	slices.SortStableFunc(findings, func(a, b *veredusv1.Finding) int { return cmp.Compare(b.Severity, a.Severity) })
 	return findings, nil
 }

@@ -36,8 +36,8 @@ type Relay interface {
 	Waiting(ctx context.Context, id mta.MessageID) (wait dispatch.Wait, sending bool, err error)
 }
 
-// Options are what a Service is made of. All but HasPool, HostedURL, Addresses, Ingested, Now and
-// Stopping are required.
+// Options are what a Service is made of. All but HasPool, HostedURL, Addresses, Doctor, Forecast,
+// Ingested, Now and Stopping are required.
 // The functions are asked at every use, so that a reload takes effect at once.
 type Options struct {
 	Deliveries Deliveries
@@ -58,6 +58,8 @@ type Options struct {
 	// Doctor looks at what the world sees of a delivery's From domain and pool (DNS,
 	// addresses) and answers within seconds; nil finds nothing.
 	Doctor func(ctx context.Context, d *Delivery) []*veredusv1.Finding
+	// Forecast tells, within seconds, how a delivery would go (see Outlook); nil tells nothing.
+	Forecast func(ctx context.Context, d *Delivery) []*veredusv1.Finding
 	// TimeScale divides validity periods: a sandbox's faster time. 0 and 1 leave them.
 	TimeScale float64
 	// Ingested is told of every chunk of recipients once it is durable; may be nil.

@@ -177,9 +177,13 @@ func (s *Service) expiry(d *Delivery, start time.Time) time.Time {
 }
 
 func (s *Service) lifetime(validity time.Duration) time.Duration {
+	return lifetime(validity, s.o.TimeScale)
+}
+
+func lifetime(validity time.Duration, timeScale float64) time.Duration {
 	validity = min(validity, MaxLifetime)
-	if s.o.TimeScale > 1 {
-		validity = time.Duration(float64(validity) / s.o.TimeScale)
+	if timeScale > 1 {
+		validity = time.Duration(float64(validity) / timeScale)
 	}
 	return validity
 }
