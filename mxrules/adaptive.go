@@ -365,9 +365,3 @@ func isOutage(e *Evidence) bool {
 // named reports whether a reply is a block that names its reason, a 5xx: it rests
 // the path as long as Momentum's blocks do.
 func named(e *Evidence) bool { return e.ReplyCode() >= 500 }
-
-// Memory implements Learner.
-func (a *adaptive) Memory(time.Duration) Memory { return Memory{} }
-
-// Recall implements Learner.
-func (a *adaptive) Recall(time.Duration, Memory) {}

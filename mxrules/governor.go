@@ -71,7 +71,6 @@ type Governor struct {
 	pace     *Pace
 	seen     uint64 // the pace's changes that the meters follow
 	triggers triggers
-	journal  journal
 	override Override
 
 	connecting limiter // what held AllowConnection last
@@ -134,7 +133,7 @@ func (g *Governor) tick(now time.Time) int64 {
 	t := g.clock.at(now)
 	if time.Duration(t) >= g.pace.Next {
 		g.learner.Advance(time.Duration(t))
-		g.follow(t, "")
+		g.follow(t)
 	}
 	return t
 }
@@ -150,11 +149,10 @@ func (g *Governor) adopt(t int64, l Limits) {
 	g.pace = g.learner.Pace()
 }
 
-// follow makes the meters keep what the learner decided, and writes it down.
-func (g *Governor) follow(t int64, reply string) {
+// follow makes the meters keep what the learner decided.
+func (g *Governor) follow(t int64) {
 	if g.pace.Changes != g.seen {
 		g.reshape(t)
-		g.journal.note(g, t, reply)
 	}
 }
 
@@ -211,7 +209,7 @@ func (g *Governor) raiseAt(t int64) int64 {
 		return 0
 	}
 	g.learner.Note(time.Duration(t), Event{Kind: EventWanted, Open: g.open})
-	g.follow(t, "")
+	g.follow(t)
 	if at := int64(g.pace.RaiseAt); at > t {
 		return at
 	}
@@ -267,7 +265,7 @@ func (g *Governor) ConnectionOpened(now time.Time) {
 	g.open++
 	g.connections.take(t, 1)
 	g.learner.Note(time.Duration(t), Event{Kind: EventOpened, Open: g.open})
-	g.follow(t, "")
+	g.follow(t)
 }
 
 // ConnectionClosed gives the slot back: after QUIT's reply, the peer's FIN, our
@@ -278,7 +276,7 @@ func (g *Governor) ConnectionClosed(now time.Time) {
 		g.open--
 	}
 	g.learner.Note(time.Duration(t), Event{Kind: EventClosed, Open: g.open})
-	g.follow(t, "")
+	g.follow(t)
 }
 
 // AllowMessage reports whether a MAIL command may be written now; if not, what
@@ -332,7 +330,7 @@ func (g *Governor) MessageSent(now time.Time) {
 	g.sendHour.take(t, 1)
 	g.sendDay.take(t, 1)
 	g.learner.Note(time.Duration(t), Event{Kind: EventSent, Open: g.open})
-	g.follow(t, "")
+	g.follow(t)
 }
 
 // AllowClaim reports whether one more message may be claimed under the hourly

@@ -87,14 +87,14 @@ func (g *Governor) Observe(now time.Time, e Evidence) {
 	if e.Effect == EffectNone {
 		t := g.tick(now)
 		g.learner.Note(time.Duration(t), Event{Kind: EventServed, Took: e.Took, Open: g.open})
-		g.follow(t, "")
+		g.follow(t)
 		return
 	}
 	t := g.tick(now)
 	g.noteTrouble(now, e.Text)
 	e.Text = g.trouble
 	if g.react(t, e) {
-		g.follow(t, g.trouble)
+		g.follow(t)
 	}
 }
 
@@ -113,7 +113,7 @@ func (g *Governor) Failed(now time.Time, text string) {
 	t := g.tick(now)
 	g.noteTrouble(now, text)
 	g.learner.Note(time.Duration(t), Event{Kind: EventFailed, Open: g.open})
-	g.follow(t, g.trouble)
+	g.follow(t)
 }
 
 // Worked is Connected for callers that do not know how long it took.
@@ -124,5 +124,5 @@ func (g *Governor) Worked(now time.Time) { g.Connected(now, 0) }
 func (g *Governor) Connected(now time.Time, took time.Duration) {
 	t := g.tick(now)
 	g.learner.Note(time.Duration(t), Event{Kind: EventReady, Took: took, Open: g.open})
-	g.follow(t, "")
+	g.follow(t)
 }

@@ -3,6 +3,7 @@ package mxrules
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"time"
 )
 
@@ -15,6 +16,8 @@ type Usage struct {
 	Hour, HourBulk int64
 	PerDay         int
 	Day            int64
+	// Learned is what was learned of the path, its times in Unix nanoseconds.
+	Learned Memory
 }
 
 // Usage is what Claimed has charged so far.
@@ -29,6 +32,7 @@ func (g *Governor) Usage() Usage {
 		u.PerDay = g.limits.MessagesPerDay
 		u.Day = g.claimDay.all.tat + g.clock.wall
 	}
+	u.Learned = g.learner.Memory(time.Duration(g.clock.last)).shift(g.clock.wall)
 	return u
 }
 
@@ -36,6 +40,12 @@ func (g *Governor) Usage() Usage {
 // time may lie that many messages and one bucket ahead; more is a clock that
 // was set back, which must not stop the path.
 const maxClaim = 64
+
+// claimable is how many messages a path may have claimed: more than maxClaim where
+// it has many connections, a quarter more than these.
+func (g *Governor) claimable() int64 {
+	return int64(max(maxClaim, g.limits.Connections*5/4+1))
+}
 
 // Restore carries on after a crash or restart from the Usage of the last
 // durable claim; the zero Usage is right where none was stored. Call it on each
@@ -53,6 +63,10 @@ func (g *Governor) Restore(now time.Time, u Usage) {
 	g.messages.drain(t)
 	g.sendHour.drain(t)
 	g.sendDay.drain(t)
+	if !u.Learned.IsZero() {
+		g.learner.Recall(time.Duration(t), u.Learned.shift(-g.clock.wall))
+		g.follow(t)
+	}
 }
 
 // restoreMeter raises m to what was used of the meter that it was when stored.
@@ -61,20 +75,29 @@ func (g *Governor) restoreMeter(t int64, m *meter, was meter, tat int64) {
 		m.drain(t)
 		return
 	}
-	was.tat = min(tat-g.clock.wall, t+was.slack+maxClaim*was.interval)
+	was.tat = min(tat-g.clock.wall, t+was.slack+g.claimable()*was.interval)
 	was.reshape(t, *m)
 	m.spend(was.tat)
 }
 
-// usageSize is the length of a Usage in binary.
-const usageSize = 5 * 8
+// Sizes of the binary forms. A Usage of the first version had no version octet and
+// nothing learned.
+const (
+	usageV1Size   = 5 * 8
+	usageVersion  = 2
+	learnedSize   = 8 + 8 + 2
+	memorySize    = 1 + 6*learnedSize
+	usageSize     = 1 + usageV1Size + memorySize
+	memoryVersion = 1
+)
 
 // AppendBinary appends a form of fixed length; it never fails.
 func (u Usage) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, usageVersion)
 	for _, n := range [...]int64{int64(u.PerHour), u.Hour, u.HourBulk, int64(u.PerDay), u.Day} {
 		b = binary.BigEndian.AppendUint64(b, uint64(n))
 	}
-	return b, nil
+	return u.Learned.AppendBinary(b)
 }
 
 // MarshalBinary is AppendBinary to nothing.
@@ -82,12 +105,58 @@ func (u Usage) MarshalBinary() ([]byte, error) {
 	return u.AppendBinary(make([]byte, 0, usageSize))
 }
 
-// UnmarshalBinary reads what AppendBinary wrote.
+// UnmarshalBinary reads what AppendBinary wrote, also in its first version.
 func (u *Usage) UnmarshalBinary(b []byte) error {
-	if len(b) != usageSize {
-		return errors.New("mxrules: stored usage has the wrong length")
+	var learned Memory
+	switch {
+	case len(b) == usageV1Size:
+	case len(b) == usageSize && b[0] == usageVersion:
+		if err := learned.UnmarshalBinary(b[1+usageV1Size:]); err != nil {
+			return err
+		}
+		b = b[1:]
+	default:
+		return errors.New("mxrules: stored usage has a length or version that is not known")
 	}
 	number := func(i int) int64 { return int64(binary.BigEndian.Uint64(b[i*8:])) }
-	*u = Usage{PerHour: int(number(0)), Hour: number(1), HourBulk: number(2), PerDay: int(number(3)), Day: number(4)}
+	*u = Usage{PerHour: int(number(0)), Hour: number(1), HourBulk: number(2), PerDay: int(number(3)), Day: number(4), Learned: learned}
+	return nil
+}
+
+// AppendBinary appends a form of fixed length that begins with its version; it
+// never fails.
+func (m Memory) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, memoryVersion)
+	for _, l := range m.each() {
+		b = binary.BigEndian.AppendUint64(b, math.Float64bits(l.Value))
+		b = binary.BigEndian.AppendUint64(b, uint64(l.At))
+		b = binary.BigEndian.AppendUint16(b, l.Seen)
+	}
+	return b, nil
+}
+
+// MarshalBinary is AppendBinary to nothing.
+func (m Memory) MarshalBinary() ([]byte, error) {
+	return m.AppendBinary(make([]byte, 0, memorySize))
+}
+
+// UnmarshalBinary reads what AppendBinary wrote. Figures that make no sense are
+// taken for not known: they are worth no error, they are learned anew.
+func (m *Memory) UnmarshalBinary(b []byte) error {
+	if len(b) != memorySize || b[0] != memoryVersion {
+		return errors.New("mxrules: what was learned is stored with a length or version that is not known")
+	}
+	b = b[1:]
+	for _, l := range m.each() {
+		*l = Learned{
+			Value: math.Float64frombits(binary.BigEndian.Uint64(b)),
+			At:    int64(binary.BigEndian.Uint64(b[8:])),
+			Seen:  binary.BigEndian.Uint16(b[16:]),
+		}
+		if !(l.Value > 0) || l.Value > maxLearned {
+			*l = Learned{}
+		}
+		b = b[learnedSize:]
+	}
 	return nil
 }
