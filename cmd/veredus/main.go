@@ -65,7 +65,7 @@ listens on loopback and its mail goes to built-in receivers.
 		&cobra.Group{ID: "tool", Title: "Tools:"},
 	)
 	addGroup(root, "node", newServe(), newDemo(), newReceivers())
-	addGroup(root, "mail", newSend(), newWatch(), newMessages(), newExplain(), newReplies(), newAddresses(), newQueue(), newPaths(), newSources())
+	addGroup(root, "mail", newSend(), newWatch(), newMessages(), newExplain(), newForecast(), newReplies(), newAddresses(), newQueue(), newPaths(), newSources())
 	addGroup(root, "tool", newQualify(), newSimulate(), newInbound(), newRules(), newDKIM(), newDoctor())
 	return root
 }
