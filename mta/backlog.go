@@ -1,6 +1,7 @@
 package mta
 
 import (
+	"cmp"
 	"sync/atomic"
 	"time"
 
@@ -411,7 +412,7 @@ func (r *Relay) giveBack(id dispatch.MsgID, claimed bool) {
 // returned makes a message loadable again.
 func (r *Relay) returned(now time.Time, h *held) {
 	if h.failing != nil {
-		r.writer.settle(h, h.failing.end(h, now, h.run.domain))
+		r.writer.settle(h, h.failing.end(h, now, cmp.Or(r.core.DestinationOf(h.run.domain), h.run.domain)))
 		return
 	}
 	r.release(now, h)

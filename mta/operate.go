@@ -14,8 +14,8 @@ import (
 
 // An operator's work on waiting mail. It goes run by run and page by page; each page
 // is durable before the next is read, so that ten million messages cost time, not
-// memory, and nobody else waits long. What is claimed or being sent is passed over:
-// it keeps its real outcome. Work that was broken off is done again from the start,
+// memory, and nobody else waits long. What is being sent is passed over: it keeps its
+// real outcome. Work that was broken off is done again from the start,
 // and finds what is left.
 
 // Queue chooses waiting mail: all fields that are set must hold.
@@ -64,7 +64,13 @@ const workPage = 500
 // moment. It changes nothing.
 func (r *Relay) CountWaiting(ctx context.Context, q Queue, retries bool) (Picked, error) {
 	w := r.walk(q, retries)
-	err := w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
+	err := r.operate(ctx, w.countAll)
+	return w.picked, err
+}
+
+// countAll counts every run that the queue chooses from.
+func (w *walk) countAll(ctx context.Context) error {
+	return w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
 		n, err := w.count(ctx, h, s)
 		w.picked.Count += n
 		if err != nil || n == 0 || len(w.picked.Sample) >= maxSample {
@@ -75,7 +81,6 @@ func (r *Relay) CountWaiting(ctx context.Context, q Queue, retries bool) (Picked
 			return len(w.picked.Sample) < maxSample, nil
 		})
 	})
-	return w.picked, err
 }
 
 // RetryNow makes the retries that a Queue chooses due now. Their paths' limits spread
@@ -83,10 +88,12 @@ func (r *Relay) CountWaiting(ctx context.Context, q Queue, retries bool) (Picked
 func (r *Relay) RetryNow(ctx context.Context, q Queue, order Order) (Picked, error) {
 	w := r.walk(q, true)
 	w.began = order.Began
-	err := w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
-		return w.pages(ctx, h, s, workPage, func(page []*Message) (bool, error) {
-			w.show(page, destination)
-			return true, r.hurryPage(ctx, page, order)
+	err := r.operate(ctx, func(ctx context.Context) error {
+		return w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
+			return w.pages(ctx, h, s, workPage, func(page []*Message) (bool, error) {
+				w.show(page, destination)
+				return true, r.hurryPage(ctx, page, order)
+			})
 		})
 	})
 	return w.picked, err
@@ -96,21 +103,54 @@ func (r *Relay) RetryNow(ctx context.Context, q Queue, order Order) (Picked, err
 func (r *Relay) FailWaiting(ctx context.Context, q Queue, order Order, reason string) (Picked, error) {
 	w := r.walk(q, false)
 	f := &failing{relay: r, order: order, reason: reason, over: make(chan struct{})}
-	err := w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
+	err := r.operate(ctx, func(ctx context.Context) error {
+		if err := r.callAllBack(ctx, q, f); err != nil {
+			return err
+		}
+		if err := w.failAll(ctx, f); err != nil {
+			return err
+		}
+		if err := r.callAllBack(ctx, q, f); err != nil { // claimed meanwhile
+			return err
+		}
+		return f.wait(ctx)
+	})
+	return w.picked, err
+}
+
+func (w *walk) failAll(ctx context.Context, f *failing) error {
+	return w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
 		f.destination = destination
 		err := w.pages(ctx, h, s, workPage, func(page []*Message) (bool, error) {
 			w.show(page, destination)
-			return true, r.failPage(ctx, page, h, f)
+			return true, w.relay.failPage(ctx, page, h, f)
 		})
 		if err == nil {
-			r.recountRun(runName{h.ID, s.Domain})
+			w.relay.recountRun(runName{h.ID, s.Domain})
 		}
 		return err
 	})
-	if err == nil {
-		err = f.wait(ctx)
+}
+
+// operate runs work that reads the store, so that Stop breaks it off and waits for it.
+func (r *Relay) operate(ctx context.Context, work func(ctx context.Context) error) error {
+	taken := false
+	err := r.call(context.WithoutCancel(ctx), func(time.Time) { // the owner does no I/O
+		if taken = !r.stopping; taken {
+			r.workers.Add(1)
+		}
+	})
+	if err != nil || !taken {
+		return ErrStopped
 	}
-	return w.picked, err
+	defer r.workers.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.calm, cancel)()
+	if err = work(ctx); err != nil && r.calm.Err() != nil {
+		return ErrStopped
+	}
+	return err
 }
 
 // errFound ends a walk that found what it looked for.
@@ -120,7 +160,9 @@ var errFound = errors.New("found")
 // destination, whatever its source.
 func (r *Relay) HasMail(ctx context.Context, q Queue) (bool, error) {
 	w := r.walk(q, false)
-	err := w.runs(ctx, func(*Handover, *RunState, string) error { return errFound })
+	err := r.operate(ctx, func(ctx context.Context) error {
+		return w.runs(ctx, func(*Handover, *RunState, string) error { return errFound })
+	})
 	if errors.Is(err, errFound) {
 		return true, nil
 	}
@@ -381,6 +423,26 @@ func (r *Relay) failPage(ctx context.Context, page []*Message, of *Handover, f *
 			r.writer.settle(h, f.end(h, now, f.destination))
 		}
 	}, func(time.Time) {})
+}
+
+// callAllBack asks for everything in memory that the queue chooses and that has not
+// begun, claimed or not. A queue that names a source chooses nothing there: what is
+// in memory does not know the source of its last attempt.
+func (r *Relay) callAllBack(ctx context.Context, q Queue, f *failing) error {
+	if q.Source != "" {
+		return nil
+	}
+	return r.call(ctx, func(now time.Time) {
+		for _, h := range r.held {
+			ho := h.run.ho
+			fits := (q.Delivery == 0 || ho.Delivery == q.Delivery) && (q.Tenant == "" || ho.Tenant == q.Tenant) &&
+				(q.Destination == "" || r.core.DestinationOf(h.run.domain) == q.Destination) &&
+				(q.Arrived.IsZero() || !h.msg.Arrival.After(q.Arrived)) && !(q.Bulk && ho.Arrival.IsZero())
+			if fits {
+				r.callBack(now, h, f)
+			}
+		}
+	})
 }
 
 // callBack asks for a message in memory, unless its transaction has begun or its end
