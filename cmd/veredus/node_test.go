@@ -21,12 +21,14 @@ type testNode struct {
 	stop         func() (status int, out string)
 }
 
-// startNode serves a sandbox in which five hours pass in a second.
-func startNode(t *testing.T) *testNode {
+// startNode serves a sandbox in which five hours pass in a second, with more lines of
+// configuration if there are any.
+func startNode(t *testing.T, more ...string) *testNode {
 	t.Helper()
 	n := &testNode{dir: t.TempDir()}
 	config := filepath.Join(n.dir, "veredus.yaml")
-	text := "grpc: {listen: \"127.0.0.1:0\"}\nhttp: {listen: \"127.0.0.1:0\"}\nsandbox: {time_scale: 18000}\n"
+	text := "grpc: {listen: \"127.0.0.1:0\"}\nhttp: {listen: \"127.0.0.1:0\"}\nsandbox: {time_scale: 18000}\n" +
+		strings.Join(more, "\n")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
