@@ -35,7 +35,7 @@ type mailbox struct {
 
 func (m *mailbox) NewSession(*smtp.Conn) (smtp.Session, error) { return &visit{mailbox: m}, nil }
 
-// visit is one session. Recipients named grey are accepted at their second try only.
+// visit is one session. Recipients named grey, or grey and something, are accepted at their second try only.
 type visit struct {
 	*mailbox
 	to string
@@ -51,7 +51,7 @@ func (v *visit) Rcpt(to string, _ *smtp.RcptOptions) error {
 	switch name, _, _ := strings.Cut(to, "@"); {
 	case name == "gone":
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "user unknown"}
-	case name == "grey" && v.tries[to] == 1:
+	case strings.HasPrefix(name, "grey") && v.tries[to] == 1:
 		return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "greylisted, try again later"}
 	}
 	return nil

@@ -110,7 +110,7 @@ func (s *relayService) explainNow(ctx context.Context, resp *veredusv1.ExplainDe
 	if err != nil {
 		return err
 	}
-	if resp.Destination == "" {
+	if !found { // its domains have no route at the moment
 		resp.Backlog = view.Ready + view.Deferred
 	}
 	rate, latency := s.paces.of(resp.Destination, now)

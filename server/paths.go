@@ -102,7 +102,7 @@ func pacedLimit(l *veredusv1.Limit, p *dispatch.PathView, f mxrules.Field) {
 		l.SetBy = "override"
 	case p.State.Probing && l.Effective != plain.Text(f):
 		l.SetBy = "probe"
-	case l.Effective == plain.Text(f):
+	case l.Effective == plain.Text(f), l.Effective == l.Start:
 	case rule.Governor == mxrules.GovernorOn:
 		l.SetBy = "learned"
 	default:
