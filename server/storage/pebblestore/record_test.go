@@ -24,7 +24,9 @@ func fill(v reflect.Value, n *int) {
 		v.SetString("s" + string(rune('a'+*n%26)))
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(int64(*n))
-	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
+	case reflect.Float64:
+		v.SetFloat(float64(*n))
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(uint64(*n % 200))
 	case reflect.Bool:
 		v.SetBool(true)

@@ -337,7 +337,12 @@ func encodeUsage(u mxrules.Usage) []byte {
 	b = putInt(b, 2, u.HourBulk)
 	b = putInt(b, 3, u.Day)
 	b = putInt(b, 4, int64(u.PerHour))
-	return putInt(b, 5, int64(u.PerDay))
+	b = putInt(b, 5, int64(u.PerDay))
+	if u.Learned.IsZero() {
+		return b
+	}
+	learned, _ := u.Learned.MarshalBinary() // never fails
+	return putBytes(b, 6, learned)
 }
 
 func decodeUsage(row []byte) (u mxrules.Usage, err error) {
@@ -353,6 +358,11 @@ func decodeUsage(row []byte) (u mxrules.Usage, err error) {
 			u.PerHour = int(v.int())
 		case 5:
 			u.PerDay = int(v.int())
+		case 6:
+			// What another version wrote is learned anew.
+			if u.Learned.UnmarshalBinary(v.bytes) != nil {
+				u.Learned = mxrules.Memory{}
+			}
 		}
 		return nil
 	})
