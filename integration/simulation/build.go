@@ -48,9 +48,14 @@ const defaultSessions = 1000
 func (s *Scenario) pools() []dispatch.Pool {
 	pools := make([]dispatch.Pool, len(s.Pools))
 	for i, p := range s.Pools {
-		pools[i].Name = p.Name
+		pools[i].Name, pools[i].Overflow = p.Name, p.Overflow
 		for _, src := range p.Sources {
-			pools[i].Sources = append(pools[i].Sources, dispatch.Source{Name: src.Name, Addr: src.Address, Weight: max(src.Weight, 1)})
+			one := dispatch.Source{Name: src.Name, Addr: src.Address, Weight: max(src.Weight, 1)}
+			if src.WarmUp != nil {
+				one.WarmUp, _ = src.WarmUp.plan() // checked before
+				one.Stage = max(src.WarmUp.Stage, 1)
+			}
+			pools[i].Sources = append(pools[i].Sources, one)
 		}
 	}
 	return pools

@@ -91,16 +91,19 @@ type relayFile struct {
 	Mode        string              `yaml:"mode"`
 	MaxSessions int                 `yaml:"max_sessions,omitempty"`
 	Pools       map[string]poolFile `yaml:"pools"`
+	WarmUp      map[string]any      `yaml:"warm_up,omitempty"`
 }
 
 type poolFile struct {
-	Sources []sourceFile `yaml:"sources"`
+	Sources  []sourceFile `yaml:"sources"`
+	Overflow string       `yaml:"overflow,omitempty"`
 }
 
 type sourceFile struct {
 	Name    string `yaml:"name"`
 	Address string `yaml:"address"`
 	Weight  int    `yaml:"weight"`
+	WarmUp  any    `yaml:"warm_up,omitempty"`
 }
 
 type switchFile struct {
@@ -121,12 +124,14 @@ func (s *Scenario) writeNode(out io.Writer) error {
 	}
 	addresses := map[string]string{}
 	for _, p := range s.Pools {
-		var pool poolFile
+		pool := poolFile{Overflow: p.Overflow}
 		for _, src := range p.Sources {
 			if addresses[src.Name] == "" {
 				addresses[src.Name] = fmt.Sprintf("127.0.1.%d", len(addresses)+1)
 			}
-			pool.Sources = append(pool.Sources, sourceFile{Name: src.Name, Address: addresses[src.Name], Weight: max(src.Weight, 1)})
+			pool.Sources = append(pool.Sources, sourceFile{
+				Name: src.Name, Address: addresses[src.Name], Weight: max(src.Weight, 1), WarmUp: n.Relay.warmUp(&src),
+			})
 		}
 		n.Relay.Pools[p.Name] = pool
 	}

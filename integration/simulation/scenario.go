@@ -79,6 +79,8 @@ type Node struct {
 type Pool struct {
 	Name    string   `yaml:"name"`
 	Sources []Source `yaml:"sources"`
+	// Overflow names the pool that takes what these sources may not send for their warm-up.
+	Overflow string `yaml:"overflow"`
 }
 
 // Source is a sending identity.
@@ -87,6 +89,8 @@ type Source struct {
 	Address netip.Addr `yaml:"address"`
 	// Weight is its share among the pool's sources; default 1.
 	Weight int `yaml:"weight"`
+	// WarmUp is set for a source that is being warmed up.
+	WarmUp *WarmUp `yaml:"warm_up"`
 }
 
 // Part is one receiver's part of the mail.
@@ -331,7 +335,13 @@ func (s *Scenario) checkPools() error {
 				return s.problem(at, "source %q: give a name, an address of its own and a weight from 1", src.Name)
 			}
 			sources[src.Name] = src.Address
+			if err := s.checkWarmUp(at, src.WarmUp); err != nil {
+				return err
+			}
 		}
+	}
+	if err := s.checkOverflow(pools); err != nil {
+		return err
 	}
 	if len(sources) > maxSources {
 		return s.problem("pools", "%d sources; at most %d fit", len(sources), maxSources)
