@@ -240,6 +240,10 @@ func (r *Relay) reportPath(a *dispatch.Action) {
 	if r.stopping { // breaking off dials says nothing about the path
 		return
 	}
+	if a.Change == dispatch.PathObserved {
+		r.log.Info("the governor observes", "source", a.Source.Name, "destination", a.Destination, "text", a.Text)
+		return
+	}
 	r.log.Debug("path changed", "change", pathKinds[a.Change].String(), "source", a.Source.Name, "destination", a.Destination, "text", a.Text, "until", a.Until)
 	r.tell(r.news.add(r.cfg.Now(), RelayEvent{
 		Kind: pathKinds[a.Change], Source: a.Source.Name, Destination: a.Destination, Text: a.Text, Until: a.Until,

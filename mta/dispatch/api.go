@@ -207,6 +207,8 @@ const (
 	PathResumed
 	// PathRaised: a limit grew beyond a quarter since it was last told.
 	PathRaised
+	// PathObserved: a governor that only observes would have changed something.
+	PathObserved
 )
 
 // Action is something the caller shall do. Which fields are set follows from Kind.

@@ -11,7 +11,8 @@ import (
 // Decision is a change of what is in force on a path.
 type Decision struct {
 	Time time.Time
-	// Action is cut, raised, rested, resumed, overridden, restored (an override ended) or reset.
+	// Action is cut, raised, rested, resumed, overridden, restored (an override ended), reset,
+	// or observed: what a governor that only observes would have done.
 	Action string
 	// Field is the setting that changed, From and To its values as in a rule file; empty
 	// when the path as a whole is meant. To of a rest is its end.

@@ -55,3 +55,34 @@ func countChange(was, now int) string {
 	}
 	return fmt.Sprintf("%d -> %d", was, now)
 }
+
+// wouldDo notes what the governor of a path that only observes would do now, when that
+// differs from what it would have done before by more than a quarter.
+func (c *Core) wouldDo(p *path, cause string) {
+	if p.limits.Governor != mxrules.GovernorObserve {
+		return
+	}
+	o, ok := p.gov.Observed()
+	now := pace{rate: o.MessageRate, connections: o.Connections, each: o.MessagesPerConnection}
+	if !ok || now.connections == p.observed.connections && now.each == p.observed.each && alike(now.rate, p.observed.rate) {
+		return
+	}
+	if cause == "" {
+		cause = "messages were accepted"
+	}
+	var words []string
+	for _, f := range paced {
+		if a, b := p.observed.text(f), now.text(f); a != b {
+			c.decide(p, Decision{Action: "observed", Field: f.String(), From: a, To: b, Cause: cause})
+			words = append(words, fmt.Sprintf("%v %s -> %s", f, a, b))
+		}
+	}
+	p.observed = now
+	c.report(p, PathObserved, "would change "+strings.Join(words, ", ")+": "+cause, 0)
+}
+
+// alike reports whether two rates differ by no more than a quarter.
+func alike(a, b mxrules.Rate) bool {
+	x, y := a.PerSecond(), b.PerSecond()
+	return a == b || x > 0 && y > 0 && x <= growthTold*y && y <= growthTold*x
+}

@@ -196,3 +196,35 @@ func TestHurriedRetriesGoAtThePathsPace(t *testing.T) {
 	w.finish(time.Minute)
 	w.checkDone()
 }
+
+// A governor that observes acts by fixed cuts, and tells what it would have done.
+func TestAnObservingGovernorTellsWhatItWouldDo(t *testing.T) {
+	l := mxrules.Limits{Connections: 2, MessageRate: perSecond(50), Governor: mxrules.GovernorObserve}
+	w := newWorld(t, Config{}, onePool("a"), limited(t, l))
+	w.strict = false
+	w.host("x.example", "x", "mx.x.example")
+	n := 0
+	w.reply = func(Action, *letter) answer {
+		if n++; n%100 == 0 {
+			return answer{evidence: Evidence{Evidence: mxrules.Evidence{Effect: mxrules.EffectSlow, Code: 421, Text: "421 slow down"}}, again: time.Minute}
+		}
+		return answer{after: 20 * time.Millisecond}
+	}
+	w.add(Run{ID: 1, Delivery: 1, Domain: "x.example"}, 1000)
+	w.runFor(2 * time.Minute)
+	observed := 0
+	for _, a := range w.changes {
+		if a.Change == PathObserved {
+			observed++
+			if !strings.HasPrefix(a.Text, "would change ") {
+				t.Errorf("told: %s", a.Text)
+			}
+		}
+	}
+	if observed == 0 {
+		t.Error("nothing was observed")
+	}
+	if v, _ := w.c.Destination(w.now, "x"); v.Paths[0].State.MessageRate == (mxrules.Rate{}) {
+		t.Errorf("state %+v", v.Paths[0].State)
+	}
+}

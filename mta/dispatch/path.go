@@ -35,6 +35,7 @@ type path struct {
 
 	changes   uint64 // of the governor that its sessions follow
 	told      pace   // last reported, or at the beginning
+	observed  pace   // what a governor that only observes would do
 	history   history
 	suspended bool // reported so
 	restEnd   int64

@@ -484,6 +484,7 @@ func (c *Core) observe(p *path, e mxrules.Evidence) {
 			c.trim(p)
 			c.grown(p)
 		}
+		c.wouldDo(p, "")
 		if p.suspended && p.restEnd <= c.now {
 			c.reportResumed(p)
 		}
@@ -503,6 +504,7 @@ func (c *Core) observe(p *path, e mxrules.Evidence) {
 		p.told = c.paceOf(p)
 		c.report(p, PathThrottled, e.Text, 0)
 	}
+	c.wouldDo(p, e.Text)
 	c.trim(p)
 	c.dirtyPaths.push(p)
 }
