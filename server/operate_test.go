@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -357,4 +358,67 @@ func TestLimitsAreExplained(t *testing.T) {
 			t.Errorf("%s: %q, want %q", l.GetField(), got, w)
 		}
 	}
+}
+
+// Waiting mail of a tenant moves to another pool; what moved already is not counted again,
+// and single messages stay where they were sent.
+func TestMoveToPoolOverTheAPI(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		pools := "pools: {default: {sources: [{name: a, hostname: a.brand.example}]}, reserve: {sources: [{name: b, hostname: b.brand.example}]}}"
+		write(t, o.cfg, strings.Replace(read(t, o.cfg), "relay: {", "relay: {"+pools+", ", 1))
+		o.close()
+		o.open()
+		mailing(t, o.conn, greys(7)...)
+		c := veredusv1.NewCampaignServiceClient(o.conn)
+		if _, err := c.SendMessage(t.Context(), &veredusv1.SendMessageRequest{
+			Sender: &veredusv1.Sender{From: "service@brand.example"}, Content: &veredusv1.Content{Subject: "Code", Text: "1234"},
+			Recipient: &veredusv1.Recipient{Address: "grey@single.example"}, RequestId: "m1",
+		}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		req := &veredusv1.MoveToPoolRequest{Selector: &veredusv1.QueueSelector{Tenant: "default"}, Pool: "reserve", DryRun: true}
+		dry, err := o.MoveToPool(t.Context(), req)
+		if err != nil || dry.GetCount() != 7 || len(dry.GetSample()) != 7 {
+			t.Fatalf("dry run: %v, %v", dry, err)
+		}
+		req.DryRun = false
+		for i, want := range []int64{7, 0} {
+			if done, err := o.MoveToPool(t.Context(), req); err != nil || done.GetCount() != want {
+				t.Errorf("move %d: %v, %v", i, done, err)
+			}
+		}
+		d, err := o.node.store.Get(t.Context(), "spring")
+		if err != nil || d.Spec.GetPool() != "reserve" {
+			t.Errorf("pool %q, %v", d.Spec.GetPool(), err)
+		}
+		if _, err := o.RetryNow(t.Context(), &veredusv1.RetryNowRequest{Selector: &veredusv1.QueueSelector{Delivery: "deliveries/spring"}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		from := map[string]int{}
+		at, _ := o.node.store.Ends()
+		events, _, err := o.node.store.Read(t.Context(), at, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED {
+				from[e.GetSource()]++
+			}
+		}
+		if from["b"] != 7 || from["a"] != 1 {
+			t.Errorf("delivered by source: %v", from)
+		}
+	})
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
