@@ -1,0 +1,79 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+const ownRules = `rules:
+  - id: my-google
+    match: {provider: google}
+    connections: 3
+    reactions:
+      - {text: "slow down", trigger: 3 in 1m, do: rest, for: 2h}
+`
+
+func TestRulesCheck(t *testing.T) {
+	rules := write(t, "mx.yaml", ownRules)
+	sound := write(t, "sound.yaml", `samples:
+  - {mx: gmail-smtp-in.l.google.com, reply: "421 4.7.0 too many messages, slow down", expect: {provider: google, rule: my-google, do: rest, for: 2h}}
+  - {mx: gmail-smtp-in.l.google.com, reply: "550 5.1.1 no such user", expect: {code: 10, do: nothing}}
+  - {mx: mx.acme.example, expect: {rule: builtin-everyone-else}}
+`)
+	if got := veredus(t, "rules", "check", rules, "--samples", sound); got.status != exitOK || !strings.Contains(got.out, "rest for 2h0m0s, when it comes 3 in 1m, by a reaction of the rule") {
+		t.Errorf("status %d:\n%s%s", got.status, got.out, got.err)
+	}
+	wrong := write(t, "wrong.yaml", "samples:\n  - {mx: mx.acme.example, reply: \"421 busy\", expect: {rule: my-google}}\n")
+	if got := veredus(t, "rules", "check", rules, "--samples", wrong, "--json"); got.status != exitFailed || !strings.Contains(got.out, `"unexpected":["rule is builtin-everyone-else, expected my-google"]`) {
+		t.Errorf("status %d:\n%s%s", got.status, got.out, got.err)
+	}
+	for args, text := range map[string]string{
+		"rules check /nonexistent":                                   "rule file: open /nonexistent",
+		"rules check " + rules + " --mx x --source y --reply 421":    `source "y" is no address`,
+		"rules check " + rules + " --mx x --reply 421 --phase lunch": `phase "lunch" is not known`,
+		"rules check " + rules + " --samples " + rules:               "field rules not found",
+		"rules diff " + rules + " --domain a.example":                "--domain is for the comparison with a node",
+		"rules diff":                                  "the rule file is missing",
+		"queue retry":                                 "nothing is chosen",
+		"queue fail --tenant x":                       "--reason is missing",
+		"queue move --tenant x":                       "--pool is missing",
+		"paths override google --for 1h":              "no limit is given",
+		"paths override google --connections 2":       "--for is missing",
+		"paths override google --end --connections 2": "--end ends the override",
+		"rules check " + rules + " --samples " + write(t, "no-mx.yaml", "samples: [{reply: x}]\n"): "sample 1: has no mx",
+	} {
+		if got := veredus(t, strings.Fields(args)...); got.status != exitUsage || !strings.Contains(got.err, text) {
+			t.Errorf("%s: status %d, %s", args, got.status, got.err)
+		}
+	}
+}
+
+func TestRulesDiff(t *testing.T) {
+	was, is := write(t, "was.yaml", "rules: []\n"), write(t, "is.yaml", ownRules)
+	got := veredus(t, "rules", "diff", was, is, "--json")
+	want := `{"destination":"provider google","field":"connections","before":"5","before_rule":"builtin-google","before_at":"built-in","after":"3","after_rule":"my-google","after_at":"` + is + `:4"}`
+	if got.status != exitOK || !strings.Contains(got.out, want) || strings.Count(got.out, "\n") != 2 {
+		t.Errorf("status %d:\n%s%s", got.status, got.out, got.err)
+	}
+	if one := veredus(t, "rules", "diff", is, "--json"); one.out != got.out {
+		t.Errorf("with the built-in rules:\n%s", one.out)
+	}
+	if same := veredus(t, "rules", "diff", is, is); same.out != "no destination is treated otherwise\n" {
+		t.Errorf("with itself:\n%s", same.out)
+	}
+}
+
+func FuzzSamples(f *testing.F) {
+	f.Add([]byte("samples:\n  - {mx: a.example, reply: \"421 x\", expect: {do: rest, for: 2h}}\n"))
+	f.Add([]byte("samples: [&a {mx: x}, *a]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := parseSamples(data)
+		if err == nil {
+			for _, s := range list {
+				if s.MX == "" && s.Domain == "" {
+					t.Errorf("a sample without a place: %+v", s)
+				}
+			}
+		}
+	})
+}
