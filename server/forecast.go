@@ -53,6 +53,8 @@ const (
 	forecastTime  = 15 * time.Second
 	preparingTime = 2 * time.Second
 	lookUpShare   = 4
+	// preparingPart is the part of the usual steps that a preparation's forecast has.
+	preparingPart = 4
 	// maxNamed is how many recipient domains are looked up, the largest.
 	maxNamed = 200
 	// maxRead is how many recipient domains are read of a delivery.
@@ -83,7 +85,7 @@ func (f *forecaster) Forecast(ctx context.Context, req *veredusv1.ForecastReques
 	}
 	within, cancel := context.WithTimeout(ctx, forecastTime)
 	defer cancel()
-	said, err := f.of(within, d, forecastTime/lookUpShare)
+	said, err := f.of(within, d, forecastTime/lookUpShare, forecast.DefaultUnits)
 	if err != nil {
 		if ctx.Err() == nil && within.Err() != nil {
 			return nil, &campaign.OverloadedError{What: "forecasts under way", RetryAfter: forecastTime}
@@ -111,7 +113,7 @@ func forecastView(said *forecast.Forecast) *veredusv1.ForecastResponse {
 func (f *forecaster) findings(ctx context.Context, d *campaign.Delivery) []*veredusv1.Finding {
 	ctx, cancel := context.WithTimeout(ctx, preparingTime)
 	defer cancel()
-	said, err := f.of(ctx, d, preparingTime/lookUpShare)
+	said, err := f.of(ctx, d, preparingTime/lookUpShare, forecast.DefaultUnits/preparingPart)
 	switch {
 	case ctx.Err() != nil:
 		return campaign.Outlook(fmt.Sprintf("not ready within %v; ask for it with `veredus forecast %s`", preparingTime, d.ID), 0)
@@ -122,8 +124,9 @@ func (f *forecaster) findings(ctx context.Context, d *campaign.Delivery) []*vere
 	return campaign.Outlook(said.Summary(), said.Late)
 }
 
-// of makes a delivery's forecast; look-ups end after a while.
-func (f *forecaster) of(ctx context.Context, d *campaign.Delivery, lookUps time.Duration) (*forecast.Forecast, error) {
+// of makes a delivery's forecast; look-ups end after a while, and so many steps of mail
+// are simulated.
+func (f *forecaster) of(ctx context.Context, d *campaign.Delivery, lookUps time.Duration, units int) (*forecast.Forecast, error) {
 	if d.Transactional || d.State == campaign.Finished || d.State == campaign.Cancelled {
 		return nil, &campaign.StateError{Delivery: d.ID, State: d.State, Call: "forecast what is not to be sent, or comes message by message"}
 	}
@@ -137,6 +140,7 @@ func (f *forecaster) of(ctx context.Context, d *campaign.Delivery, lookUps time.
 	if err != nil {
 		return nil, err
 	}
+	in.Units = units
 	said, err := forecast.Run(ctx, *in)
 	if err != nil {
 		return nil, err

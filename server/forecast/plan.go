@@ -257,7 +257,7 @@ func (p *plan) addWay(rules []mxrules.Rule, i int) []mxrules.Rule {
 		if !ok {
 			continue
 		}
-		limits, n := w.limits(&path)
+		limits, n := w.limits(&path, p.latency(w.d))
 		if each == 0 || n != 0 && n < each {
 			each = n
 		}
@@ -278,12 +278,12 @@ func (p *plan) addWay(rules []mxrules.Rule, i int) []mxrules.Rule {
 // limits are a path's in the simulation, and how many messages a connection carries.
 // In steps of several messages the latter is part of the time that each takes, and the
 // rate of connections one of messages.
-func (w *way) limits(path *dispatch.Prospect) (l mxrules.Limits, each int) {
+func (w *way) limits(path *dispatch.Prospect, latency time.Duration) (l mxrules.Limits, each int) {
 	b, like := path.Believed, float64(max(w.d.Like, 1))
 	l = mxrules.Defaults()
 	l.TLS, l.Shared = mxrules.TLSNone, path.Shared
-	l.Connections = int(min(float64(b.Connections)*like, maxConnections))
-	each = b.MessagesPerConnection
+	l.Connections = int(min(float64(b.Connections)*like, mxrules.MaxConnections))
+	each = min(b.MessagesPerConnection, mxrules.MaxMessagesPerConnection)
 	if w.d.Like > 1 { // each has few messages
 		each = least(each, int(max(1, w.d.messages()/int64(w.d.Like))))
 	}
@@ -304,15 +304,23 @@ func (w *way) limits(path *dispatch.Prospect) (l mxrules.Limits, each int) {
 		w.rate = word
 	}
 	if w.conns == "" {
-		w.conns = "connections"
-		if path.Learned.Has(mxrules.FieldConnections) {
-			w.conns = "learned connections"
-		}
+		w.conns = w.connectionWord(path, dials*float64(each), latency)
 	}
 	return l, each
 }
 
-const maxConnections = 100_000
+// connectionWord names what bounds mail whose connections are all in use: how many
+// there may be, or how soon new ones may be opened, which bring so many messages a second.
+func (w *way) connectionWord(path *dispatch.Prospect, opened float64, latency time.Duration) string {
+	most := float64(path.Believed.Connections) / latency.Seconds()
+	switch {
+	case opened > 0 && (most == 0 || opened < most):
+		return "connection_rate"
+	case path.Learned.Has(mxrules.FieldConnections):
+		return "learned connections"
+	}
+	return "connections"
+}
 
 // least is the lower of two counts of which 0 is none.
 func least(a, b int) int {

@@ -28,7 +28,7 @@ func (p *plan) receiver(w *way, carries int) *receiver {
 		if carries > 0 {
 			r.each += r.setup / time.Duration(carries)
 		}
-		r.each *= time.Duration(w.steps)
+		r.each = time.Duration(min(float64(r.each)*float64(w.steps), float64(endless)))
 	}
 	if shown.Attempts >= Enough {
 		r.deferred, r.bounced = share(min(shown.Deferred, mostDeferred)), share(shown.Bounced)
@@ -50,6 +50,9 @@ func (p *plan) latency(d *Destination) time.Duration {
 	}
 	return usualLatency
 }
+
+// endless is longer than any message is tried.
+const endless = 100 * time.Hour
 
 // mostLatency is the longest that a reply is waited for (RFC 5321 section 4.5.3.2.6).
 const mostLatency = 10 * time.Minute
