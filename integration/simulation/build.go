@@ -36,6 +36,7 @@ func (s *Scenario) Config() (simulate.Config, error) {
 			owners = append(owners, i)
 		}
 	}
+	cfg.Usage = s.usage(cfg.Destinations)
 	for i := range s.HandOvers {
 		cfg.HandOvers = append(cfg.HandOvers, s.handOver(&s.HandOvers[i], owners))
 	}

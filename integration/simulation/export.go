@@ -70,7 +70,7 @@ func (s *Scenario) Export(dir string) error {
 }
 
 func (s *Scenario) writeRules(out io.Writer) error {
-	if s.Rules != "" {
+	if s.Rules != "" && s.Governor == "" {
 		_, err := io.WriteString(out, s.Rules)
 		return err
 	}

@@ -46,6 +46,10 @@ type Scenario struct {
 	// Rules is the text of an MX rule file, RulesFile its name beside the scenario.
 	Rules     string `yaml:"rules"`
 	RulesFile string `yaml:"rules_file"`
+	// Governor, if set, is that of every rule: static, observe or on.
+	Governor string `yaml:"governor"`
+	// Learned is what governors know at the start.
+	Learned []Learned `yaml:"learned"`
 	// Qualification is the text of a file of rules on replies.
 	Qualification string           `yaml:"qualification"`
 	Receivers     []world.Receiver `yaml:"receivers"`
@@ -289,7 +293,7 @@ func child(n *yaml.Node, key string) *yaml.Node {
 
 func (s *Scenario) check() error {
 	var errs []error
-	errs = append(errs, s.checkTimes(), s.checkPools(), s.checkReceivers(), s.checkMix(), s.checkHandOvers(), s.checkRules())
+	errs = append(errs, s.checkTimes(), s.checkPools(), s.checkReceivers(), s.checkMix(), s.checkHandOvers(), s.checkLearned(), s.checkRules())
 	return errors.Join(errs...)
 }
 
@@ -465,6 +469,11 @@ func (s *Scenario) checkRules() error {
 		var err error
 		if s.rules, err = rulefile.Parse(name, text); err != nil {
 			return s.problem("rules", "%v", err)
+		}
+	}
+	if s.Governor != "" {
+		if err := s.govern(); err != nil {
+			return err
 		}
 	}
 	if s.Qualification == "" {

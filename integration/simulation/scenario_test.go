@@ -47,7 +47,7 @@ func TestDocumentedExample(t *testing.T) {
 	}
 	for _, key := range []string{
 		"name", "about", "seed", "duration", "resolution", "steady_after", "together", "network", "round_trip", "node", "commit", "load", "resolve",
-		"max_sessions", "pools", "sources", "address", "weight", "rules", "rules_file", "qualification", "receivers", "mix", "share", "copies", "domains",
+		"max_sessions", "pools", "sources", "address", "weight", "rules", "rules_file", "governor", "learned", "age", "qualification", "receivers", "mix", "share", "copies", "domains",
 		"hand_overs", "at", "recipients", "over", "class", "priority", "pool", "validity", "to",
 	} {
 		if !strings.Contains(example, key+":") {
