@@ -43,7 +43,7 @@ func newReceiver(w *world.World, start time.Time, sender world.Sender, audits ma
 		model: model, data: data, audits: audits, dead: map[string]bool{}, places: map[string]string{},
 		hidden: world.Sender{Sources: sender.Sources, RoundTrip: sender.RoundTrip, TLS: sender.TLS, Connections: sender.Connections},
 	}
-	r.named = len(data.Mailboxes) > 0 || data.Greylist.Delay > 0
+	r.named = len(data.Mailboxes) > 0 || data.Greylist.Delay > 0 || data.Hidden.At == world.AtRcpt
 	r.direct = len(data.Quirks) == 0 && data.Hidden.At != world.AtEndOfData && data.Latency.Load.Each == 0
 	for _, d := range data.Domains {
 		r.places[d.Name] = "someone@" + d.Name

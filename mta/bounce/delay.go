@@ -125,7 +125,8 @@ var units = []struct {
 	{"時間", false, time.Hour},
 	{"ora", true, time.Hour},
 	{"ore", true, time.Hour},
-	{"hr", false, time.Hour},
+	{"hr", true, time.Hour},
+	{"hrs", true, time.Hour},
 	{"h", true, time.Hour},
 }
 
@@ -135,9 +136,24 @@ func unitAt(s string) time.Duration {
 		if len(s) < len(u.prefix) || !strings.EqualFold(s[:len(u.prefix)], u.prefix) {
 			continue
 		}
-		if !u.whole || len(s) == len(u.prefix) || !isAlnum(s[len(u.prefix)]) {
+		rest := s[len(u.prefix):]
+		if u.whole && (rest == "" || !isAlnum(rest[0])) || !u.whole && endsAsWord(rest) {
 			return u.unit
 		}
 	}
 	return 0
 }
+
+// endsAsWord reports whether the rest of a word has letters only: an identifier of a
+// mail, "2MIN7EO3", names no time.
+func endsAsWord(rest string) bool {
+	for i := 0; i < len(rest) && isAlnum(rest[i]); i++ {
+		if isDigit(rest[i]) || i > maxUnitRest {
+			return false
+		}
+	}
+	return true
+}
+
+// maxUnitRest is the longest ending of a unit, as in "segundo(s)" or "stunde(n)".
+const maxUnitRest = 6

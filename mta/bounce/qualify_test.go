@@ -296,7 +296,8 @@ func TestClosingChannelIsThePathsTrouble(t *testing.T) {
 		{"421 4.2.1 The user you are trying to contact is receiving mail too quickly", smtpc.PhaseRCPT, true, PathNone},
 		{"421 4.7.1 Greylisted, please try again", smtpc.PhaseRCPT, true, PathNone},
 		{"421 4.7.0 This message is suspicious due to the nature of the content", smtpc.PhaseEndOfData, true, PathNone},
-		{"451 4.3.0 Temporary System Problem. Try again later", smtpc.PhaseMAIL, true, PathNone},
+		{"451 4.3.0 Temporary System Problem. Try again later", smtpc.PhaseMAIL, false, PathSlow}, // nobody was named yet
+		{"451 4.3.0 Temporary System Problem. Try again later", smtpc.PhaseRCPT, true, PathNone},
 	}
 	for _, c := range cases {
 		in := Input{Reply: ParseReply(c.reply)}
@@ -304,6 +305,25 @@ func TestClosingChannelIsThePathsTrouble(t *testing.T) {
 		v := Default().Qualify(in)
 		if v.Charged != c.charged || v.Path != c.path || !v.WillRetry() {
 			t.Errorf("%s at %s: %+v", c.reply, c.phase, v)
+		}
+	}
+}
+
+// A number that begins an identifier is no delay, whatever letters follow it.
+func TestIdentifiersAreNoDelays(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"Please try again later. [2HRI25E0BO3UF.outlook.com]": 0,
+		"try again later 36HR77QZ":                            0,
+		"try again later 5MIN7EO3 - gsmtp":                    0,
+		"try again in 2 hrs":                                  2 * time.Hour,
+		"try again in 2hr.":                                   2 * time.Hour,
+		"retry in 300 seconds":                                5 * time.Minute,
+		"wait 5min":                                           5 * time.Minute,
+		"in 2 Stunden erneut versuchen":                       0, // the word comes behind
+		"erneut versuchen in 2 Stunden":                       2 * time.Hour,
+	} {
+		if got := namedDelay(text); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
 		}
 	}
 }

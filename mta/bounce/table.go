@@ -391,6 +391,9 @@ func settle(v Verdict, in Input) Verdict {
 	if !in.Reply.Permanent() && v.Address == AddressSuppress {
 		v.Address = AddressCount
 	}
+	if phase == smtpc.PhaseMAIL && in.Reply.Code/100 == 4 && v.Path == PathNone && saysNothingOfMailbox(v.Tag) {
+		v.Path = PathSlow // no mailbox was named yet: it is about us, or about the server's state
+	}
 	if in.Reply.Code == closingCode && phase >= smtpc.PhaseMAIL && v.Path == PathNone && saysNothingOfMailbox(v.Tag) {
 		v.Path = PathSlow
 	}

@@ -379,7 +379,8 @@ func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
 		c.end(s)
 		c.noted(s.line, e.Sign)
 		switch l := s.line; {
-		case e.HostFault && s.replied == 0 && e.ReplyCode() == 0 && c.turnedAway(s):
+		case e.HostFault && s.replied == 0 && (e.ReplyCode() == 0 || e.ReplyCode() < 500 && l.open > 0) && c.turnedAway(s):
+			// Others are served at this moment: it is one connection too many, whatever the words.
 			e.Evidence = mxrules.Evidence{Effect: mxrules.EffectFewerConnections, Text: e.Text}
 			c.refusedDial(s, e.Evidence)
 		case e.HostFault && s.replied == 0:
