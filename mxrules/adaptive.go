@@ -54,7 +54,7 @@ func NewAdaptive(t Timings) Learner {
 // Figures of rests that nobody ordered.
 const (
 	softMost   = 4 * time.Hour
-	outageMost = 8 * time.Minute // a receiver that is down is asked again at least that often
+	outageMost = 5 * time.Minute // a receiver that is down is asked again at least that often
 	boxKnocks  = 3               // rests that show that it is more than a moment
 	longRest   = 20 * time.Second
 )

@@ -48,8 +48,8 @@ type climb struct {
 // Figures of connection learning.
 const (
 	firstConnections   = 4
-	leastConnPatience  = 90 * time.Second
-	mostConnPatience   = 5 * time.Minute
+	leastConnPatience  = 2 * time.Minute
+	mostConnPatience   = 8 * time.Minute
 	wantedFor          = 5 * time.Second
 	climbSamples       = 12
 	doublingPays       = 1.25

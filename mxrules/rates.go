@@ -43,6 +43,7 @@ type rateLearner struct {
 	calm     time.Duration // least patience after the receiver punished refusals
 	hitAt    time.Duration // of the last refusal
 	losses   int           // probes in a row that found nothing
+	moves    float64       // how often the limit changed by itself of late
 	sunk     float64       // how far what is known fell by little and little, as a logarithm
 	over     float64       // how far beyond what is known probes get, by bursts
 	proved   bool          // what is known has risen by proof, not by trust
@@ -131,24 +132,26 @@ const (
 	leastGap, mostGap = 0.02, 0.2
 	shareOf           = 500.0 // events over which the share of refusals is a mean
 
-	mostProbe      = 150 * time.Second
-	leastProbe     = 8 * time.Second
-	probeTime      = 20 * time.Second // after which a probe has doubled the level
-	firstPatience  = 20 * time.Second
-	leastPatience  = 6 * time.Second
-	mostPatience   = 4 * time.Minute
-	sinkPatience   = 40 * time.Minute // while each refusal finds less than the one before,
-	sinkGap        = 0.06
-	sinkFirst      = 5 * time.Minute
-	raised         = 1.25
-	sinking        = 0.08             // which is taken for that from so much on
-	settledFor     = 15 * time.Second // without a refusal is a calm time
-	aStep          = 0.08             // more at once is another limit
-	steadyPatience = 45 * time.Second
-	slowStep       = 1.2 // and slower ones have steps and cohorts of their own
-	slowCohort     = 2
-	slowEnough     = 8
-	slowRate       = 0.6 // below, patience may be twice as long
+	mostProbe           = 150 * time.Second
+	leastProbe          = 8 * time.Second
+	probeTime           = 20 * time.Second // after which a probe has doubled the level
+	firstPatience       = 20 * time.Second
+	leastPatience       = 6 * time.Second
+	mostPatience        = 4 * time.Minute
+	sinkPatience        = 40 * time.Minute // while each refusal finds less than the one before,
+	sinkGap             = 0.06
+	sinkFirst           = 5 * time.Minute
+	raised              = 1.25
+	sinking             = 0.08             // which is taken for that from so much on
+	settledFor          = 15 * time.Second // without a refusal is a calm time
+	aStep               = 0.08             // more at once is another limit
+	aRise               = 0.04
+	stillness, restless = 0.85, 1.2
+	steadyPatience      = 45 * time.Second
+	slowStep            = 1.2 // and slower ones have steps and cohorts of their own
+	slowCohort          = 2
+	slowEnough          = 8
+	slowRate            = 0.6 // below, patience may be twice as long
 
 	firstOver             = 1.3  // times what is known that the first probes may get by a burst
 	unlikely              = 1.25 // times as far as probes get otherwise
@@ -441,7 +444,9 @@ func (r *rateLearner) narrow(t time.Duration, low, high float64) {
 			r.trust = min(r.trust*1.5, mostTrust)
 		}
 		r.known += r.trust * (min(high, mostStride*r.known) - r.known)
-		r.over += (min(max(ratio, 1), mostOver) - r.over) * 0.4
+		if r.sunk < sinking/2 {
+			r.over += (min(max(ratio, 1), mostOver) - r.over) * 0.4
+		}
 	}
 }
 
@@ -483,7 +488,7 @@ func (r *rateLearner) collapse(mean, rate float64) {
 // judge sets how long to wait before the next probe, by what the last one found.
 // A refusal at a level that was known to be good says that the limit moves.
 func (r *rateLearner) judge(t time.Duration, before float64) {
-	r.sinks(before, t-r.epoch)
+	r.sinks(min(before, float64(r.accepted)/(t-r.epoch).Seconds()), t-r.epoch)
 	switch {
 	case before == 0:
 		r.patience = firstPatience
@@ -543,16 +548,21 @@ func (r *rateLearner) floor() time.Duration {
 // sinks watches for a receiver that holds refusals against the sender: what it
 // bears falls a little from one calm time to the next, and does not rise. Then
 // refusals are what must not happen, and the last per cent of throughput is not
-// worth one. known is what was known in the calm time that a refusal ends.
+// worth one. known is what got through in the calm time that a refusal ends.
 func (r *rateLearner) sinks(known float64, calm time.Duration) {
-	if known == 0 || calm < settledFor {
+	if known <= 0 || calm < settledFor {
 		return // still finding out how far the limit fell
 	}
 	if r.settled > 0 {
-		if d := math.Log(r.settled / known); d > aStep {
+		if d := math.Log(r.settled / known); d > aStep || d < -aRise {
 			r.sunk = 0 // the limit itself has changed
+			r.moves++
 		} else {
+			r.moves *= stillness
 			r.sunk = max(r.sunk+d, 0)
+		}
+		if r.moves > restless {
+			r.sunk = 0 // and does so often
 		}
 	}
 	r.settled = known
