@@ -60,7 +60,7 @@ func TestWhatMovesOnToTheNextHost(t *testing.T) {
 				if (len(second.dials) > 0) != story.second {
 					t.Errorf("the second host was dialled %d times", len(second.dials))
 				}
-				if n := len(first.dials); n == 0 || n > 12 {
+				if n := len(first.dials); n == 0 || n > 60 { // often enough to notice within minutes that it is over
 					t.Errorf("the first host was dialled %d times in 3 h", n)
 				}
 				if d := r.delivery("d"); d.Counters.Sent != story.sent {
