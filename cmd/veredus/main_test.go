@@ -194,6 +194,7 @@ func TestWrongCommandLinesSayWhatToDo(t *testing.T) {
 		{"messages d --status lost", `--status "lost" is not known; use one of cancelled, failed`},
 		{"messages d --reason bad", `--reason "bad" is not known`},
 		{"explain", "the recipient domain is missing"},
+		{"forecast", "the delivery is missing"},
 		{"qualify", "the reply (put it in quotes) is missing"},
 		{"qualify 550 5.1.1", `unexpected argument "5.1.1"`},
 		{"qualify 550 --phase lunch", `--phase "lunch" is not known`},
@@ -223,7 +224,7 @@ func TestWrongCommandLinesSayWhatToDo(t *testing.T) {
 func TestNoNodeSaysHowToStartOne(t *testing.T) {
 	csv, text := write(t, "r.csv", "email\na@example.com\n"), write(t, "t.txt", "Hello")
 	for _, line := range []string{
-		"watch", "messages d", "explain example.com", "qualify 550", "messages deliveries/d/messages/m",
+		"watch", "messages d", "explain example.com", "forecast d", "qualify 550", "messages deliveries/d/messages/m",
 		"send " + csv + " --from a@b.example --subject x --text " + text, "send --delivery d",
 	} {
 		t.Run(line, func(t *testing.T) {

@@ -127,6 +127,9 @@ func TestANodeFromServeToStop(t *testing.T) {
 	t.Run("send in steps", func(t *testing.T) {
 		line := "send " + csv + " --delivery steps --validity 1h --text " + text + " --from news@veredus.example --subject Hello --feedback-mode no-efs"
 		n.run(t, line+" --no-start").want(t, exitOK, "prepared; start it with 'veredus send --delivery steps'", "deliveries/steps is prepared")
+		n.run(t, "forecast steps").want(t, exitOK, "deliveries/steps", "takes about", "google", "It rests on this:", "by pool default")
+		n.run(t, "forecast deliveries/steps --json").want(t, exitOK, `"destination":"google"`, `"assumptions":[`)
+		n.run(t, "forecast lost").want(t, exitFailed, "deliveries/lost does not exist")
 		r := n.run(t, "send --delivery steps --json")
 		r.want(t, exitOK, "deliveries/steps is there: prepared, 8 recipients")
 		var s summary
