@@ -290,18 +290,23 @@ func TestStateNamesWhatLimits(t *testing.T) {
 }
 
 func TestGovernorDoesNotAllocate(t *testing.T) {
-	g := NewGovernor(benchmarkLimits())
-	now := start
-	n := testing.AllocsPerRun(1000, func() {
-		now = now.Add(time.Millisecond)
-		round(g, now)
-		g.Observe(now, Evidence{Effect: EffectSlow, Text: "421 4.7.28 rate"})
-		g.Failed(now, "connection refused")
-		_ = g.State(now)
-		_ = g.Usage()
-	})
-	if n != 0 {
-		t.Errorf("%v allocations in a round, want none", n)
+	for _, mode := range []Mode{GovernorStatic, GovernorObserve, GovernorOn} {
+		l := benchmarkLimits()
+		l.Governor = mode
+		g := NewGovernor(l)
+		now := start
+		n := testing.AllocsPerRun(1000, func() {
+			now = now.Add(time.Millisecond)
+			round(g, now)
+			g.Observe(now, Evidence{Took: time.Millisecond})
+			g.Observe(now, Evidence{Effect: EffectSlow, Text: "421 4.7.28 rate", Took: time.Millisecond})
+			g.Failed(now, "connection refused")
+			_ = g.State(now)
+			_ = g.Usage()
+		})
+		if n != 0 {
+			t.Errorf("governor %v: %v allocations in a round, want none", mode, n)
+		}
 	}
 }
 

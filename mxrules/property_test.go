@@ -62,6 +62,7 @@ func drawLimits(t *rapid.T) Limits {
 		MessageRate:     drawRate(t, "message rate"),
 		MessagesPerHour: quotas.Draw(t, "hourly"),
 		MessagesPerDay:  quotas.Draw(t, "daily"),
+		Governor:        Mode(rapid.IntRange(0, int(GovernorOn)).Draw(t, "governor")),
 	}
 }
 
@@ -217,7 +218,11 @@ func (w *world) crash(*rapid.T) {
 }
 
 func (w *world) reply(t *rapid.T) {
-	e := Evidence{Effect: Effect(rapid.IntRange(0, int(EffectRest)).Draw(t, "effect")), Text: "421 4.7.0 later"}
+	e := Evidence{Effect: Effect(rapid.IntRange(0, int(EffectRest)).Draw(t, "effect")), Text: rapid.SampledFrom([]string{
+		"421 4.7.0 later", "450 hourly quota exceeded", "421 connection rate", "554 blocked", "421 4.3.2 not available",
+	}).Draw(t, "text")}
+	e.Took = time.Duration(rapid.Int64Range(0, int64(5*time.Second)).Draw(t, "took"))
+	e.Connection = rapid.Bool().Draw(t, "connection")
 	if rapid.Bool().Draw(t, "named delay") {
 		e.RetryAfter = time.Duration(rapid.Int64Range(0, int64(24*time.Hour)).Draw(t, "delay"))
 	}
