@@ -24,10 +24,6 @@ type Override struct {
 
 type overrideKey struct{ source, destination string }
 
-func (o *Override) concerns(p *path) bool {
-	return o.Destination == p.dest.name && (o.Source == "" || o.Source == p.source.Name)
-}
-
 // Override puts an override in force at once, in place of the one of the same source
 // and destination. Sessions beyond a lower cap end after their message.
 func (c *Core) Override(now time.Time, o Override) {

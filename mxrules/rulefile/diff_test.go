@@ -13,7 +13,8 @@ import (
 func parsed(t interface {
 	Helper()
 	Fatal(...any)
-}, text string) *mxrules.Rules {
+}, text string,
+) *mxrules.Rules {
 	t.Helper()
 	set, err := Parse("mx.yaml", []byte(text))
 	if err != nil {

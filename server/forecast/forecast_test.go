@@ -305,7 +305,7 @@ func TestOddInputs(t *testing.T) {
 // Whatever comes in, a forecast counts every message once and ends within the validity.
 func TestForecastsAddUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in := delivery(time.Duration(rapid.IntRange(1, 100*60).Draw(t, "minutes"))*time.Minute)
+		in := delivery(time.Duration(rapid.IntRange(1, 100*60).Draw(t, "minutes")) * time.Minute)
 		in.Units = rapid.IntRange(0, 3000).Draw(t, "units")
 		if in.Units == 0 {
 			in.Units = 3000
