@@ -53,11 +53,16 @@ func NewAdaptive(t Timings) Learner {
 
 // Figures of rests that nobody ordered.
 const (
-	softMost   = 4 * time.Hour
 	outageMost = 5 * time.Minute // a receiver that is down is asked again at least that often
 	boxKnocks  = 3               // rests that show that it is more than a moment
 	longRest   = 20 * time.Second
 )
+
+// softLadder are the rests that follow each other while everything is refused, as
+// multiples of Timings.Soft: four times the one before up to a minute, then a little
+// more than the times for which receivers shut a sender out, since one that knocks
+// too early may have its time begin anew: 5, 10, 15, 30 minutes, 1, 2 and 4 hours.
+var softLadder = [...]time.Duration{1, 4, 16, 64, 310, 620, 930, 1860, 3720, 7440, 14400}
 
 // Pace implements Learner.
 func (a *adaptive) Pace() *Pace { return &a.pace }
@@ -116,8 +121,14 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 		a.latency += (e.Took - a.latency) / 8
 	}
 	a.served = at
-	a.quota.count.add(at, a.quota.window)
-	a.messages.took(at, at-e.Took)
+	if !e.Own {
+		a.quota.count.add(at, a.quota.window)
+	}
+	if e.Own {
+		a.messages.passed(at, at-e.Took)
+	} else {
+		a.messages.took(at, at-e.Took)
+	}
 	if a.softly > 0 && at-e.Took >= a.messages.cutAt && !a.rests.probing {
 		a.softly, a.length = 0, 0
 	}
@@ -233,16 +244,13 @@ func (a *adaptive) rest(at time.Duration, e *Evidence) {
 	if at < a.rests.until {
 		return
 	}
-	switch a.softly {
-	case 0:
-		a.length = a.timings.Soft
+	if a.softly == 0 {
 		a.began, a.spentBy = at, a.quota.count.count(at, a.quota.window)
-	case boxKnocks:
-		a.length = max(2*a.length, a.box)
-	default:
-		a.length *= 2
 	}
-	a.length = min(a.length, softMost)
+	a.length = a.timings.Soft * softLadder[min(a.softly, len(softLadder)-1)]
+	if a.softly == boxKnocks {
+		a.length = max(a.length, a.box)
+	}
 	if a.outage = isOutage(e); a.outage {
 		a.length = min(a.length, outageMost)
 	}
@@ -318,7 +326,7 @@ func (r *rateLearner) limit() float64 {
 	if r.level >= unlimitedRate {
 		return 0
 	}
-	return r.level
+	return r.level / r.taken()
 }
 
 // follow moves a rate in force to a level, but not for less than half a per cent.
@@ -353,6 +361,9 @@ func speaksOfQuota(text string) bool {
 
 // isOutage reports whether a reply says that the receiver itself has trouble.
 func isOutage(e *Evidence) bool {
+	if e.Effect != EffectRest {
+		return false
+	}
 	switch e.Tag {
 	case "temp", "network", "timeout", "system_error":
 		return true

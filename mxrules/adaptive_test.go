@@ -189,7 +189,7 @@ func TestQuotaIsWaitedForAndThenMetered(t *testing.T) {
 	s.expect(3600*0.95, 5)
 }
 
-func TestABoxIsLeftByRestsThatDouble(t *testing.T) {
+func TestABoxIsLeftByRestsThatGrow(t *testing.T) {
 	p := newPath(t, Limits{Connections: 10, Governor: GovernorOn})
 	served := func(d time.Duration) {
 		p.MessageSent(after(d))
@@ -217,9 +217,9 @@ func TestABoxIsLeftByRestsThatDouble(t *testing.T) {
 		}
 		at += wait
 	}
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32} {
+	for i, want := range []time.Duration{1, 4, 16, 64, 310, 620} {
 		if rests[i] != want*time.Second {
-			t.Fatalf("rests %v, want each twice the one before", rests)
+			t.Fatalf("rests %v, want longer ones each time", rests)
 		}
 	}
 	served(at)

@@ -21,12 +21,14 @@ import (
 // then faster and faster (the shape is CUBIC's, RFC 9438 section 4.2). Patience
 // grows while probing gains nothing, and shrinks when it does.
 type rateLearner struct {
-	phase phase
-	level float64 // events a second; 0 is no limit of ours
-	known float64 // what the receiver is thought to bear; 0 is not known
-	trust float64 // how far known follows the upper bound when the lower one is loose
-	share float64 // of refusals among the last events while hovering
-	gap   float64 // how far below known the level hovers, a share of it
+	phase  phase
+	level  float64 // events a second; 0 is no limit of ours
+	known  float64 // what the receiver is thought to bear; 0 is not known
+	own    float64 // share of events refused for reasons of their own
+	search float64 // where a search begins once fire was held for a moment
+	trust  float64 // how far known follows the upper bound when the lower one is loose
+	share  float64 // of refusals among the last events while hovering
+	gap    float64 // how far below known the level hovers, a share of it
 
 	cutAt    time.Duration // events of before are answers to the level before
 	sinceCut int           // accepted of those sent after the cut
@@ -44,6 +46,7 @@ type rateLearner struct {
 	hitAt    time.Duration // of the last refusal
 	losses   int           // probes in a row that found nothing
 	moves    float64       // how often the limit changed by itself of late
+	strikes  float64       // refusals, each fading within about a minute
 	sunk     float64       // how far what is known fell by little and little, as a logarithm
 	over     float64       // how far beyond what is known probes get, by bursts
 	proved   bool          // what is known has risen by proof, not by trust
@@ -112,7 +115,9 @@ func (r *ring) lately(t time.Duration) float64 {
 // Figures of rate learning.
 const (
 	firstRate   = 20.0                   // where a slow start begins without a word from the rule
-	startStep   = 1.5                    // each step up from there,
+	startStep   = 1.25                   // each step up from there,
+	usualRates  = 200.0                  // up to here,
+	fastStep    = 1.5                    // and beyond,
 	firstCohort = 3                      // for so many accepted events at least,
 	cohortTime  = 700 * time.Millisecond // and for so long
 
@@ -146,6 +151,13 @@ const (
 	settledFor          = 15 * time.Second // without a refusal is a calm time
 	aStep               = 0.08             // more at once is another limit
 	aRise               = 0.04
+	ownOf               = 100.0 // events over which that share is a mean
+	leastTaken          = 0.2
+	strikeTime          = 45 * time.Second // in which a refusal fades to a third
+	fewStrikes          = 2.5
+	strikeShare         = 20.0        // for so many a second known one more
+	holdFire            = time.Second // after the first refusal of all: what is on its way comes in
+	holdShare           = 0.1
 	stillness, restless = 0.85, 1.2
 	steadyPatience      = 45 * time.Second
 	slowStep            = 1.2 // and slower ones have steps and cohorts of their own
@@ -203,9 +215,9 @@ func (r *rateLearner) add(t time.Duration) { r.sent.add(t) }
 // rateAt is the rate at which events go at t: the level where it is what limits.
 func (r *rateLearner) rateAt(t time.Duration) float64 {
 	if r.level == 0 {
-		return r.sent.rate(t)
+		return r.sent.rate(t) * r.taken()
 	}
-	seen := r.sent.lately(t)
+	seen := r.sent.lately(t) * r.taken()
 	if seen == 0 {
 		return r.level
 	}
@@ -215,6 +227,23 @@ func (r *rateLearner) rateAt(t time.Duration) float64 {
 // took notes that an event sent at the instant given was accepted.
 func (r *rateLearner) took(t, sent time.Duration) {
 	r.accepted++
+	r.own -= r.own / ownOf
+	r.served(t, sent)
+}
+
+// passed notes an event that was refused for a reason of its own, such as a message
+// to be sent again because its sender is not known yet. The limit let it pass, and
+// most often was not charged for it: the level counts what is accepted, and what is
+// sent may be more by the share of these.
+func (r *rateLearner) passed(t, sent time.Duration) {
+	r.own += (1 - r.own) / ownOf
+	r.served(t, sent)
+}
+
+// taken is the share of events that are accepted.
+func (r *rateLearner) taken() float64 { return max(1-r.own, leastTaken) }
+
+func (r *rateLearner) served(t, sent time.Duration) {
 	r.share -= r.share / shareOf
 	if sent >= r.cutAt {
 		r.sinceCut++
@@ -231,13 +260,16 @@ func (r *rateLearner) grow(t time.Duration) {
 	switch r.phase {
 	case phaseStart:
 		if r.stepped >= firstCohort && t-r.stepAt >= cohortTime {
-			r.step(t, r.level*startStep)
+			r.step(t, r.level*r.startStep())
 			if r.slack(t) || r.level >= unlimitedRate {
 				r.free()
 			}
 		}
 	case phaseSearch:
-		if t-r.cutAt < r.calm {
+		if r.level < r.search && t-r.cutAt >= holdFire {
+			r.step(t, r.search)
+		}
+		if t-r.cutAt < r.calm || r.careful(t) {
 			return // a second refusal so soon might be the one too many
 		}
 		if r.stepped >= r.cohort() && t-r.stepAt >= searchTime && !r.slackBy(t, 1.5) {
@@ -246,6 +278,15 @@ func (r *rateLearner) grow(t time.Duration) {
 	case phaseHover:
 		r.hover(t)
 	}
+}
+
+// startStep is by how much a slow start goes up: less where most receivers' limits
+// are, so that few are refused at once when one is met.
+func (r *rateLearner) startStep() float64 {
+	if r.level < usualRates {
+		return startStep
+	}
+	return fastStep
 }
 
 // searchStep is by how much a search goes up.
@@ -289,7 +330,7 @@ func (r *rateLearner) slack(t time.Duration) bool {
 }
 
 func (r *rateLearner) slackBy(t time.Duration, by float64) bool {
-	return r.sent.n == ringSize && r.sent.rate(t)*by < r.level
+	return r.sent.n == ringSize && r.sent.rate(t)*r.taken()*by < r.level
 }
 
 func (r *rateLearner) free() {
@@ -309,13 +350,16 @@ func (r *rateLearner) hover(t time.Duration) {
 	if since := t - r.cutAt; since < dipTime {
 		r.level = at * (dip + (1-dip)*float64(since)/float64(dipTime))
 	}
-	if t <= r.raiseAt {
+	if careful := r.careful(t); t <= r.raiseAt || careful {
+		if careful {
+			r.raiseAt = max(r.raiseAt, t)
+		}
 		r.bounded()
 		return
 	}
 	x := float64(t-r.raiseAt) / float64(r.probeTime())
 	level := at * (1 + x*x*x)
-	if seen := r.sent.rate(t); r.sent.n == ringSize && level > 2*seen && level > r.known {
+	if seen := r.sent.rate(t) * r.taken(); r.sent.n == ringSize && level > 2*seen && level > r.known {
 		level = max(2*seen, r.known) // nothing is learned by a limit that does not limit
 		if r.slackBy(t, 4) && level > 3*r.known {
 			r.free()
@@ -355,6 +399,7 @@ func (r *rateLearner) bounded() {
 // accepted between.
 func (r *rateLearner) refused(t, sent time.Duration) (fresh bool, inRow int) {
 	r.hits++
+	r.strikes = r.recent(t) + 1
 	r.hitAt = t
 	if r.phase == phaseHover && t <= r.raiseAt {
 		r.share += 1.0 / shareOf
@@ -378,6 +423,21 @@ func (r *rateLearner) refused(t, sent time.Duration) (fresh bool, inRow int) {
 	return true, r.inRow
 }
 
+// recent is how many refusals there were in about the last minute.
+func (r *rateLearner) recent(t time.Duration) float64 {
+	return r.strikes * math.Exp(-float64(t-r.hitAt)/float64(strikeTime))
+}
+
+// careful reports whether there were so many refusals of late that another might be
+// the one too many: receivers that punish count them by the minute.
+func (r *rateLearner) careful(t time.Duration) bool {
+	few := fewStrikes + max(r.known, r.level)/strikeShare
+	if r.moves > restless {
+		few *= 2 // following the limit matters more
+	}
+	return r.recent(t) > few
+}
+
 // settling is how long after a cut refusals are still put down to it: until two
 // events at the new level have given the receiver's bucket something.
 func (r *rateLearner) settling() time.Duration {
@@ -397,7 +457,8 @@ func (r *rateLearner) cut(t time.Duration, rate float64) {
 	switch {
 	case r.phase == phaseStart || r.phase == phaseFree || r.known == 0 && r.accepted >= r.enough(rate) && mean < loose*rate:
 		r.phase, r.known = phaseSearch, 0
-		r.level = rate * searchCut
+		r.search = rate * searchCut
+		r.level = r.search * holdShare
 		r.begin(t)
 	case r.accepted >= r.enough(rate):
 		before := r.known
@@ -482,7 +543,7 @@ func (r *rateLearner) collapse(mean, rate float64) {
 		r.phase = phaseSearch
 		r.known = min(r.known, rate)
 	}
-	r.level = next
+	r.level, r.search = next, 0
 }
 
 // judge sets how long to wait before the next probe, by what the last one found.
@@ -570,6 +631,9 @@ func (r *rateLearner) sinks(known float64, calm time.Duration) {
 
 // next is when the level should be looked at again although nothing happens.
 func (r *rateLearner) next(t time.Duration) time.Duration {
+	if r.phase == phaseSearch && r.level < r.search {
+		return r.cutAt + holdFire
+	}
 	if r.phase != phaseHover {
 		return forever
 	}

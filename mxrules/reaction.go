@@ -86,7 +86,9 @@ const maxTrouble = 512
 func (g *Governor) Observe(now time.Time, e Evidence) {
 	if e.Effect == EffectNone {
 		t := g.tick(now)
-		g.learner.Note(time.Duration(t), Event{Kind: EventServed, Took: e.Took, Open: g.open})
+		g.learner.Note(time.Duration(t), Event{
+			Kind: EventServed, Took: e.Took, Open: g.open, Own: e.ReplyCode() >= 400,
+		})
 		g.follow(t)
 		return
 	}
