@@ -121,6 +121,6 @@ var pathEffects = map[bounce.PathEffect]mxrules.Effect{
 func (s Schedule) evidence(v bounce.Verdict, reply smtpc.Reply) dispatch.Evidence {
 	return dispatch.Evidence{Evidence: mxrules.Evidence{
 		Effect: pathEffects[v.Path], RetryAfter: s.Scaled(v.RetryAfter),
-		Text: reply.Phase.String() + ": " + reply.String(),
+		Text: reply.Phase.String() + ": " + reply.String(), Code: reply.Code, Tag: v.Tag,
 	}}
 }
