@@ -66,11 +66,14 @@ func TestSuite(t *testing.T) {
 		}
 	})
 	printSuite(reports)
+	if !raced {
+		checkBars(t, reports)
+	}
 }
 
 func makesSense(t *testing.T, r *Report) {
 	t.Helper()
-	if !(r.Efficiency > 0 && r.Efficiency < 1.1) {
+	if !(r.Efficiency > 0 && r.Efficiency < 1.15) {
 		t.Errorf("efficiency %g is not that of a sender against an oracle", r.Efficiency)
 	}
 	if r.HiddenEfficiency > r.Efficiency+1e-6 {
