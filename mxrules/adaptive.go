@@ -10,7 +10,7 @@ import "time"
 // Each limit has a learner of its own; adaptive sends them the evidence that is
 // theirs. A refusal is first taken for too high a rate: the level is cut, and most
 // often something is accepted then. If nothing is, lower rates do not help: the
-// path rests, twice as long each time, and is tried with one message after it. So
+// path rests, longer each time, and is tried with one message after it. So
 // a rate, a quota that is spent, a penalty box and a receiver that is overloaded
 // are told apart by what they do, and their words only shorten the way.
 type adaptive struct {
@@ -238,8 +238,7 @@ func (a *adaptive) refuseDoor(at time.Duration, e *Evidence) {
 	a.rest(at, e)
 }
 
-// rest suspends the path, twice as long as the time before if nothing was served
-// since.
+// rest suspends the path, longer than the time before if nothing was served since.
 func (a *adaptive) rest(at time.Duration, e *Evidence) {
 	if at < a.rests.until {
 		return

@@ -13,13 +13,13 @@ import (
 // its rate, whatever its burst; and the rate at which it refuses is at least its
 // rate. Each refusal narrows the figure known from below and from above.
 //
-// The level moves through phases. It doubles from a slow start with each good
-// cohort, until it no longer limits anything (free) or a refusal comes. Then it
-// searches: well below the refusal, and up by small steps until the next one.
-// From the second on it hovers just under the figure known, dips under it shortly
-// after each refusal, and after some patience probes beyond, slowly at first and
-// then faster and faster (the shape is CUBIC's, RFC 9438 section 4.2). Patience
-// grows while probing gains nothing, and shrinks when it does.
+// The level moves through phases. It grows from a slow start with each good cohort,
+// until it no longer limits anything (free) or a refusal comes. Then it searches:
+// well below the refusal, and up by small steps until the next one. From the second
+// on it hovers just under the figure known, dips under it shortly after each refusal,
+// and after some patience probes beyond, slowly at first and then faster and faster
+// (the shape is CUBIC's, RFC 9438 section 4.2). Patience grows while probing gains
+// nothing, and shrinks when it does. docs/governor.md says why.
 type rateLearner struct {
 	phase  phase
 	level  float64 // events a second; 0 is no limit of ours
@@ -53,7 +53,6 @@ type rateLearner struct {
 	guess    float64       // how far the last did that was taken for a raised limit
 	settled  float64       // what was known at the end of the last calm time
 	budget   float64       // refusals for each event accepted that probing may cost
-	touched  time.Duration
 	confirms int
 
 	high, low, start float64 // bounds: high and start 0 are none
@@ -112,71 +111,87 @@ func (r *ring) lately(t time.Duration) float64 {
 	return math.Inf(1)
 }
 
-// Figures of rate learning.
+// Figures of the slow start and of the search that follows the first refusal. Rates
+// are events a second.
 const (
-	firstRate   = 20.0                   // where a slow start begins without a word from the rule
-	startStep   = 1.25                   // each step up from there,
-	usualRates  = 200.0                  // up to here,
-	fastStep    = 1.5                    // and beyond,
-	firstCohort = 3                      // for so many accepted events at least,
-	cohortTime  = 700 * time.Millisecond // and for so long
+	firstRate   = 20.0  // where a slow start begins without a word from the rule
+	startStep   = 1.25  // each step up from there,
+	usualRates  = 200.0 // up to here: few are refused at once when a usual limit is met,
+	fastStep    = 1.5   // and beyond,
+	firstCohort = 3     // for so many accepted events at least
+	cohortTime  = 700 * time.Millisecond
 
-	searchCut  = 0.4  // of the refused rate, after the first refusal
-	searchStep = 1.08 // each step up from there,
-	lowWeight  = 0.6
-	calmCut    = 0.8  // below a refusal at a level that was good before,
-	calmStep   = 1.03 // where a receiver has punished too many refusals
+	holdFire   = time.Second // after the first refusal of all, until what is on its way is in,
+	holdShare  = 0.1         // at this share of the search's first level
+	searchCut  = 0.4         // of the refused rate, where the search begins
+	searchStep = 1.08        // each step up from there
 	searchTime = 700 * time.Millisecond
-	loose      = 0.3 // bounds further apart say next to nothing
-	enough     = 20  // accepted events that make a bound of an epoch
-
-	dip               = 0.6 // of the level hovered at, just after a refusal
-	dipTime           = 2 * time.Second
-	messageBudget     = 0.009 // refusals for each message accepted that probing may cost
-	dialBudget        = 0.05  // the same for connections, which carry many messages
-	leastGap, mostGap = 0.02, 0.2
-	shareOf           = 500.0 // events over which the share of refusals is a mean
-
-	mostProbe           = 150 * time.Second
-	leastProbe          = 8 * time.Second
-	probeTime           = 20 * time.Second // after which a probe has doubled the level
-	firstPatience       = 20 * time.Second
-	leastPatience       = 6 * time.Second
-	mostPatience        = 4 * time.Minute
-	sinkPatience        = 40 * time.Minute // while each refusal finds less than the one before,
-	sinkGap             = 0.06
-	sinkFirst           = 5 * time.Minute
-	raised              = 1.25
-	sinking             = 0.08             // which is taken for that from so much on
-	settledFor          = 15 * time.Second // without a refusal is a calm time
-	aStep               = 0.08             // more at once is another limit
-	aRise               = 0.04
-	ownOf               = 100.0 // events over which that share is a mean
-	leastTaken          = 0.2
-	strikeTime          = 45 * time.Second // in which a refusal fades to a third
-	fewStrikes          = 2.5
-	strikeShare         = 20.0        // for so many a second known one more
-	holdFire            = time.Second // after the first refusal of all: what is on its way comes in
-	holdShare           = 0.1
-	stillness, restless = 0.85, 1.2
-	steadyPatience      = 45 * time.Second
-	slowStep            = 1.2 // and slower ones have steps and cohorts of their own
-	slowCohort          = 2
-	slowEnough          = 8
-	slowRate            = 0.6 // below, patience may be twice as long
-
-	firstOver             = 1.3  // times what is known that the first probes may get by a burst
-	unlikely              = 1.25 // times as far as probes get otherwise
-	leastRaise            = 0.95
-	sustained             = 0.94
-	mostOver              = 2.5
-	leastTrust, mostTrust = 0.04, 0.5
-	mostStride            = 1.3
-	telling               = 4 * time.Second
-	leastCalm             = time.Minute
-	resumeCut             = 0.4 // of a level that may have been too high
+	slowStep   = 1.2 // the same below one event a second,
+	slowCohort = 2   // where fewer events have to do
+	slowEnough = 8
 
 	unlimitedRate = 1e5 // beyond, nothing is worth limiting
+)
+
+// Figures of hovering and probing.
+const (
+	leastGap   = 0.02 // how far below what is known the level hovers, a share of it
+	mostGap    = 0.2
+	dip        = 0.6 // of that level, just after a refusal, so that the bucket gets something
+	dipTime    = 2 * time.Second
+	probeTime  = 20 * time.Second // after which a probe has doubled the level; less with little patience,
+	leastProbe = 8 * time.Second
+	mostProbe  = 150 * time.Second // and more below one event a second
+
+	firstPatience  = 20 * time.Second // before the first probe; each that finds nothing makes it longer,
+	leastPatience  = 6 * time.Second  // each that finds something shorter
+	steadyPatience = 45 * time.Second // at least, after two in a row that found nothing
+	mostPatience   = 4 * time.Minute  // so that a limit that was raised is found within ten minutes
+	slowRate       = 0.6              // below, patience may be twice as long
+
+	messageBudget = 0.009 // refusals for each message accepted that may be caused: the bar is one per cent
+	dialBudget    = 0.05  // the same for connections, each of which carries many messages
+	shareOf       = 500.0 // events over which the share of refusals is a mean
+)
+
+// Figures of what a refusal says.
+const (
+	enough     = 20  // accepted events since the last refusal make a bound
+	loose      = 0.3 // bounds further apart say next to nothing
+	lowWeight  = 0.6 // of the lower of the first two bounds, in the exponent
+	firstOver  = 1.3 // times what is known that the first probes may get by a burst
+	mostOver   = 2.5
+	unlikely   = 1.25 // times as far as bursts have carried probes: the limit was raised,
+	leastRaise = 0.95 // by at least this share of what it seems
+	raised     = 1.25 // times what was known is much more than before
+	sustained  = 0.94 // of what is known got through: it holds so far
+	leastTrust = 0.04
+	mostTrust  = 0.5
+	mostStride = 1.3   // times what is known is as far as trust leads
+	ownOf      = 100.0 // events over which the share of those refused for reasons of their own is a mean
+	leastTaken = 0.2   // the least share of the others that is reckoned with
+)
+
+// Figures of receivers that hold refusals against a sender.
+const (
+	settledFor   = 15 * time.Second // without a refusal is a calm time
+	sinking      = 0.08             // fall from calm time to calm time, as a logarithm, of a reputation that sinks
+	sinkGap      = 0.06             // the gap then,
+	sinkFirst    = 5 * time.Minute  // and the patience
+	sinkPatience = 40 * time.Minute
+	aStep        = 0.08 // more than that at once is another limit,
+	aRise        = 0.04 // and so is a rise
+	stillness    = 0.85 // what each calm time without either leaves of their count
+	restless     = 1.2  // such changes of late: the limit moves by itself
+
+	fewStrikes  = 2.5              // refusals within about a minute that are not to become more,
+	strikeShare = 20.0             // and one more for so many events a second
+	strikeTime  = 45 * time.Second // in which a refusal counts a third
+	telling     = 4 * time.Second  // a rest that ended well and a shorter one that did not tell a slow rate
+	leastCalm   = time.Minute      // patience after a penalty, at least
+	calmCut     = 0.8              // below a refusal at a level that was good before, then
+	calmStep    = 1.03             // each step of a search, then
+	resumeCut   = 0.4              // of a level that may have led to a penalty
 )
 
 // bound sets the rule's limits; rates per second, 0 is none.
@@ -412,7 +427,6 @@ func (r *rateLearner) refused(t, sent time.Duration) (fresh bool, inRow int) {
 		rate = max(r.level, firstRate)
 	}
 	r.inRow++
-	r.touched = t
 	r.confirms++
 	r.cut(t, rate)
 	r.level = max(r.level, r.low)
@@ -445,188 +459,6 @@ func (r *rateLearner) settling() time.Duration {
 		return 0
 	}
 	return min(200*time.Millisecond+time.Duration(2/r.level*float64(time.Second)), 5*time.Second)
-}
-
-// cut narrows what is known by a refusal at a rate.
-func (r *rateLearner) cut(t time.Duration, rate float64) {
-	span := (t - r.epoch).Seconds()
-	mean := 0.0
-	if span > 0 {
-		mean = float64(r.accepted) / span
-	}
-	switch {
-	case r.phase == phaseStart || r.phase == phaseFree || r.known == 0 && r.accepted >= r.enough(rate) && mean < loose*rate:
-		r.phase, r.known = phaseSearch, 0
-		r.search = rate * searchCut
-		r.level = r.search * holdShare
-		r.begin(t)
-	case r.accepted >= r.enough(rate):
-		before := r.known
-		r.narrow(t, min(mean, rate), rate)
-		r.judge(t, before)
-		r.phase = phaseHover
-		r.begin(t)
-		r.level = r.known * (1 - r.gap) * dip
-	default:
-		r.collapse(mean, rate)
-	}
-}
-
-// begin starts an epoch: the receiver's bucket is empty.
-func (r *rateLearner) begin(t time.Duration) {
-	r.epoch, r.accepted, r.hits = t, 0, 0
-}
-
-// narrow puts what is known between the bounds that a refusal gives.
-func (r *rateLearner) narrow(t time.Duration, low, high float64) {
-	if r.known == 0 { // nearer to the lower: what is missing is found without a refusal
-		r.known = math.Pow(low, lowWeight) * math.Pow(high, 1-lowWeight)
-		return
-	}
-	if t <= r.raiseAt {
-		r.moved(low, high)
-		return
-	}
-	ratio := high / r.known
-	r.proved = true
-	switch {
-	case low > 1.02*r.known && ratio > 1.3: // raised, and a burst may hide how far
-		r.known = max(math.Sqrt(low*high), high/r.over*leastRaise)
-	case low > 1.02*r.known: // proof of more: the limit was raised
-		r.known = max(low, 0.92*high)
-	case ratio > unlikely*r.over && r.sunk < sinking/2: // further than a burst has ever carried a probe
-		r.known, r.guess = high/r.over*leastRaise, ratio
-	case high < r.known:
-		r.known = high
-		r.trust = max(r.trust/2, leastTrust)
-	default:
-		r.proved = false
-		if low > sustained*r.known {
-			r.trust = min(r.trust*1.5, mostTrust)
-		}
-		r.known += r.trust * (min(high, mostStride*r.known) - r.known)
-		if r.sunk < sinking/2 {
-			r.over += (min(max(ratio, 1), mostOver) - r.over) * 0.4
-		}
-	}
-}
-
-// moved narrows by a refusal at a level that was known to be good. The receiver's
-// bucket was empty when the level began and is empty now: what came through
-// between is what it bears.
-func (r *rateLearner) moved(low, high float64) {
-	r.known = min(r.known, high)
-	if low > high/2 {
-		r.known = low
-	}
-	if r.guess > 0 { // the last probe went so far by a burst
-		r.over, r.guess = min(max(r.over, r.guess), mostOver), 0
-	}
-	r.trust = max(r.trust/2, leastTrust)
-	if r.calm > 0 {
-		r.known = max(low, r.known*calmCut)
-	}
-}
-
-// collapse answers a refusal that follows the last one soon: the level is far
-// too high, and what came through since says little.
-func (r *rateLearner) collapse(mean, rate float64) {
-	next := rate * 0.5
-	if r.phase == phaseHover && rate > 0.8*r.known {
-		next = rate * 0.9
-		r.known = min(r.known, rate)
-	}
-	if r.accepted >= 5 {
-		next = min(max(mean*0.9, 0.3*rate), 0.85*rate)
-	}
-	if r.phase == phaseHover && next < 0.7*r.known || r.phase == phaseSearch {
-		r.phase = phaseSearch
-		r.known = min(r.known, rate)
-	}
-	r.level, r.search = next, 0
-}
-
-// judge sets how long to wait before the next probe, by what the last one found.
-// A refusal at a level that was known to be good says that the limit moves.
-func (r *rateLearner) judge(t time.Duration, before float64) {
-	r.sinks(min(before, float64(r.accepted)/(t-r.epoch).Seconds()), t-r.epoch)
-	switch {
-	case before == 0:
-		r.patience = firstPatience
-	case t <= r.raiseAt && r.known > 0.9*before: // not exact enough
-	case t <= r.raiseAt:
-		r.patience = max(r.patience/2, leastPatience)
-	case r.known > raised*before && r.proved: // it bears much more: how much is soon to be known
-		r.patience, r.losses, r.sunk, r.settled = leastPatience, 0, 0, 0
-	case r.known > 1.03*before && r.proved:
-		r.patience, r.losses = max(r.patience/2, leastPatience), 0
-	default:
-		r.futile()
-	}
-	if r.sunk > sinking {
-		r.patience = min(max(r.patience, sinkFirst)*2, sinkPatience)
-	}
-	r.keepBudget()
-	r.raiseAt = t + max(r.patience, r.calm, r.afford())
-}
-
-// keepBudget stays further below what is known when refusals are more than the
-// budget, and comes back when they are far fewer.
-func (r *rateLearner) keepBudget() {
-	switch {
-	case r.share > r.budget:
-		r.gap = min(r.gap*1.25, mostGap)
-		r.patience = min(r.patience*12/10, max(mostPatience, r.patience))
-	case r.share < r.budget/2:
-		r.gap = max(r.gap*0.85, leastGap)
-	}
-}
-
-// afford is how long the level must be kept so that the refusals since the last
-// epoch are few for what is accepted meanwhile.
-func (r *rateLearner) afford() time.Duration {
-	most := mostPatience
-	if r.known < slowRate {
-		most *= 2
-	}
-	return min(time.Duration(float64(max(r.hits, 1))/(r.budget*max(r.known, 1e-3))*float64(time.Second)), most)
-}
-
-// futile notes a probe that found nothing.
-func (r *rateLearner) futile() {
-	r.patience = min(max(r.patience*16/10, r.floor()), mostPatience)
-	r.losses++
-}
-
-// floor is the least patience after several probes in a row that found nothing.
-func (r *rateLearner) floor() time.Duration {
-	if r.losses < 2 {
-		return 0
-	}
-	return steadyPatience
-}
-
-// sinks watches for a receiver that holds refusals against the sender: what it
-// bears falls a little from one calm time to the next, and does not rise. Then
-// refusals are what must not happen, and the last per cent of throughput is not
-// worth one. known is what got through in the calm time that a refusal ends.
-func (r *rateLearner) sinks(known float64, calm time.Duration) {
-	if known <= 0 || calm < settledFor {
-		return // still finding out how far the limit fell
-	}
-	if r.settled > 0 {
-		if d := math.Log(r.settled / known); d > aStep || d < -aRise {
-			r.sunk = 0 // the limit itself has changed
-			r.moves++
-		} else {
-			r.moves *= stillness
-			r.sunk = max(r.sunk+d, 0)
-		}
-		if r.moves > restless {
-			r.sunk = 0 // and does so often
-		}
-	}
-	r.settled = known
 }
 
 // next is when the level should be looked at again although nothing happens.
@@ -671,17 +503,8 @@ func (r *rateLearner) waited(length time.Duration) {
 // from now on there are to be few in any minutes.
 func (r *rateLearner) punish() { r.calm = min(max(2*r.calm, leastCalm), mostPatience) }
 
-// rate is the level as a Rate, the zero Rate if there is none. Its burst is five
-// milliseconds' worth.
-func (r *rateLearner) rate() Rate {
-	if r.level <= 0 || r.level >= unlimitedRate {
-		return Rate{}
-	}
-	return rateOf(r.level)
-}
-
 // rateOf writes a number of events a second so that it reads well and is exact to
-// a thousandth.
+// a thousandth. Its burst is five milliseconds' worth.
 func rateOf(perSecond float64) Rate {
 	per := time.Hour
 	switch {
