@@ -81,12 +81,12 @@ func TestNewSourceIsWarmedUp(t *testing.T) {
 // Crashes at any instant, also around midnight: by the receivers' ledgers no day gets
 // more than its cap.
 func TestWarmUpCapsAreExactOverCrashes(t *testing.T) {
-	seeded(t, 4, func(t *testing.T, rng *rand.Rand) {
+	seeded(t, 2, func(t *testing.T, rng *rand.Rand) {
 		r := newRig(t, crashable, cold(20, 300, 600), func(r *rig) {
-			r.disk = func() time.Duration { return time.Duration(rng.Int64N(int64(30 * time.Millisecond))) }
+			r.disk = between(rng.Uint64(), 0, 30*time.Millisecond)
 		})
 		defer func() { r.close() }()
-		r.world.latency = func() time.Duration { return time.Duration(rng.Int64N(int64(2 * time.Second))) }
+		r.world.latency = between(rng.Uint64(), 0, 2*time.Second)
 		r.start("d", 84*time.Hour, many(400, "a.example", "b.example")...)
 		for range 12 {
 			until := r.began.Add(24 * time.Hour * time.Duration(1+rng.IntN(2))) // a midnight, or any time
