@@ -53,9 +53,11 @@ func NewAdaptive(t Timings) Learner {
 
 // Figures of rests that nobody ordered.
 const (
-	outageMost = 5 * time.Minute // a receiver that is down is asked again at least that often
-	boxKnocks  = 3               // rests that show that it is more than a moment
-	longRest   = 20 * time.Second
+	outageMost  = 5 * time.Minute // a receiver that is down is asked again at least that often
+	recentDials = time.Minute     // in which at least
+	fewDials    = 3               // connections were dialled if they can have come too fast
+	boxKnocks   = 3               // rests that show that it is more than a moment
+	longRest    = 20 * time.Second
 )
 
 // softLadder are the rests that follow each other while everything is refused, as
@@ -132,7 +134,9 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 	if a.softly > 0 && at-e.Took >= a.messages.cutAt && !a.rests.probing {
 		a.softly, a.length = 0, 0
 	}
-	a.conns.served(at, e.Took, e.Open)
+	if !e.Own { // those are refused sooner
+		a.conns.served(at, e.Took, e.Open)
+	}
 	a.each.raise(at)
 	a.quota.raise(at)
 	if until, full := a.quota.full(at); full && until > at {
@@ -163,7 +167,13 @@ func (a *adaptive) refuseConnection(at time.Duration, e *Evidence) {
 	switch {
 	case a.open == 0:
 		a.standOff(at, e)
+	case e.Connection && speaksOfTrouble(e.Text):
+		a.rests.connectUntil = max(a.rests.connectUntil, at+a.timings.Soft) // neither a rate nor a limit
 	case e.Connection && (speaksOfRate(e.Text) || a.open < a.conns.peak):
+		if a.dials.phase == phaseFree && a.dials.sent.since(at-recentDials) < fewDials {
+			a.rests.connectUntil = max(a.rests.connectUntil, at+a.timings.Soft) // too few to be too many
+			return
+		}
 		a.dials.refused(at, at-e.Took)
 	default:
 		a.conns.refused(at, a.open)
@@ -175,7 +185,7 @@ func (a *adaptive) standOff(at time.Duration, e *Evidence) {
 	if at < a.rests.connectUntil {
 		return
 	}
-	if speaksOfRate(e.Text) || a.dials.known > 0 {
+	if speaksOfRate(e.Text) || a.dials.phase != phaseFree && !speaksOfTrouble(e.Text) {
 		a.dials.refused(at, at-e.Took)
 	}
 	wait := time.Duration(doubled(a.timings.Soft, outageMost, a.conns.waits))
@@ -231,7 +241,7 @@ func (a *adaptive) spent(at, sent time.Duration) bool {
 // refuseDoor answers a connection that was refused as a message would be. If
 // messages go on connections that are open, it was one too many, whatever its words.
 func (a *adaptive) refuseDoor(at time.Duration, e *Evidence) {
-	if a.open > 0 && at-a.served < 2*a.latency+time.Second && at-a.messages.hitAt > 2*time.Second {
+	if a.open > 0 && !isOutage(e) && at-a.served < 2*a.latency+time.Second && at-a.messages.hitAt > 2*time.Second {
 		a.refuseConnection(at, e)
 		return
 	}
@@ -367,9 +377,15 @@ func isOutage(e *Evidence) bool {
 	case "temp", "network", "timeout", "system_error":
 		return true
 	case "":
-		return contains(e.Text, " 4.3.")
+		return speaksOfTrouble(e.Text)
 	}
 	return false
+}
+
+// speaksOfTrouble reports whether a reply blames the receiver's own system, and
+// not the connections to it.
+func speaksOfTrouble(text string) bool {
+	return contains(text, " 4.3.") && !contains(text, "onnection")
 }
 
 // named reports whether a reply is a block that names its reason, a 5xx: it rests

@@ -24,7 +24,8 @@ type connectionLearner struct {
 	patience  time.Duration
 	stride    int // of the next raise
 	raised    bool
-	peak      int // most that were ready at once since the cap changed
+	peak      int // most that were ready at once of late, since the cap changed
+	peakAt    time.Duration
 	confirms  int
 	waits     int // refusals in a row with none open
 
@@ -50,6 +51,7 @@ const (
 	firstConnections   = 4
 	leastConnPatience  = 2 * time.Minute
 	mostConnPatience   = 8 * time.Minute
+	peakFor            = 30 * time.Second
 	wantedFor          = 5 * time.Second
 	climbSamples       = 12
 	doublingPays       = 1.25
@@ -129,7 +131,9 @@ func (c *connectionLearner) refused(t time.Duration, open int) {
 
 // ready notes a connection that came about.
 func (c *connectionLearner) ready(t time.Duration, open int) {
-	c.peak = max(c.peak, open)
+	if open >= c.peak || t-c.peakAt > peakFor {
+		c.peak, c.peakAt = open, t
+	}
 	c.waits = 0
 	if c.raised && c.known > 0 && open >= c.cap && t-c.refusedAt > time.Second {
 		c.known = c.cap
@@ -192,19 +196,25 @@ func (c *connectionLearner) measured(t time.Duration, n int, rate, mean float64)
 	switch {
 	case c.phase == phaseStart:
 		c.double(t, n, rate)
+	case k.active && n < c.most():
+		// fewer are open than are to be tried
 	case k.active:
 		c.step(t, n, rate)
 	case t >= k.restAt && mean > slowerWorthAClimb*k.fastest && n > 1:
 		k.active, k.bestN, k.best, k.dir, k.step = true, n, rate, -1, max(1, n/4)
 		c.phase = phaseSearch
 		c.set(t, n-k.step)
+	case t >= k.restAt && c.cap > 0 && n >= c.cap && c.short(t):
+		k.active, k.bestN, k.best, k.dir, k.step = true, n, rate, 1, max(1, n/4)
+		c.phase = phaseSearch
+		c.set(t, n+k.step)
 	}
 }
 
 // double goes on with the slow start while it pays.
 func (c *connectionLearner) double(t time.Duration, n int, rate float64) {
 	k := &c.climb
-	if k.best > 0 && n > k.bestN && rate < doublingPays*k.best {
+	if k.best > 0 && n > k.bestN && rate < k.best*(1+(doublingPays-1)*float64(n-k.bestN)/float64(k.bestN)) {
 		c.phase = phaseSearch
 		k.active, k.dir, k.step = true, 1, max(1, k.bestN/2)
 		if rate > k.best {

@@ -99,6 +99,16 @@ func (r *ring) rate(t time.Duration) float64 {
 	return float64(r.n-1) / (t - oldest).Seconds()
 }
 
+// since is how many of the events kept came after an instant.
+func (r *ring) since(t time.Duration) (n int) {
+	for i := range r.n {
+		if r.at[i] > t {
+			n++
+		}
+	}
+	return n
+}
+
 // lately is the mean over the last four.
 func (r *ring) lately(t time.Duration) float64 {
 	const few = 4

@@ -16,11 +16,14 @@ type path struct {
 	limits mxrules.Limits
 	lines  int
 
-	claimed   int // messages claimed and not settled
-	open      int // sessions open that stay
-	leaving   int // sessions asked to close or retiring
-	busy      int // of those that stay, the ones that carry a message
-	unused    int // sessions that have carried nothing yet, those being opened included
+	claimed   int           // messages claimed and not settled
+	open      int           // sessions open that stay
+	leaving   int           // sessions asked to close or retiring
+	busy      int           // of those that stay, the ones that carry a message
+	unused    int           // sessions that have carried nothing yet, those being opened included
+	took      time.Duration // of a message, and setup of a session, as means of the last few
+	setup     time.Duration
+	each      int // messages that a session may carry, as of its last end; 0: no limit
 	claimTurn turn
 	sendTurn  turn
 	holding   bool         // the governor held the last message offered
@@ -396,7 +399,7 @@ func (c *Core) holdOf(l *line) (mxrules.Hold, int64) {
 	if hold == mxrules.HoldNone && p.plenty() && (l.sessions.n > 0 || p.unused > 0) {
 		return mxrules.HoldMessageRate, 0
 	}
-	if hold != mxrules.HoldNone {
+	if hold != mxrules.HoldNone && !(hold == mxrules.HoldMessageRate && p.short()) {
 		early := nanos(at) - int64(c.cfg.IdleTimeout/2)
 		if l.sessions.n > 0 || p.unused > 0 {
 			return hold, nanos(at)
@@ -409,12 +412,28 @@ func (c *Core) holdOf(l *line) (mxrules.Hold, int64) {
 	return hold, nanos(at)
 }
 
+// short reports whether the path has too few sessions to use its rate: so many are
+// busy at a time, and so many being opened for those that end after their last
+// message.
+func (p *path) short() bool {
+	rate := p.gov.MessageRate().PerSecond()
+	if rate == 0 || p.took == 0 {
+		return false
+	}
+	const reserve = 1.2
+	need := reserve * rate * p.took.Seconds()
+	if p.each > 0 {
+		need += reserve * rate / float64(p.each) * p.setup.Seconds()
+	}
+	return float64(p.sessions.n) < need
+}
+
 // plenty reports whether the path has free sessions for its burst and for a
 // twentieth of a second. When messages take longer they are soon in use, and more
 // are opened.
 func (p *path) plenty() bool {
 	rate := p.gov.MessageRate()
-	return rate.Count > 0 && p.sessions.n-p.busy >= max(1, rate.Burst)+1+int(rate.PerSecond()/20)
+	return rate.Count > 0 && !p.short() && p.sessions.n-p.busy >= max(1, rate.Burst)+1+int(rate.PerSecond()/20)
 }
 
 // transactional reports whether the line would have transactional mail to send.

@@ -127,6 +127,8 @@ func (c *Core) SessionOpened(now time.Time, id SessionID) {
 			l.open++
 			l.path.open++
 		}
+		l.path.setup += (time.Duration(c.now-s.opened) - l.path.setup) / meanOf
+		l.path.each = c.perConnection(l)
 		l.path.gov.Connected(now, time.Duration(c.now-s.opened))
 		c.reportResumed(l.path)
 		c.dirtyPaths.push(l.path)
@@ -306,6 +308,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 		if s != nil {
 			s.replied++
 			e.Took = time.Duration(c.now - s.sentAt)
+			l.path.took += (e.Took - l.path.took) / meanOf
 		}
 		c.worked(l)
 		if s != nil && !e.HostFault {
@@ -401,6 +404,9 @@ func (c *Core) refusedDial(s *session, e mxrules.Evidence) {
 	c.observe(s.line.path, e)
 	c.refused(s)
 }
+
+// meanOf is over how many messages and sessions their durations are means.
+const meanOf = 8
 
 // lately is how long after a message was served by a host a connection that it
 // breaks off is taken for one too many, and not for a host that fails.
