@@ -328,7 +328,8 @@ func TestForecastsAddUp(t *testing.T) {
 				t.Fatalf("%+v", o)
 			}
 		}
-		if f.Messages != total || sum != total || late != f.Late || f.Duration > in.Validity+time.Second || f.LatePercent() > 100 {
+		// A transaction under way at the end of the validity keeps its outcome.
+		if f.Messages != total || sum != total || late != f.Late || f.Duration > in.Validity+10*time.Second || f.LatePercent() > 100 {
 			t.Fatalf("%d of %d messages, %v of %v: %+v", sum, total, f.Duration, in.Validity, f)
 		}
 	})
