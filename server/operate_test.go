@@ -222,18 +222,18 @@ func TestOrdersThatAreRefused(t *testing.T) {
 		}
 		two := map[string]string{"connections": "2"}
 		for field, err := range map[string]error{
-			"selector":                  retry(nil),
-			"selector.destination":      retry(&veredusv1.QueueSelector{Destination: "b.example"}),
-			"selector.source":           retry(&veredusv1.QueueSelector{Source: "nobody"}),
-			"selector.older_than":       retry(&veredusv1.QueueSelector{OlderThan: durationpb.New(-time.Second)}),
-			"selector.delivery":         retry(&veredusv1.QueueSelector{Delivery: "spring"}),
-			"pool":                      move(&veredusv1.QueueSelector{Delivery: "deliveries/spring"}, "nowhere"),
-			"selector.source move":      move(&veredusv1.QueueSelector{Source: "default"}, "default"),
-			"override.end_time":         word("a.example", 0, two),
-			"override.end_time too far": word("a.example", 31*24*time.Hour, two),
-			"override.fields":           word("a.example", time.Hour, map[string]string{"connections": "0"}),
+			"selector":                                retry(nil),
+			"selector.destination":                    retry(&veredusv1.QueueSelector{Destination: "b.example"}),
+			"selector.source":                         retry(&veredusv1.QueueSelector{Source: "nobody"}),
+			"selector.older_than":                     retry(&veredusv1.QueueSelector{OlderThan: durationpb.New(-time.Second)}),
+			"selector.delivery":                       retry(&veredusv1.QueueSelector{Delivery: "spring"}),
+			"pool":                                    move(&veredusv1.QueueSelector{Delivery: "deliveries/spring"}, "nowhere"),
+			"selector.source move":                    move(&veredusv1.QueueSelector{Source: "default"}, "default"),
+			"override.end_time":                       word("a.example", 0, two),
+			"override.end_time too far":               word("a.example", 31*24*time.Hour, two),
+			"override.fields":                         word("a.example", time.Hour, map[string]string{"connections": "0"}),
 			"override.fields of rules that are fixed": word("a.example", time.Hour, map[string]string{"tls": "none"}),
-			"destination": word("", time.Hour, two),
+			"destination":                             word("", time.Hour, two),
 		} {
 			want, _, _ := strings.Cut(field, " ")
 			if s := wantError(t, err, codes.InvalidArgument, "INVALID_FIELD"); fields(s) != want {
@@ -350,12 +350,14 @@ func TestLimitsAreExplained(t *testing.T) {
 		Effective: mxrules.Effective{Limits: rule}, State: g.State(noon), Fresh: fresh, Pace: g.Pace(),
 		SetAt:    map[mxrules.Field]time.Time{mxrules.FieldMessageRate: noon},
 		Override: &dispatch.Override{Values: g.Override(), Until: noon.Add(time.Hour)},
+		Source:   "a", WarmUpCap: 500,
 	}
 	want := map[string]string{
 		"connections":             "10 10 1  3 override",
 		"messages_per_connection": "50 50 1  50 rule",
 		"message_rate":            "100/s 100/s 1/min 50/s 50/s reaction",
 		"tls":                     "none none   none rule",
+		"messages_per_day":        "unlimited unlimited   500 warm_up",
 	}
 	for _, l := range pathLimits(p).GetLimits() {
 		got := strings.Join([]string{l.GetValue(), l.GetStart(), l.GetLow(), l.GetLearned(), l.GetEffective(), l.GetSetBy()}, " ")

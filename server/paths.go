@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -72,6 +73,9 @@ func pathLimits(p *dispatch.PathView) *veredusv1.EffectiveLimits {
 		if mxrules.Fields(mxrules.Overridable).Has(f) {
 			pacedLimit(l, p, f)
 		}
+		if f == mxrules.FieldMessagesPerDay {
+			dailyLimit(l, p)
+		}
 		out.Limits = append(out.Limits, l)
 	}
 	return out
@@ -108,6 +112,15 @@ func pacedLimit(l *veredusv1.Limit, p *dispatch.PathView, f mxrules.Field) {
 	default:
 		l.SetBy = "reaction"
 	}
+}
+
+// dailyLimit shows today's cap of the source's warm-up where it is the lower one.
+func dailyLimit(l *veredusv1.Limit, p *dispatch.PathView) {
+	rule := int64(p.Effective.Limits.MessagesPerDay)
+	if p.Source == "" || p.WarmUpCap == 0 || rule > 0 && rule <= p.WarmUpCap {
+		return
+	}
+	l.Effective, l.SetBy = strconv.FormatInt(p.WarmUpCap, 10), "warm_up"
 }
 
 // pacedState is what a governor's state says of the limits that it moves.

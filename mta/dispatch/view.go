@@ -99,6 +99,8 @@ type PathView struct {
 	Decisions []Decision
 	// NextChange is when a limit may be raised next; zero when nothing is below the rule.
 	NextChange time.Time
+	// WarmUpCap is what the source's warm-up allows this provider today; 0 for no cap.
+	WarmUpCap int64
 }
 
 // DestinationView is a copy of what is known of a destination.
@@ -395,6 +397,7 @@ func (c *Core) pathView(l *line) PathView {
 	return PathView{
 		Key: p.key, Source: p.source.Name, State: s, Effective: e, LastError: s.Trouble, Override: c.overrideOf(p),
 		Fresh: p.gov.Fresh(c.at), Pace: p.gov.Pace(), SetAt: p.history.setTimes(), Decisions: decisions, NextChange: p.gov.NextChange(c.at),
+		WarmUpCap: l.source.capFor(l.group.dest.provider),
 	}
 }
 

@@ -436,6 +436,19 @@ type WarmUpView struct {
 	Active       bool
 }
 
+// capFor is what a source's warm-up allows a provider today; 0 for no cap.
+func (s *source) capFor(provider string) int64 {
+	if s.warmth == nil || !s.warmth.up.Active() {
+		return 0
+	}
+	up := s.warmth.up
+	limit := up.Cap()
+	if own := up.Plan().ProviderCap(up.State().Stage, provider); own > 0 {
+		limit = min(limit, own)
+	}
+	return limit
+}
+
 // Sources lists all sources by name.
 func (c *Core) Sources(now time.Time) []SourceView {
 	c.begin(now)
