@@ -22,6 +22,7 @@ import (
 // serveNode runs a node.
 type serveNode struct {
 	config, dataDir, world, control string
+	cpuProfile                      string
 	timeScale                       float64
 
 	cmd     *cobra.Command
@@ -60,15 +61,21 @@ and the next start goes on without loss.`,
 	f.StringVar(&n.dataDir, "data-dir", "", `directory of the store, in place of data_dir (default "data")`)
 	f.Float64Var(&n.timeScale, "time-scale", 0, "in the sandbox: divide retry, validity and greylist periods, in place of sandbox.time_scale")
 	f.StringVar(&n.world, "world", "default", "built-in receivers of the sandbox: default, open, or a file")
+	f.StringVar(&n.cpuProfile, "cpuprofile", "", "write a CPU profile of the node to this file, for 'go tool pprof'; it is whole when the node has stopped")
 	f.StringVar(&n.control, "control", "127.0.0.1:8027", "where the ledger of the built-in receivers is served; port 0 takes a free one")
 	return cmd
 }
 
-func (n *serveNode) run(ctx context.Context) error {
+func (n *serveNode) run(ctx context.Context) (err error) {
 	cfg, err := n.load()
 	if err != nil {
 		return &usageError{nil, err}
 	}
+	stop, err := profileCPU(n.cpuProfile)
+	if err != nil {
+		return &usageError{nil, err}
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	n.log = server.NewLog(cfg.Log, n.cmd.ErrOrStderr())
 	if cfg.Relay.Mode == config.Sandboxed && cfg.DNS.Server == "" {
 		if err := n.startReceivers(ctx, cfg); err != nil {
