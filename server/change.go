@@ -60,6 +60,11 @@ func policies(c *config.Config) map[string]string {
 		"protection.auth_percent":      fmt.Sprint(p.AuthPercent),
 		"protection.auth_after":        fmt.Sprint(p.AuthAfter),
 		"protection.auth_domains":      fmt.Sprint(p.AuthDomains),
+		"storage.min_free":             config.SizeText(c.Storage.MinFree),
+		"storage.min_free_sending":     config.SizeText(c.Storage.MinFreeSending),
+		"retention.events_age":         fmt.Sprint(c.Retention.EventsAge),
+		"retention.events_size":        config.SizeText(c.Retention.EventsSize),
+		"retention.messages":           fmt.Sprint(c.Retention.Messages),
 	}
 }
 

@@ -15,6 +15,7 @@ func (p *parser) check(c *Config) {
 	}
 	together := &parser{file: p.file, lines: p.lines}
 	together.checkListen(c)
+	together.checkKept(c)
 	together.checkReturns(c)
 	together.checkMode(c)
 	together.checkSources(c)

@@ -60,6 +60,13 @@
 //	  auth_percent: 20              # of the attempts at a destination, after auth_after
 //	  auth_after: 20
 //	  auth_domains: 5               # or the same rejection from so many unrelated domains
+//	storage:
+//	  min_free: 1GiB                # free disk below which nothing new is taken in; 0 for no limit
+//	  min_free_sending: 512MiB      # below which sending pauses, too; at most min_free
+//	retention:                      # 0 keeps for ever
+//	  events_age: 30d               # events older than this are removed, the oldest first
+//	  events_size: 8GiB             # the same when they take more of the disk than this
+//	  messages: 60d                 # content and messages go so long behind a delivery's end
 //	sandbox:
 //	  time_scale: 1                 # divides retry, validity and greylist periods
 //	log:
@@ -68,7 +75,7 @@
 //	  addresses: redact             # redact or plain
 //
 // Every key may be left out. A reload changes pools, sources, plans of warm-up, MX rules,
-// bounce rules, keys, addresses and protection; a source keeps the stage of its warm-up,
+// bounce rules, keys, addresses, protection, storage and retention; a source keeps the stage of its warm-up,
 // by its name and address, whatever becomes of the plan: `veredus sources warm-up` sets it. Load and Parse report everything that is wrong with
 // a file at once, each with its line.
 package config
@@ -79,6 +86,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Defaults of keys that other programs share.
@@ -110,6 +118,8 @@ type Config struct {
 	Public      Public
 	Addresses   Addresses
 	Protection  Protection
+	Storage     Storage
+	Retention   Retention
 	Sandbox     Sandbox
 	Log         Log
 	// Warnings are things that work and should be mended.
@@ -225,6 +235,19 @@ type Protection struct {
 	AuthDomains      int
 }
 
+// Storage says how much of the disk stays free, in octets; 0 is no limit.
+type Storage struct {
+	MinFree        int64 // below it nothing new is taken in
+	MinFreeSending int64 // below it sending pauses; at most MinFree
+}
+
+// Retention says how long things are kept; 0 is for ever.
+type Retention struct {
+	EventsAge  time.Duration // of feedback events
+	EventsSize int64         // octets of disk that feedback events may take
+	Messages   time.Duration // of content and messages, behind the end of their delivery
+}
+
 // Sandbox changes how fast time passes for mail.
 type Sandbox struct {
 	TimeScale float64 // at least 1
@@ -260,8 +283,10 @@ func blank() *Config {
 			Enabled: true, HardPercent: 10, HardAfter: 500, ComplaintPercent: 0.3, ComplaintLeast: 10,
 			AuthPercent: 20, AuthAfter: 20, AuthDomains: 5,
 		},
-		Sandbox: Sandbox{TimeScale: 1},
-		Log:     Log{Format: "text"},
+		Storage:   Storage{MinFree: 1 << 30, MinFreeSending: 512 << 20},
+		Retention: Retention{EventsAge: 30 * day, EventsSize: 8 << 30, Messages: 60 * day},
+		Sandbox:   Sandbox{TimeScale: 1},
+		Log:       Log{Format: "text"},
 	}
 }
 

@@ -76,6 +76,15 @@ func (p *parser) read(c *Config, data []byte) bool {
 			"auth_after":        p.integer(&c.Protection.AuthAfter, 1, 1_000_000_000),
 			"auth_domains":      p.integer(&c.Protection.AuthDomains, 1, 1000),
 		}),
+		"storage": p.section(section{
+			"min_free":         p.size(&c.Storage.MinFree),
+			"min_free_sending": p.size(&c.Storage.MinFreeSending),
+		}),
+		"retention": p.section(section{
+			"events_age":  p.period(&c.Retention.EventsAge),
+			"events_size": p.size(&c.Retention.EventsSize),
+			"messages":    p.period(&c.Retention.Messages),
+		}),
 		"sandbox": p.section(section{"time_scale": p.number(&c.Sandbox.TimeScale, 1, 1e6)}),
 		"log": p.section(section{
 			"level":     p.oneOf(func(s string) { _ = c.Log.Level.UnmarshalText([]byte(s)) }, "debug", "info", "warn", "error"),
