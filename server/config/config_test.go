@@ -82,6 +82,8 @@ public:
   tls: {cert: u.crt, key: /u.key}
 addresses: {threshold: 3, scope: all, unsubscribe: tenant}
 protection: {enabled: false, hard_percent: 5, hard_after: 100, complaint_percent: 0.1, complaint_least: 5, auth_percent: 10, auth_after: 30, auth_domains: 4}
+storage: {min_free: 3GiB, min_free_sending: 1GiB}
+retention: {events_age: 10d, events_size: 1GiB, messages: 20d}
 sandbox: {time_scale: 1}
 log: {level: warn, format: json, addresses: plain}
 `))
@@ -123,7 +125,9 @@ log: {level: warn, format: json, addresses: plain}
 			HardPercent: 5, HardAfter: 100, ComplaintPercent: 0.1, ComplaintLeast: 5,
 			AuthPercent: 10, AuthAfter: 30, AuthDomains: 4,
 		},
-		Sandbox: Sandbox{TimeScale: 1}, Log: Log{Level: slog.LevelWarn, Format: "json", Plain: true},
+		Storage:   Storage{MinFree: 3 << 30, MinFreeSending: 1 << 30},
+		Retention: Retention{EventsAge: 10 * day, EventsSize: 1 << 30, Messages: 20 * day},
+		Sandbox:   Sandbox{TimeScale: 1}, Log: Log{Level: slog.LevelWarn, Format: "json", Plain: true},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
