@@ -27,20 +27,6 @@ func BenchmarkSign(b *testing.B) {
 			}
 		})
 	}
-	b.Run("Ed25519 alone", func(b *testing.B) {
-		k := newKey(b, "example.com", "e", edKey())
-		b.ReportAllocs()
-		b.SetBytes(int64(len(message)))
-		for b.Loop() {
-			fields, err := headerList(message)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if _, err := k.sign(message, fields); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }
 
 func BenchmarkFind(b *testing.B) {
