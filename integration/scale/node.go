@@ -161,10 +161,7 @@ func (n *node) profile(to string, f func()) error {
 // writeConfig makes the node's files: a key, MX rules without limits but for
 // connections, and the configuration.
 func writeConfig(sc scenario, dir string, dns string, port int) error {
-	signer, err := dkim.GenerateEd25519()
-	if sc.RSA {
-		signer, err = dkim.GenerateRSA(2048)
-	}
+	signer, err := dkim.GenerateRSA(sc.RSA)
 	if err != nil {
 		return err
 	}
