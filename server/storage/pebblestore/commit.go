@@ -271,6 +271,9 @@ type txn struct {
 	names      map[runName]runKey
 	gone       map[uint64]bool // hand-overs deleted
 	contents   []contentSeen
+	swept      []byte                             // behind the last recipient that the sweeper removed
+	unshared   []uint64                           // contents that are gone
+	emptied    []uint64                           // hand-overs whose runs are gone
 	expiries   []int64                            // of single messages that arrived
 	addresses  map[uint64]map[[hashSize]byte]bool // stored, by delivery
 	entries    map[string][]*entryWork            // address entries looked up, by folded address
@@ -324,6 +327,9 @@ func (t *txn) install() {
 	t.installEntries()
 	t.installRuns()
 	t.installContents()
+	if t.swept != nil {
+		s.swept = t.swept
+	}
 	for no, hashes := range t.addresses {
 		s.filters.note(no, hashes)
 	}

@@ -3,6 +3,7 @@ package pebblestore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,7 +46,7 @@ func (t *txn) repeated(req campaign.Request) (*campaign.Delivery, error) {
 	if err != nil {
 		return nil, err
 	}
-	content, err := t.s.readSpec(w.state.Content)
+	content, err := t.s.saysOf(&w.state)
 	return w.state.export(content.GetContent()), err
 }
 
@@ -148,6 +149,9 @@ func (s *Store) Get(ctx context.Context, id string) (*campaign.Delivery, error) 
 		return nil, err
 	}
 	says, err := s.readSpec(d.Content)
+	if errors.Is(err, campaign.ErrNotFound) { // purged, or replaced just now
+		says, err = s.saysNow(d)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +241,7 @@ func (s *Store) Change(ctx context.Context, id string, req campaign.Request, cha
 }
 
 func (t *txn) change(w *work, change func(*campaign.Delivery) ([]campaign.Event, error)) (*campaign.Delivery, error) {
-	says, err := t.s.readSpec(w.state.Content)
+	says, err := t.s.saysOf(&w.state)
 	if err != nil {
 		return nil, err
 	}
@@ -382,7 +386,7 @@ func (t *txn) remove(w *work) error {
 	}
 	t.delete(key8(tableContent, w.state.Content))
 	t.deletePrefix(key8(tableByDestination, no))
-	for _, table := range []byte{tableLog, tableRun, tableOpen, tableDomain, tableRetry, tableReject, tableReturned} {
+	for _, table := range messageTables {
 		t.deletePrefix(scope.all(table))
 	}
 	if w.state.Transactional {

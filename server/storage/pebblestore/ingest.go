@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -375,14 +376,19 @@ func (t *txn) singleContent(w *work, spec *veredusv1.Delivery) (uint64, error) {
 		return 0, err
 	}
 	k := contentKey{w.state.No, sha256.Sum256(row)}
-	if id, ok := t.s.contents[k]; ok {
-		return id, nil
+	c, known := t.s.contents[k]
+	if known && t.now.Sub(c.used).Abs() < sharedFor {
+		return c.id, nil
 	}
-	t.seq.content++
-	t.contents = append(t.contents, contentSeen{k, t.seq.content})
-	t.set(key8(tableContent, t.seq.content), row)
-	t.set(key88(tableContentOf, w.state.No, t.seq.content), nil)
-	return t.seq.content, nil
+	if !known {
+		t.seq.content++
+		c.id = t.seq.content
+		t.set(key8(tableContent, c.id), row)
+	}
+	c.used = t.now
+	t.contents = append(t.contents, contentSeen{k, c})
+	t.set(key88(tableContentOf, w.state.No, c.id), number64(uint64(nanos(c.used))))
+	return c.id, nil
 }
 
 // contentKey names what a single message says.
@@ -391,9 +397,15 @@ type contentKey struct {
 	sum      [sha256.Size]byte
 }
 
+// sharedContent is a content that single messages may share, and when its use was noted last.
+type sharedContent struct {
+	id   uint64
+	used time.Time
+}
+
 type contentSeen struct {
 	key contentKey
-	id  uint64
+	sharedContent
 }
 
 // maxContents is how many contents of single messages are remembered for sharing.
@@ -404,7 +416,10 @@ func (t *txn) installContents() {
 		if len(t.s.contents) >= maxContents {
 			clear(t.s.contents)
 		}
-		t.s.contents[c.key] = c.id
+		t.s.contents[c.key] = c.sharedContent
+	}
+	for _, id := range t.unshared {
+		maps.DeleteFunc(t.s.contents, func(_ contentKey, c sharedContent) bool { return c.id == id })
 	}
 	for _, w := range t.order {
 		if w.deleted {
@@ -443,7 +458,7 @@ func (s *Store) scopeOf(ctx context.Context, delivery string) (scope, error) {
 // over its domains, and within each over the order they came in.
 func (s *Store) Sample(ctx context.Context, delivery string, limit int) ([]campaign.Sampled, error) {
 	d, err := s.settledView(ctx, delivery)
-	if err != nil || limit <= 0 || d.domains == 0 {
+	if err != nil || limit <= 0 || d.domains == 0 || !d.purged.IsZero() {
 		return nil, err
 	}
 	it, err := s.db.NewIter(&pebble.IterOptions{

@@ -26,7 +26,7 @@ import (
 //	totals          N                       counters
 //	byDestination   N destination           counters of one destination
 //	content         content                 what a mail says
-//	contentOf       N content               (contents that single messages of N own)
+//	contentOf       N content               when its use was noted (contents that single messages of N own)
 //	recipient       T N H M                 the only copy of a recipient's data; M's domain is 0 when ignored
 //	log             T N H M                 the sending log: last settlement, state, attempts
 //	run             T N H domain            name, mark, counts of one recipient domain
@@ -44,7 +44,7 @@ import (
 //	request         request_id              method, body, answer
 //	requestAge      time request_id         (requests by age)
 //	suspension      id                      suspension
-//	trash           N                       T of a deleted delivery whose index rows are not removed yet
+//	trash           N                       T of a deleted or purged delivery whose recipients are not removed yet
 //	returned        T N H M                 which returns (late bounce, complaint, unsubscribe) it had
 //	entry           hash tenant 0 class list   address entry; class is one byte
 //	entryOf         domain 0 hash tenant 0 class list   (address entries by domain)

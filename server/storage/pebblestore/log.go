@@ -26,7 +26,10 @@ func (s *Store) Message(ctx context.Context, delivery string, id mta.MessageID) 
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.entry(s.db, d, id)
+	var e *campaign.LogEntry
+	if d.purged.IsZero() {
+		e, err = s.entry(s.db, d, id)
+	}
 	if err == nil && e == nil {
 		err = &campaign.NotFoundError{Resource: "deliveries/" + delivery + "/messages/" + id.String()}
 	}
@@ -146,6 +149,9 @@ func (s *Store) Messages(ctx context.Context, delivery string, cursor []byte, li
 	}
 	if len(cursor) != 0 && len(cursor) != placeSize {
 		return nil, nil, campaign.ErrBadCursor
+	}
+	if !d.purged.IsZero() {
+		return nil, nil, nil
 	}
 	snapshot := s.db.NewSnapshot()
 	defer snapshot.Close()
@@ -295,7 +301,7 @@ func (f *finder) find(k, v []byte) (*campaign.LogEntry, error) {
 		v = k
 	}
 	d, err := f.s.viewNumber(be64(k[indexPrefix:]))
-	if err != nil || d == nil {
+	if err != nil || d == nil || !d.purged.IsZero() {
 		return nil, err
 	}
 	if err := f.s.writer.await(f.ctx, d.number); err != nil {

@@ -114,9 +114,10 @@ func (t *txn) takeReturn(r *inbound.Return) (inbound.Effect, error) {
 	return inbound.UnknownMessage, nil
 }
 
-// returned finds a message that may be returned; nil when it does not exist or was ignored.
+// returned finds a message that may be returned; nil when it does not exist any more or
+// was ignored.
 func (t *txn) returned(w *work, id mta.MessageID) (*returned, error) {
-	if id.Domain == ignoredDomain {
+	if id.Domain == ignoredDomain || !w.state.purged.IsZero() {
 		return nil, nil
 	}
 	scope := w.state.scope()
@@ -379,7 +380,7 @@ func (s *Store) Unsubscribe(ctx context.Context, u address.Unsubscription) (appl
 		case m != nil:
 			applied, err = t.unsubscribe(m, key.Scope, u.Time, u.Text)
 		default:
-			applied, err = t.leaveList(key, &u, w == nil)
+			applied, err = t.leaveList(key, &u, w == nil || !w.state.purged.IsZero())
 		}
 		return err
 	})

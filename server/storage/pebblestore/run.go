@@ -217,6 +217,9 @@ func (t *txn) installRuns() {
 	for handover := range t.gone {
 		t.s.runs.forget(handover)
 	}
+	for _, handover := range t.emptied {
+		t.s.runs.forget(handover)
+	}
 	for k, r := range t.runs {
 		if !t.gone[k.handover] {
 			t.s.runs.put(k, r.run)

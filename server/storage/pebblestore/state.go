@@ -24,9 +24,10 @@ const maxCachedDeliveries = 256
 type deliveryState struct {
 	campaign.Delivery
 	tenant  uint32
-	domains uint32 // last number given in its directory of domains
-	number  uint64 // last operation that changed it
-	used    uint64 // for eviction
+	domains uint32    // last number given in its directory of domains
+	purged  time.Time // when its content and messages were removed
+	number  uint64    // last operation that changed it
+	used    uint64    // for eviction
 }
 
 func (d *deliveryState) scope() scope { return scope{tenant: d.tenant, delivery: d.No} }
@@ -215,7 +216,8 @@ func (d *deliveryState) encode() ([]byte, error) {
 	for i, t := range []time.Time{d.Created, d.Updated, d.Started, d.Expires, d.Finished} {
 		b = putTime(b, protowire.Number(8+i), t)
 	}
-	return putBytes(b, 13, encodeProtection(&d.Protection)), nil
+	b = putBytes(b, 13, encodeProtection(&d.Protection))
+	return putTime(b, 14, d.purged), nil
 }
 
 func decodeDelivery(row []byte) (*deliveryState, error) {
@@ -242,6 +244,8 @@ func decodeDelivery(row []byte) (*deliveryState, error) {
 			*times[field-8] = v.time()
 		case 13:
 			d.Protection, err = decodeProtection(v.bytes)
+		case 14:
+			d.purged = v.time()
 		}
 		return err
 	})

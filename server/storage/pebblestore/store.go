@@ -134,7 +134,9 @@ type Store struct {
 	nextCounter []byte
 	// oldestRequest is where the rows of requests by age begin; below lie tombstones.
 	oldestRequest []byte
-	contents      map[contentKey]uint64
+	contents      map[contentKey]sharedContent
+	// swept is behind the last recipient that the sweeper removed; below lie tombstones.
+	swept []byte
 }
 
 // sequences are the last numbers given.
@@ -157,7 +159,7 @@ func Open(o Options) (*Store, error) {
 		opts: o, db: db,
 		claims: map[mta.MessageID]*claim{}, watchers: map[string]chan struct{}{},
 		cache: newDeliveryCache(), runs: newRunCache(maxCachedRuns),
-		contents: map[contentKey]uint64{}, surge: address.NewSurge(),
+		contents: map[contentKey]sharedContent{}, surge: address.NewSurge(),
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("pebblestore: opening %s: %w", o.Dir, err), db.Close())

@@ -10,8 +10,8 @@ import (
 // sweepStep is how many recipients one step of the sweeper removes.
 const sweepStep = 1000
 
-// sweeper removes what deleted deliveries left in the indexes, in bounded steps that
-// take their turn among the other writes.
+// sweeper removes what deleted and purged deliveries left: recipients and their rows in the
+// indexes, in bounded steps that take their turn among the other writes.
 type sweeper struct {
 	kick   chan struct{}
 	cancel context.CancelFunc
@@ -54,75 +54,81 @@ func (w *sweeper) stop() {
 // sweepAll goes on until nothing is left.
 func (s *Store) sweepAll(ctx context.Context) error {
 	for {
-		left, err := s.anyTrash()
-		if err != nil || !left {
+		trash, err := s.anyTrash()
+		if err != nil || trash == nil {
 			return err
 		}
-		if err := s.submit(ctx, (*txn).sweep); err != nil {
+		done := false
+		err = s.submit(ctx, func(t *txn) (err error) {
+			done, err = t.sweep(*trash)
+			return err
+		})
+		if err == nil && done {
+			err = s.reclaimDelivery(ctx, *trash)
+		}
+		if err != nil {
 			return err
 		}
 	}
 }
 
-func (s *Store) anyTrash() (found bool, err error) {
+// anyTrash is the first delivery with something left to remove; nil when there is none.
+func (s *Store) anyTrash() (found *scope, err error) {
 	prefix := []byte{tableTrash}
-	err = s.scan(nil, prefix, after(prefix), func(_, _ []byte) (bool, error) {
-		found = true
+	err = s.scan(nil, prefix, after(prefix), func(k, v []byte) (bool, error) {
+		found = &scope{tenant: uint32(be64(v)), delivery: be64(k[1:])}
 		return false, nil
 	})
 	return found, err
 }
 
-// sweep is one step: some recipients of the first deleted delivery, or its end.
-func (t *txn) sweep() error {
-	var trash []byte
-	var sc scope
-	prefix := []byte{tableTrash}
-	err := t.s.scan(nil, prefix, after(prefix), func(k, v []byte) (bool, error) {
-		trash, sc = bytes.Clone(k), scope{tenant: uint32(be64(v)), delivery: be64(k[1:])}
-		return false, nil
-	})
-	if err != nil || trash == nil {
-		return err
+// reclaimDelivery gives back the room of a delivery's rows.
+func (s *Store) reclaimDelivery(ctx context.Context, sc scope) error {
+	for _, table := range append([]byte{tableRecipient}, messageTables...) {
+		if err := s.reclaim(ctx, sc.all(table), after(sc.all(table))); err != nil {
+			return err
+		}
 	}
-	removed, err := t.sweepRecipients(sc)
-	if err != nil || removed {
-		return err
-	}
-	if removed, err = t.sweepContents(sc.delivery); err != nil || removed {
-		return err
-	}
-	t.delete(trash)
 	return nil
 }
 
-// sweepRecipients removes the first recipients of a deleted delivery with their index rows.
+// sweep is one step: some recipients of a delivery, or its end.
+func (t *txn) sweep(sc scope) (done bool, err error) {
+	removed, err := t.sweepRecipients(sc)
+	if err != nil || removed {
+		return false, err
+	}
+	if removed, err = t.sweepContents(sc.delivery); err != nil || removed {
+		return false, err
+	}
+	t.delete(key8(tableTrash, sc.delivery))
+	return true, nil
+}
+
+// sweepRecipients removes the first recipients of a delivery with their index rows. It
+// goes on where the last step stopped: range deletes that all began at the delivery's
+// first recipient would cost the square of their number.
 func (t *txn) sweepRecipients(sc scope) (removed bool, err error) {
-	no := sc.delivery
-	lower, upper := sc.all(tableRecipient), after(sc.all(tableRecipient))
+	lower := sc.all(tableRecipient)
+	if bytes.HasPrefix(t.s.swept, lower) {
+		lower = t.s.swept
+	}
 	var last []byte
 	n := 0
-	err = t.s.scan(nil, lower, upper, func(k, v []byte) (bool, error) {
+	err = t.s.scan(nil, lower, after(sc.all(tableRecipient)), func(k, v []byte) (bool, error) {
 		id, ok := parsePlace(k)
 		r, err := decodeRecipient(v)
 		if err != nil || !ok {
 			return false, err
 		}
-		hash := hashOf(r.folded)
-		t.delete(addressKey(hash, no, 0))
-		t.delete(addressKey(hash, no, id.Order))
-		if r.recipientID != "" {
-			t.delete(appendPlace(indexKey(tableRecipientID, hashOf(r.recipientID), no), id))
-		}
-		if !r.expires.IsZero() {
-			t.delete(expiryKey(r.expires, id))
-		}
-		last = bytes.Clone(k)
+		t.deleteIndexes(sc.delivery, id, &r)
+		last = append(last[:0], k...)
 		n++
 		return n < sweepStep, nil
 	})
 	if last != nil {
-		t.keep(t.batch.DeleteRange(lower, next(last), nil))
+		t.swept = next(last)
+		t.keep(t.batch.DeleteRange(lower, t.swept, nil))
 	}
 	return n > 0, err
 }
