@@ -100,7 +100,7 @@ func (a *adaptive) Note(at time.Duration, e Event) {
 		a.messages.add(at)
 	case EventReady:
 		a.dials.took(at, at-e.Took)
-		a.conns.ready(at, e.Open)
+		a.conns.ready(at, e.Open, e.Ready)
 	case EventServed:
 		a.serve(at, e)
 		cause = "messages were accepted"

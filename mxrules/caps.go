@@ -130,9 +130,9 @@ func (c *connectionLearner) refused(t time.Duration, open int) {
 }
 
 // ready notes a connection that came about.
-func (c *connectionLearner) ready(t time.Duration, open int) {
-	if open >= c.peak || t-c.peakAt > peakFor {
-		c.peak, c.peakAt = open, t
+func (c *connectionLearner) ready(t time.Duration, open, ready int) {
+	if ready >= c.peak || t-c.peakAt > peakFor {
+		c.peak, c.peakAt = ready, t
 	}
 	c.waits = 0
 	if c.raised && c.known > 0 && open >= c.cap && t-c.refusedAt > time.Second {

@@ -58,6 +58,7 @@ type Governor struct {
 	clock   clock
 
 	open        int
+	ready       int   // of those, the ones that came about
 	connections meter // new connections
 	messages    meter
 	sendHour    quota
@@ -208,8 +209,7 @@ func (g *Governor) raiseAt(t int64) int64 {
 	if g.override.Set.Has(FieldConnections) || g.limits.Connections > 0 && g.open >= g.limits.Connections {
 		return 0
 	}
-	g.learner.Note(time.Duration(t), Event{Kind: EventWanted, Open: g.open})
-	g.follow(t)
+	g.note(t, EventWanted)
 	if at := int64(g.pace.RaiseAt); at > t {
 		return at
 	}
@@ -264,18 +264,29 @@ func (g *Governor) ConnectionOpened(now time.Time) {
 	t := g.tick(now)
 	g.open++
 	g.connections.take(t, 1)
-	g.learner.Note(time.Duration(t), Event{Kind: EventOpened, Open: g.open})
-	g.follow(t)
+	g.note(t, EventOpened)
 }
 
-// ConnectionClosed gives the slot back: after QUIT's reply, the peer's FIN, our
-// reset or a dial that failed.
+// ConnectionClosed gives the slot back: after QUIT's reply, the peer's FIN or our
+// reset.
 func (g *Governor) ConnectionClosed(now time.Time) {
+	g.ready = max(g.ready-1, 0)
+	g.ConnectionFailed(now)
+}
+
+// ConnectionFailed gives the slot of a connection back that never came about.
+func (g *Governor) ConnectionFailed(now time.Time) {
 	t := g.tick(now)
 	if g.open > 0 {
 		g.open--
 	}
-	g.learner.Note(time.Duration(t), Event{Kind: EventClosed, Open: g.open})
+	g.ready = min(g.ready, g.open)
+	g.note(t, EventClosed)
+}
+
+// note tells the learner of an event of connections or of a message sent.
+func (g *Governor) note(t int64, kind EventKind) {
+	g.learner.Note(time.Duration(t), Event{Kind: kind, Open: g.open})
 	g.follow(t)
 }
 
@@ -329,8 +340,7 @@ func (g *Governor) MessageSent(now time.Time) {
 	g.messages.take(t, 1)
 	g.sendHour.take(t, 1)
 	g.sendDay.take(t, 1)
-	g.learner.Note(time.Duration(t), Event{Kind: EventSent, Open: g.open})
-	g.follow(t)
+	g.note(t, EventSent)
 }
 
 // AllowClaim reports whether one more message may be claimed under the hourly

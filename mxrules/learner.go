@@ -35,6 +35,8 @@ type Event struct {
 	Took time.Duration
 	// Open is the number of connections after the event.
 	Open int
+	// Ready is, for EventReady, how many of those came about.
+	Ready int
 	// Own says that a message was refused for a reason of its own: it passed what
 	// paces the path, but may not have used anything of it up.
 	Own bool

@@ -114,8 +114,7 @@ func (g *Governor) noteTrouble(now time.Time, text string) {
 func (g *Governor) Failed(now time.Time, text string) {
 	t := g.tick(now)
 	g.noteTrouble(now, text)
-	g.learner.Note(time.Duration(t), Event{Kind: EventFailed, Open: g.open})
-	g.follow(t)
+	g.note(t, EventFailed)
 }
 
 // Worked is Connected for callers that do not know how long it took.
@@ -125,6 +124,7 @@ func (g *Governor) Worked(now time.Time) { g.Connected(now, 0) }
 // ends the back-off, and the probing after a rest once a message was sent in it.
 func (g *Governor) Connected(now time.Time, took time.Duration) {
 	t := g.tick(now)
-	g.learner.Note(time.Duration(t), Event{Kind: EventReady, Took: took, Open: g.open})
+	g.ready = min(g.ready+1, g.open)
+	g.learner.Note(time.Duration(t), Event{Kind: EventReady, Took: took, Open: g.open, Ready: g.ready})
 	g.follow(t)
 }

@@ -476,7 +476,11 @@ func (c *Core) end(s *session) {
 	d.held--
 	d.leaving--
 	c.crowd.fix(d)
-	p.gov.ConnectionClosed(c.at)
+	if s.open {
+		p.gov.ConnectionClosed(c.at)
+	} else {
+		p.gov.ConnectionFailed(c.at)
+	}
 	c.queueLine(l)
 	c.dirtyPaths.push(p)
 	c.dirtyGroups.push(l.group)
