@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/veredus/veredus/dkim/openssl"
 )
 
 const (
@@ -36,7 +38,21 @@ type Key struct {
 	Selector string        // the s= tag, lower case
 	Signer   crypto.Signer // its public key is an *rsa.PublicKey or an ed25519.PublicKey
 	Warnings []string      // what to mend although the key works
+	// Slow says why Go signs with a loaded RSA key although libcrypto would be
+	// faster; nil when libcrypto does, and for all other keys.
+	Slow error
 }
+
+// Option changes how a key is loaded.
+type Option func(*loading)
+
+type loading struct{ goOnly bool }
+
+// WithGo has Go make the signatures of an RSA key, for tests and comparisons. Without
+// it libcrypto makes them where it is there and agrees with Go.
+func WithGo() Option { return func(l *loading) { l.goOnly = true } }
+
+var errGoOnly = errors.New("dkim: Go was asked for")
 
 // NewKey makes a key from a signer, which may keep the private half elsewhere.
 // It refuses RSA keys below MinRSABits and warns below GoodRSABits.
@@ -98,23 +114,63 @@ const (
 )
 
 // LoadKey reads a private key in PEM form: PKCS #1 ("RSA PRIVATE KEY") or PKCS #8
-// ("PRIVATE KEY", RSA or Ed25519). Other blocks before it are passed over.
-func LoadKey(domain, selector string, data []byte) (*Key, error) {
+// ("PRIVATE KEY", RSA or Ed25519). Other blocks before it are passed over. RSA
+// signatures come from libcrypto if it can make them; Slow says why not.
+func LoadKey(domain, selector string, data []byte, options ...Option) (*Key, error) {
+	var l loading
+	for _, set := range options {
+		set(&l)
+	}
 	signer, err := parsePEM(data)
 	if err != nil {
 		return nil, fmt.Errorf("dkim: key of selector %q, domain %q: %w", selector, domain, err)
 	}
-	return NewKey(domain, selector, signer)
+	k, err := NewKey(domain, selector, signer)
+	if err == nil {
+		k.quicken(l)
+	}
+	return k, err
+}
+
+// quicken has libcrypto make the signatures, if it can.
+func (k *Key) quicken(l loading) {
+	key, ok := k.Signer.(*rsa.PrivateKey)
+	switch {
+	case !ok:
+		return
+	case l.goOnly:
+		k.Slow = errGoOnly
+		return
+	}
+	if fast, err := openssl.New(key); err != nil {
+		k.Slow = err
+	} else {
+		k.Signer = fast
+	}
+}
+
+// Library names what makes the key's signatures, like "OpenSSL 3.0.19 27 Jan 2026" or
+// "Go"; a signer made elsewhere has its type's name.
+func (k *Key) Library() string {
+	switch k.Signer.(type) {
+	case *openssl.Signer:
+		name, _ := openssl.Version() // it was opened
+		return name
+	case *rsa.PrivateKey, ed25519.PrivateKey:
+		return "Go"
+	default:
+		return fmt.Sprintf("%T", k.Signer)
+	}
 }
 
 // LoadKeyFile is LoadKey for a file. It warns when others than its owner may
 // read it.
-func LoadKeyFile(domain, selector, path string) (*Key, error) {
+func LoadKeyFile(domain, selector, path string, options ...Option) (*Key, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("dkim: read key of selector %q, domain %q: %w", selector, domain, err)
 	}
-	k, err := LoadKey(domain, selector, data)
+	k, err := LoadKey(domain, selector, data, options...)
 	if err != nil {
 		return nil, fmt.Errorf("%w (in %s)", err, path)
 	}
