@@ -36,8 +36,10 @@ const (
 // edge is what every call passes: it says who calls, survives panics, turns errors
 // into what clients may see, counts and logs.
 type edge struct {
-	log      *slog.Logger
-	metrics  *metrics
+	log     *slog.Logger
+	metrics *metrics
+	// admit refuses calls that there is no room for, and frames of their streams.
+	admit    func(method string) error
 	stopping <-chan struct{}
 }
 
@@ -67,6 +69,9 @@ func newGRPC(cfg config.GRPC, e *edge) (*grpc.Server, error) {
 func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	began := time.Now()
 	err = survive(func() error {
+		if err := e.admit(info.FullMethod); err != nil {
+			return err
+		}
 		resp, err = handler(withPrincipal(ctx), req)
 		return err
 	})
@@ -82,19 +87,29 @@ func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	open.Inc()
 	defer open.Dec()
 	err := survive(func() error {
-		return handler(srv, &stream{ServerStream: ss, ctx: withPrincipal(ss.Context())})
+		return handler(srv, &stream{ServerStream: ss, ctx: withPrincipal(ss.Context()), admit: func() error { return e.admit(info.FullMethod) }})
 	})
 	return e.ended(ss.Context(), info.FullMethod, began, err)
 }
 
-// stream is a stream whose context says who calls.
+// stream is a stream whose context says who calls, and whose frames need room.
 type stream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx   context.Context
+	admit func() error
 }
 
 // Context implements grpc.ServerStream.
 func (s *stream) Context() context.Context { return s.ctx }
+
+// RecvMsg implements grpc.ServerStream. A frame that there is no room for ends the stream; what
+// was taken before is stored and acknowledged.
+func (s *stream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return s.admit()
+}
 
 // panicError is a handler's panic.
 type panicError struct {

@@ -17,6 +17,7 @@ import (
 	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/disk"
 	"github.com/veredus/veredus/server/feedback"
 	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/operator"
@@ -155,6 +156,7 @@ func typedAnswer(err error) (answer, bool) {
 		state    *campaign.StateError
 		findings *campaign.NotPreparedError
 		overload *campaign.OverloadedError
+		full     *disk.FullError
 		missing  *campaign.NotFoundError
 		taken    *campaign.ExistsError
 		bad      *config.Errors
@@ -182,6 +184,8 @@ func typedAnswer(err error) (answer, bool) {
 		a := answer{code: codes.ResourceExhausted, reason: veredusv1.ErrorReason_ERROR_REASON_OVERLOADED, text: overload.Error()}
 		a.details = append(a.details, &errdetails.RetryInfo{RetryDelay: durationpb.New(overload.RetryAfter)})
 		return a, true
+	case errors.As(err, &full):
+		return fullAnswer(full), true
 	case errors.As(err, &missing):
 		return resourceAnswer(codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, missing.Resource, missing.Error()), true
 	case errors.As(err, &taken):
@@ -190,6 +194,14 @@ func typedAnswer(err error) (answer, bool) {
 		return configAnswer(bad), true
 	}
 	return answer{}, false
+}
+
+// fullAnswer is a refusal for want of disk.
+func fullAnswer(e *disk.FullError) answer {
+	a := answer{code: codes.ResourceExhausted, reason: veredusv1.ErrorReason_ERROR_REASON_OVERLOADED, text: e.Error()}
+	a.facts = map[string]string{"resource": "disk", "free_bytes": fmt.Sprint(e.Free), "min_free_bytes": fmt.Sprint(e.Limit)}
+	a.details = append(a.details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
+	return a
 }
 
 func invalidAnswer(e *campaign.InvalidError) answer {

@@ -38,6 +38,7 @@ type metrics struct {
 	dropped  prometheus.Counter
 	links    *prometheus.CounterVec
 	obeyed   prometheus.Histogram
+	removed  *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -92,9 +93,10 @@ func newMetrics() *metrics {
 			Name: "veredus_unsubscribe_seconds", Help: "Time from an unsubscribe request to its durable suppression.",
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10},
 		}),
+		removed: newRemoved(),
 	}
 	m.registry.MustRegister(m.messages, m.attempts, m.bounces, m.duration, m.ingested, m.calls, m.streams, m.commits, m.version,
-		m.returned, m.refused, m.readMail, m.dropped, m.links, m.obeyed,
+		m.returned, m.refused, m.readMail, m.dropped, m.links, m.obeyed, m.removed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/veredus/veredus/mta/unsubscribe"
 	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/disk"
 	"github.com/veredus/veredus/server/public"
 )
 
@@ -199,6 +200,9 @@ type understanding struct {
 
 // Return implements inbound.Ledger: the store, and everybody who listens.
 func (s *Server) Return(ctx context.Context, r inbound.Return) (inbound.Effect, error) {
+	if s.disk.Level() == disk.Scarce {
+		return 0, errNoRoom
+	}
 	effect, err := s.store.Return(ctx, r)
 	if err == nil && effect == inbound.UnknownMessage && r.Kind == inbound.Complaint {
 		return s.complained(ctx, r)

@@ -31,6 +31,7 @@ import (
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/disk"
 	"github.com/veredus/veredus/server/doctor"
 	"github.com/veredus/veredus/server/feedback"
 	"github.com/veredus/veredus/server/forecast"
@@ -81,6 +82,7 @@ type Server struct {
 	reloads  reloads
 
 	store       *pebblestore.Store
+	disk        *disk.Guard
 	relayStore  *relayStore
 	relay       *mta.Relay
 	suspensions *suspensions
@@ -134,6 +136,7 @@ func New(cfg *config.Config, opts Options) (*Server, error) {
 	}
 	s.settings.Store(set)
 	s.metrics.version.Set(float64(set.version))
+	s.metrics.registry.MustRegister(newSigners(func() []*dkim.Key { return s.settings.Load().keys }))
 	s.resolver = opts.Resolver
 	if s.resolver == nil {
 		s.resolver, err = newResolver(cfg, s.now, func(host string) string { return s.settings.Load().rules.ProviderOf(host) })
@@ -147,6 +150,7 @@ func (s *Server) Start(ctx context.Context) error {
 	for _, w := range append(s.settings.Load().warnings, foreignSources(s.cfg, route.LocalAddrs())...) {
 		s.log.Warn("configuration: " + w)
 	}
+	s.logSigners(s.settings.Load().keys)
 	err := s.start(ctx)
 	if err != nil {
 		s.cutShort()
@@ -213,7 +217,7 @@ func (s *Server) openStore(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	s.store = store
+	s.store, s.disk = store, s.newGuard()
 	s.links.store, s.links.log = store, s.log
 	s.links.bounceDomain = func(from string) string { return s.settings.Load().bounceDomain(from) }
 	s.texts = learning.NewTable(learning.TableOptions{Store: store, Bounces: s.bounces, Log: s.log})
@@ -250,6 +254,7 @@ func (s *Server) startRelay(ctx context.Context) error {
 	if err := s.startOverrides(ctx); err != nil {
 		return fmt.Errorf("overrides: %w", err)
 	}
+	s.disk.Look(ctx)
 	s.letMailFlow()
 	return s.startWorks(ctx)
 }
@@ -325,7 +330,7 @@ func (s *Server) deliveryNumber(ctx context.Context, id string) (uint64, error) 
 
 // register makes the services.
 func (s *Server) register() (err error) {
-	s.grpc, err = newGRPC(s.cfg.GRPC, &edge{log: s.log, metrics: s.metrics, stopping: s.stopping})
+	s.grpc, err = newGRPC(s.cfg.GRPC, &edge{log: s.log, metrics: s.metrics, admit: s.admit, stopping: s.stopping})
 	if err != nil {
 		return err
 	}
@@ -339,6 +344,7 @@ func (s *Server) register() (err error) {
 	})
 	s.metrics.registry.MustRegister(newWarmUpGauges(s.relay))
 	veredusv1.RegisterAddressServiceServer(s.grpc, s.addressService())
+	s.registerDisk()
 	s.health = health.NewServer()
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -383,6 +389,8 @@ func (s *Server) serve(g, h net.Listener) {
 	}
 	s.serveReturns()
 	s.serving.Go(func() { s.monitor.Run(s.watching) })
+	s.serving.Go(func() { s.disk.Run(s.watching) })
+	s.serving.Go(func() { s.newPurger().Run(s.watching) })
 	s.ready.Store(true)
 	s.log.Info("serving", "grpc", g.Addr().String(), "mode", string(s.cfg.Relay.Mode), "data_dir", s.cfg.DataDir)
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/veredus/veredus/server/disk"
 )
 
 // ErrCutShort is returned by Stop when its context ended before everything was
@@ -182,6 +184,8 @@ func (s *Server) isReady() error {
 		return errors.New("stopping")
 	case !s.ready.Load():
 		return errors.New("starting")
+	case s.disk.Level() != disk.Roomy:
+		return errors.New("the disk of data_dir is nearly full: nothing new is taken in")
 	}
 	return nil
 }

@@ -1,0 +1,26 @@
+package pebblestore
+
+import (
+	"context"
+
+	"github.com/veredus/veredus/mta"
+)
+
+// Tell appends an event about paths that nothing else is written with.
+func (s *Store) Tell(ctx context.Context, e mta.RelayEvent) error {
+	return s.submit(ctx, func(t *txn) error {
+		t.relayEvent(&e)
+		return nil
+	})
+}
+
+// Bytes is how much disk the store takes, its write-ahead log included. It is 0 once
+// the store is closed.
+func (s *Store) Bytes() int64 {
+	s.writer.mu.RLock()
+	defer s.writer.mu.RUnlock()
+	if s.writer.closed {
+		return 0
+	}
+	return int64(s.db.Metrics().DiskSpaceUsage())
+}
