@@ -79,6 +79,7 @@ func (s *Server) apply(ctx context.Context, is *settings) error {
 		forgetful.ForgetRoutes() // providers may have changed
 	}
 	s.metrics.version.Set(float64(is.version))
+	s.logSigners(is.keys)
 	return nil
 }
 
