@@ -46,7 +46,7 @@ type scenario struct {
 	Streams      int           `json:"streams,omitempty"`
 	Restart      bool          `json:"-"`
 
-	dir, profile string
+	dir, profile, store string
 }
 
 func main() {
@@ -87,6 +87,7 @@ func flags() scenario {
 	flag.IntVar(&sc.Streams, "streams", 0, "open streams of feedback: 1 % read everything, 9 % one delivery each, the rest sleep; measure latency")
 	flag.BoolVar(&sc.Restart, "restart", true, "kill the node at the end and measure the restart")
 	flag.StringVar(&sc.dir, "dir", os.TempDir(), "where the store is made")
+	flag.StringVar(&sc.store, "store", "", "a copy of the filled store, made here if there is none, so that the next run need not fill again; it must have been made with the same recipients and domains")
 	flag.StringVar(&sc.profile, "profile", "", "write CPU and heap profiles of the node to this directory")
 	flag.Parse()
 	return sc

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -85,6 +87,9 @@ func run(ctx context.Context, sc scenario) (res *result, err error) {
 // fill takes all recipients in, and ends the node, so that what sending needs of
 // memory is not mistaken for what taking in needed.
 func (r *rig) fill(ctx context.Context) (err error) {
+	if filled, err := r.refill(); err != nil || filled {
+		return err
+	}
 	if r.node, err = start(r.dir); err != nil {
 		return err
 	}
@@ -110,8 +115,27 @@ func (r *rig) fill(ctx context.Context) (err error) {
 	}
 	r.res.DiskPerRow = float64(diskUse(r.dir)) / all
 	logf("filled: %.0f recipients/s, peak %.0f MB, %.0f B of disk each", r.res.IngestPerSecond, r.res.IngestPeakMB, r.res.DiskPerRow)
+	if r.sc.store != "" {
+		if err := os.CopyFS(r.sc.store, os.DirFS(filepath.Join(r.dir, "data"))); err != nil {
+			return err
+		}
+	}
 	r.node, err = start(r.dir)
 	return err
+}
+
+// refill takes the store that an earlier run filled, if there is one.
+func (r *rig) refill() (bool, error) {
+	if _, err := os.Stat(r.sc.store); r.sc.store == "" || errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	data := filepath.Join(r.dir, "data")
+	err := os.CopyFS(data, os.DirFS(r.sc.store))
+	if err == nil {
+		r.res.DiskPerRow = float64(diskUse(data)) / float64(r.sc.Recipients+r.sc.Dead)
+		r.node, err = start(r.dir)
+	}
+	return true, err
 }
 
 func (r *rig) healthy(i int) string { return fmt.Sprintf("u%d@r%d.test", i, i%r.sc.Domains) }
