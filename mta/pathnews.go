@@ -28,6 +28,7 @@ type pathReport struct {
 	due   time.Time
 	since time.Time  // of the first change that waits
 	last  RelayEvent // the latest of them
+	cut   RelayEvent // the latest that slowed the path
 	kinds [PathRaisedEvent + 1]int
 	count int // 0: nothing waits
 }
@@ -49,6 +50,9 @@ func (n *pathNews) add(now time.Time, e RelayEvent) []RelayEvent {
 	r.count++
 	r.kinds[e.Kind]++
 	r.last = e
+	if e.Kind == PathThrottledEvent {
+		r.cut = e
+	}
 	return events
 }
 
@@ -101,7 +105,8 @@ func (n *pathNews) all() (events []RelayEvent) {
 	return events
 }
 
-// event is the latest state, with what it stands for.
+// event is the latest state, with what it stands for. Growth does not hide a cut of the
+// same minute: who watches for cuts alone sees that one, with the reply that caused it.
 func (r *pathReport) event(now time.Time) RelayEvent {
 	e := r.last
 	e.Time = now
@@ -119,6 +124,10 @@ func (r *pathReport) event(now time.Time) RelayEvent {
 	text := fmt.Sprintf("%d changes since %s (%s)", r.count, r.since.UTC().Format("15:04:05"), strings.Join(kinds, ", "))
 	if e.Text != "" {
 		text += "; last: " + e.Text
+	}
+	if e.Kind == PathRaisedEvent && r.cut.Kind == PathThrottledEvent {
+		e.Kind = PathThrottledEvent
+		text += "; last cut: " + r.cut.Text
 	}
 	e.Text = text
 	return e

@@ -36,9 +36,11 @@ type Evidence struct {
 	Effect Effect
 	// RetryAfter is the delay that the reply names, in the time of Observe's now; 0 is none.
 	RetryAfter time.Duration
-	// Messages is how many MAIL commands its connection carried before the one
-	// refused, if known: EffectFewerMessages then goes straight below the refusal.
+	// Messages is how many MAIL commands its connection carried before this one, if
+	// known: EffectFewerMessages then goes straight below the refusal.
 	Messages int
+	// Again says that the message was put off before.
+	Again bool
 	// Text is the reply, for explanations.
 	Text string
 	// Code is the reply's code, 0 if there was none, and Tag what its qualification
@@ -51,6 +53,7 @@ type Evidence struct {
 	Connection bool
 
 	ordered time.Duration // how long a rule's reaction wants a rest to last; 0: not said
+	guessed bool          // that it is pacing is not said, but shown by what follows
 }
 
 // ReplyCode is the reply's code: Code, or else the one in Text; 0 if there is none.
@@ -84,15 +87,18 @@ const maxTrouble = 512
 // none, for messages by a rest. Report a refused connection closed before
 // observing its reply.
 func (g *Governor) Observe(now time.Time, e Evidence) {
+	t := g.tick(now)
+	if g.Suspects(&e) {
+		e.Effect, e.guessed = EffectSlow, true
+	}
 	if e.Effect == EffectNone {
-		t := g.tick(now)
 		g.learner.Note(time.Duration(t), Event{
-			Kind: EventServed, Took: e.Took, Open: g.open, Own: e.ReplyCode() >= 400,
+			Kind: EventServed, Took: e.Took, Open: g.open, Own: e.ReplyCode() >= 400, Vague: e.vague(),
+			Messages: e.Messages, Again: e.Again,
 		})
 		g.follow(t)
 		return
 	}
-	t := g.tick(now)
 	g.noteTrouble(now, e.Text)
 	e.Text = g.trouble
 	if g.react(t, e) {
@@ -100,9 +106,15 @@ func (g *Governor) Observe(now time.Time, e Evidence) {
 	}
 }
 
+// Suspects reports whether a reply without an effect is taken for EffectSlow: a
+// temporary refusal that nothing explains, from a receiver that was found to pace its
+// senders with such words.
+func (g *Governor) Suspects(e *Evidence) bool { return g.pace.Suspicious && e.vague() }
+
 func (g *Governor) noteTrouble(now time.Time, text string) {
 	if len(text) > maxTrouble {
-		text = strings.Clone(text[:maxTrouble]) // keep the part, not the whole
+		// Keep the part, not the whole, and no half of a rune.
+		text = strings.ToValidUTF8(strings.Clone(text[:maxTrouble]), "")
 	}
 	g.trouble, g.troubleAt = text, now
 }

@@ -114,7 +114,7 @@ func (s *relayService) explainNow(ctx context.Context, resp *veredusv1.ExplainDe
 		resp.Backlog = view.Ready + view.Deferred
 	}
 	rate, latency := s.paces.of(resp.Destination, now)
-	if wait := drain(resp.Backlog, rate); wait > 0 {
+	if wait := drainTime(resp.Backlog, rate, dest.Paths, view.Wait, now); wait > 0 {
 		resp.DrainTime = durationpb.New(wait)
 	}
 	if !known {
@@ -148,6 +148,12 @@ func (s *relayService) explainLimit(ctx context.Context, resp *veredusv1.Explain
 		if sessions > 0 && latency > 0 {
 			resp.LimitedBy = fmt.Sprintf("remote latency: %d sessions, a message takes %v on average", sessions, latency.Round(time.Millisecond))
 		}
+	}
+	if !view.Wait.Since.IsZero() {
+		resp.LimitedSince = stamp(view.Wait.Since)
+	}
+	if view.Wait.Cause == dispatch.CauseRetry {
+		resp.LimitedSince = stamp(s.paces.last(resp.Destination))
 	}
 	for _, p := range view.Paths {
 		if since := p.State.Since; p.State.Hold != mxrules.HoldNone && (resp.LimitedSince == nil || since.Before(resp.LimitedSince.AsTime())) {

@@ -338,6 +338,33 @@ func TestPaceOfTheLastMinutes(t *testing.T) {
 	}
 }
 
+// What paths may send now bounds the pace of the last minutes, a rest comes before it, and
+// what stands still has no end.
+func TestDrainTimeKnowsWhatHolds(t *testing.T) {
+	warming := []dispatch.PathView{{WarmUpCap: 8640}, {State: mxrules.State{MessageRate: mxrules.Rate{Count: 1, Per: time.Second}}}}
+	free := []dispatch.PathView{{WarmUpCap: 8640}, {}}
+	rest := dispatch.Wait{Cause: dispatch.CauseRest, Until: noon.Add(time.Hour)}
+	for _, c := range []struct {
+		name  string
+		rate  float64
+		paths []dispatch.PathView
+		wait  dispatch.Wait
+		want  time.Duration
+	}{
+		{"the pace of other mail", 100, warming, dispatch.Wait{Cause: dispatch.CauseWarmUp}, 1000 * time.Second},
+		{"nothing sent yet", 0, warming, dispatch.Wait{}, 1000 * time.Second},
+		{"slower than allowed", 0.55, warming, dispatch.Wait{}, 2000 * time.Second},
+		{"no limit", 11, free, dispatch.Wait{}, 100 * time.Second},
+		{"behind a rest", 11, free, rest, time.Hour + 100*time.Second},
+		{"paused", 11, free, dispatch.Wait{Cause: dispatch.CausePaused}, 0},
+		{"too much", 0, []dispatch.PathView{{WarmUpCap: 1}}, dispatch.Wait{}, maxDrain},
+	} {
+		if got := drainTime(1100, c.rate, c.paths, c.wait, noon); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 // Each limit tells the rule's value, where a path begins, what was learned and what set the
 // value in force.
 func TestLimitsAreExplained(t *testing.T) {

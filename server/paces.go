@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/veredus/veredus/mta"
+	"github.com/veredus/veredus/mta/dispatch"
 )
 
 const (
@@ -29,6 +30,7 @@ type paces struct {
 type pace struct {
 	used    uint64
 	first   time.Time // of all outcomes seen
+	last    time.Time // of the attempts
 	minutes [paceMinutes + 1]paceMinute
 }
 
@@ -59,6 +61,9 @@ func (p *paces) add(s *mta.Settlement) {
 		p.by[s.Destination] = d
 	}
 	d.used = p.clock
+	if s.Attempt != nil {
+		d.last = s.Time
+	}
 	n := s.Time.Unix() / 60
 	m := &d.minutes[n%int64(len(d.minutes))]
 	if m.minute != n {
@@ -119,8 +124,69 @@ func (p *paces) of(destination string, now time.Time) (rate float64, latency tim
 	return rate, latency
 }
 
+// last is when the last attempt at a destination ended; zero where none is known.
+func (p *paces) last(destination string) time.Time {
+	if p == nil {
+		return time.Time{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d := p.by[destination]; d != nil {
+		return d.last
+	}
+	return time.Time{}
+}
+
 // maxDrain is the longest time to drain that is told: nothing waits longer than its validity.
 const maxDrain = mta.MaxValidity
+
+// drainTime is how long a destination's backlog takes: at the pace of the last minutes, but
+// not above what its paths allow now, and behind a rest or back-off. It is 0 when
+// nothing waits, or stands still for as long as nobody does anything about it.
+func drainTime(backlog int64, rate float64, paths []dispatch.PathView, wait dispatch.Wait, now time.Time) time.Duration {
+	switch wait.Cause {
+	case dispatch.CausePaused, dispatch.CauseSuspended, dispatch.CauseSource:
+		return 0
+	}
+	if allowed := allowedRate(paths); allowed > 0 && (rate == 0 || allowed < rate) {
+		rate = allowed
+	}
+	took := drain(backlog, rate)
+	switch wait.Cause {
+	case dispatch.CauseRest, dispatch.CauseBackoff, dispatch.CauseDNS, dispatch.CauseRetry:
+		if took > 0 && wait.Until.After(now) {
+			took += wait.Until.Sub(now).Round(time.Second)
+		}
+	}
+	return min(took, maxDrain)
+}
+
+// allowedRate is what all paths together may send a second; 0 when one of them has no limit.
+func allowedRate(paths []dispatch.PathView) (sum float64) {
+	for i := range paths {
+		rate := pathRate(&paths[i])
+		if rate == 0 {
+			return 0
+		}
+		sum += rate
+	}
+	return sum
+}
+
+// pathRate is what a path may send a second by the limits in force; 0 for no limit.
+func pathRate(p *dispatch.PathView) (rate float64) {
+	limits := p.Effective.Limits
+	atMost := func(limit float64) {
+		if limit > 0 && (rate == 0 || limit < rate) {
+			rate = limit
+		}
+	}
+	atMost(p.State.MessageRate.PerSecond())
+	atMost(float64(limits.MessagesPerHour) / 3600)
+	atMost(float64(limits.MessagesPerDay) / 86400)
+	atMost(float64(p.WarmUpCap) / 86400)
+	return rate
+}
 
 // drain is how long a backlog takes at a rate a second; 0 when nothing waits or moves.
 func drain(backlog int64, rate float64) time.Duration {

@@ -31,6 +31,7 @@ type line struct {
 	failed     string  // why, the last time
 	level      int     // back-offs in a row
 	until      int64   // end of the back-off
+	failedAt   int64   // when the first of the back-offs in a row began
 	servedAt   int64   // when a message was answered last
 	servedHost int     // by which host
 	barren     int     // sessions in a row that served nothing
@@ -44,6 +45,8 @@ type line struct {
 	inSlot     links[line]
 	inWarm     links[line] // waits for its source's warm-up
 	reserved   bool        // of the source's room, for a session's first claim
+	warmSince  int64       // since when the warm-up holds it, shorter releases between left out
+	warmLast   int64       // when it was held last
 }
 
 // lineOf finds or makes the line of a source to a group.
@@ -310,6 +313,9 @@ func (c *Core) backOff(l *line) {
 	if l.until > c.now {
 		return // dials under way when the wait began
 	}
+	if l.level == 0 {
+		l.failedAt = c.now
+	}
 	l.until = c.now + min(c.backoff(l.level), l.mostBackoff(c.now))
 	l.level = min(l.level+1, maxLevel)
 	if l.path.open == 0 {
@@ -348,5 +354,5 @@ func clip(text string) string {
 	if len(text) <= maxText {
 		return text
 	}
-	return strings.Clone(text[:maxText])
+	return strings.ToValidUTF8(strings.Clone(text[:maxText]), "") // a rune may have been cut
 }

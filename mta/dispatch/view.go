@@ -60,6 +60,8 @@ type Wait struct {
 	// Text explains it: the last error of the path or the look-up, the name of
 	// the suspension, the limit.
 	Text string
+	// Since is when it began; zero where that is not known here.
+	Since time.Time
 }
 
 // HostView is an MX host of a destination.
@@ -241,7 +243,7 @@ func (c *Core) lineWait(l *line) Wait {
 	case s.Hold == mxrules.HoldRest:
 		return Wait{Cause: CauseRest, Until: s.Until, Text: s.Trouble}
 	case l.until > c.now && l.open == 0:
-		return Wait{Cause: CauseBackoff, Until: moment(l.until), Text: l.failed}
+		return Wait{Cause: CauseBackoff, Until: moment(l.until), Text: l.failed, Since: moment(l.failedAt)}
 	case c.warmHeld(l):
 		return c.warmWait(l)
 	case l.open > 0 && s.Hold != mxrules.HoldMessageRate && s.Hold != mxrules.HoldHourly && s.Hold != mxrules.HoldDaily:

@@ -199,6 +199,7 @@ func (c *Core) room(l *line, queue func(*warmQueue) *list[line]) bool {
 	if n > others {
 		return true
 	}
+	l.heldByWarmUp(c.now)
 	if q := queue(w.queueOf(l.group.dest.provider)); l.inWarm.on != q {
 		leave(&l.inWarm, l)
 		if l.pinned.n > 0 {
@@ -211,6 +212,17 @@ func (c *Core) room(l *line, queue func(*warmQueue) *list[line]) bool {
 		c.warmTimers.armBy(l.source, max(nanos(at), c.now+1))
 	}
 	return false
+}
+
+// warmPause is how long a line may go on between two waits that are told as one.
+const warmPause = int64(15 * time.Minute)
+
+// heldByWarmUp notes that the line waits for its source's cap.
+func (l *line) heldByWarmUp(now int64) {
+	if l.warmLast == 0 || now-l.warmLast > warmPause {
+		l.warmSince = now
+	}
+	l.warmLast = now
 }
 
 // queueOf is the queue of a provider, made if need be. Providers without a part of the
@@ -412,7 +424,7 @@ func (c *Core) warmWait(l *line) Wait {
 	_, at := up.Room(c.at, l.group.dest.provider)
 	s := up.State()
 	return Wait{Cause: CauseWarmUp, Until: at, Text: fmt.Sprintf("source %s is being warmed up: stage %d of %d, %d of %d messages sent today",
-		l.source.Name, s.Stage, len(up.Plan().Caps), s.Sent, up.Cap())}
+		l.source.Name, s.Stage, len(up.Plan().Caps), s.Sent, up.Cap()), Since: moment(l.warmSince)}
 }
 
 // waitsForWarmth reports whether a line has nothing to wait for but its source's cap.
