@@ -27,6 +27,11 @@ type adaptive struct {
 	quota    quotaLearner
 	rests    rests
 
+	vague    suspicion
+	ordinals ordinals
+	before   rateLearner // as the series of ordinals found it
+	crowd    crowd
+
 	outage   bool          // the last of them followed words that the receiver is down
 	softly   int           // rests in a row that were our own idea
 	length   time.Duration // of the last of them
@@ -123,8 +128,13 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 		a.latency += (e.Took - a.latency) / 8
 	}
 	a.served = at
+	a.doubt(at, at-e.Took, e.Vague, e.Again)
+	if e.Vague && a.isOrdinal(at, e.Messages) {
+		return
+	}
 	if !e.Own {
 		a.quota.count.add(at, a.quota.window)
+		a.ordinals.accepted(e.Messages)
 	}
 	if e.Own {
 		a.messages.passed(at, at-e.Took)
@@ -147,6 +157,9 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 // Refused implements Learner.
 func (a *adaptive) Refused(at time.Duration, e Evidence) {
 	a.last = at
+	if e.guessed {
+		a.doubt(at, at-e.Took, true, e.Again)
+	}
 	switch e.Effect {
 	case EffectFewerMessages:
 		a.each.refused(at, e.Messages)
@@ -165,6 +178,8 @@ func (a *adaptive) Refused(at time.Duration, e Evidence) {
 // many, or for coming too soon after others.
 func (a *adaptive) refuseConnection(at time.Duration, e *Evidence) {
 	switch {
+	case !e.Connection && a.open > 0:
+		a.refuseCrowd(at, e)
 	case a.open == 0:
 		a.standOff(at, e)
 	case e.Connection && speaksOfTrouble(e.Text):
@@ -205,7 +220,7 @@ func (a *adaptive) refuse(at time.Duration, e *Evidence) {
 		a.refuseDoor(at, e)
 		return
 	}
-	if (speaksOfQuota(e.Text) || a.quota.near(at)) && a.spent(at, sent) {
+	if (speaksOfQuota(e.Text) || a.quota.near(at)) && a.spent(at, sent) || a.isOrdinal(at, e.Messages) {
 		return
 	}
 	if a.rests.probing {
@@ -313,6 +328,7 @@ func (a *adaptive) settle(at time.Duration, cause string) {
 	p.Connections, p.MessagesPerConnection = a.conns.cap, a.each.cap
 	p.MessageRate = follow(&a.applied, a.level(), p.MessageRate)
 	p.ConnectionRate = follow(&a.appliedC, a.dials.limit(), p.ConnectionRate)
+	p.Suspicious = a.vague.believed && a.vague.level == 0
 	p.RaiseAt = 0
 	if a.conns.known > 0 {
 		p.RaiseAt = a.conns.raiseAt
@@ -324,8 +340,10 @@ func (a *adaptive) settle(at time.Duration, cause string) {
 // level is the strictest of what was learned of messages a second.
 func (a *adaptive) level() float64 {
 	level := a.messages.limit()
-	if q := a.quota.rate(); q > 0 && (level == 0 || q < level) {
-		return q
+	for _, r := range [...]float64{a.quota.rate(), a.vague.level} {
+		if r > 0 && (level == 0 || r < level) {
+			level = r
+		}
 	}
 	return level
 }

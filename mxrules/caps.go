@@ -129,6 +129,14 @@ func (c *connectionLearner) refused(t time.Duration, open int) {
 	c.climb.active = false
 }
 
+// restore goes back to what was known before refusals that meant something else.
+func (c *connectionLearner) restore(t time.Duration, before *connectionLearner) {
+	wanted, asked := c.wanted, c.asked
+	*c = *before
+	c.wanted, c.asked, c.peak = wanted, asked, 0
+	c.climb.reset(t)
+}
+
 // ready notes a connection that came about.
 func (c *connectionLearner) ready(t time.Duration, open, ready int) {
 	if ready >= c.peak || t-c.peakAt > peakFor {

@@ -40,6 +40,13 @@ type Event struct {
 	// Own says that a message was refused for a reason of its own: it passed what
 	// paces the path, but may not have used anything of it up.
 	Own bool
+	// Vague says that this reason is not known: a temporary refusal that nothing
+	// explains.
+	Vague bool
+	// Messages is how many MAIL commands the connection carried before, Again says
+	// that the message was put off before; both for EventServed.
+	Messages int
+	Again    bool
 }
 
 // EventKind says what an Event is.
@@ -85,6 +92,9 @@ type Pace struct {
 	Probing bool
 	ProbeAt time.Duration
 	Rests   int
+	// Suspicious: temporary refusals of messages that nothing explains are taken for
+	// EffectSlow.
+	Suspicious bool
 	// RaiseAt is when a cap on connections may rise by itself; 0 is not known.
 	RaiseAt time.Duration
 	// Next is when Advance is due.

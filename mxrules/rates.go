@@ -499,6 +499,22 @@ func (r *rateLearner) resume(t time.Duration) {
 	r.hover(t)
 }
 
+// suppose begins a search at a level that was shown to be borne.
+func (r *rateLearner) suppose(t time.Duration, level float64) {
+	if r.high > 0 && level >= r.high {
+		return
+	}
+	r.phase, r.known, r.search, r.level = phaseSearch, 0, level, max(level, r.low)
+	r.begin(t)
+	r.cutAt, r.stepAt, r.sinceCut, r.stepped = t, t, 0, 0
+}
+
+// restart forgets what refusals told that meant something else.
+func (r *rateLearner) restart(t time.Duration) {
+	r.phase, r.known, r.level = phaseStart, 0, max(r.level, r.startLevel())
+	r.stepAt, r.stepped = t, 0
+}
+
 // waited goes on after a short rest: if shorter ones were not enough, about one
 // event in such a time is what the receiver bears.
 func (r *rateLearner) waited(length time.Duration) {

@@ -301,6 +301,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 		l = m.line
 	}
 	if m != nil && m.state == msgSending {
+		e.Again = m.retry
 		m.state = msgReplied
 		c.ended(m, e.Sign)
 	}
@@ -308,6 +309,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 		if s != nil {
 			s.replied++
 			e.Took = time.Duration(c.now - s.sentAt)
+			e.Messages = s.sent - 1
 			l.path.took += (e.Took - l.path.took) / meanOf
 		}
 		c.worked(l)
@@ -488,7 +490,7 @@ func (c *Core) end(s *session) {
 
 // observe feeds a reply to the path's governor and reports what it changed.
 func (c *Core) observe(p *path, e mxrules.Evidence) {
-	if e.Effect == mxrules.EffectNone {
+	if e.Effect == mxrules.EffectNone && !p.gov.Suspects(&e) {
 		p.gov.Observe(c.at, e)
 		if n := p.gov.Changes(); n != p.changes {
 			p.changes = n

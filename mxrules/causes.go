@@ -1,0 +1,114 @@
+package mxrules
+
+import "time"
+
+// What a refusal is about is not always what it says. The learner looks at what its
+// answer changes, and takes the refusal for something else when that does not help.
+
+// doubt weighs an answer to a message for what unexplained refusals mean.
+func (a *adaptive) doubt(at, sent time.Duration, refused, again bool) {
+	believed := a.vague.believed
+	switch a.vague.answer(at, sent, refused, again) {
+	case foundPacing:
+		if level := a.vague.proved; level > 0 && !believed {
+			a.messages.suppose(at, level)
+		}
+	case foundChance:
+		if believed {
+			a.messages.restart(at)
+		}
+	}
+}
+
+// ordinals watches for refusals that come at the same place of each connection: a cap
+// on the messages of one, whatever the words. Connections that began together are
+// refused together, so as many as the place must have been accepted between two.
+type ordinals struct {
+	at, times int
+	accepts   int
+}
+
+// sameOrdinal is how many refusals in a row at the same place show a cap.
+const sameOrdinal = 4
+
+// accepted notes a message accepted behind n others of its connection.
+func (o *ordinals) accepted(n int) {
+	if o.accepts++; n >= o.at {
+		o.times = 0
+	}
+}
+
+// refused answers how many refusals at this place came in a row.
+func (o *ordinals) refused(n int) int {
+	switch {
+	case n < 1:
+		return 0
+	case o.times == 0 || n != o.at:
+		o.at, o.times, o.accepts = n, 1, 0
+	case o.accepts >= n:
+		o.times++
+		o.accepts = 0
+	}
+	return o.times
+}
+
+// isOrdinal answers a refusal that is one too many at the same place of a connection:
+// what was made of the ones before is taken back.
+func (a *adaptive) isOrdinal(at time.Duration, messages int) bool {
+	first := a.ordinals.times == 0 || messages != a.ordinals.at
+	times := a.ordinals.refused(messages)
+	if times == 1 && first {
+		a.before = a.messages
+	}
+	if times < sameOrdinal {
+		return false
+	}
+	a.ordinals = ordinals{}
+	a.each.refused(at, messages)
+	a.before.sent = a.messages.sent
+	a.messages = a.before
+	a.vague.forget()
+	return true
+}
+
+// crowd is about messages refused for too many connections. Some receivers mean the
+// rate by that: when half of the connections, and half of those, are refused as well,
+// it is taken for one.
+type crowd struct {
+	cuts   int
+	at     time.Duration     // of the last refusal that counted
+	before connectionLearner // as the first cut found it
+}
+
+// Figures of crowds.
+const (
+	crowdCuts   = 2
+	crowdSettle = 3 * time.Second // in which refusals are still put down to the last cut
+	crowdOver   = 5 * time.Minute // without one: the cut has helped
+	crowdKnown  = 6 * time.Hour   // that it is a rate
+)
+
+// refuseCrowd answers a message that was refused for too many connections.
+func (a *adaptive) refuseCrowd(at time.Duration, e *Evidence) {
+	c := &a.crowd
+	since := at - c.at
+	switch {
+	case c.cuts > crowdCuts && since < crowdKnown:
+		c.at = at
+		a.refuse(at, e)
+		return
+	case c.cuts > 0 && since < crowdSettle:
+		return
+	case c.cuts == 0 || since > crowdOver:
+		c.cuts, c.before = 0, a.conns
+	}
+	c.at = at
+	c.cuts++
+	if c.cuts <= crowdCuts && a.open > 1 {
+		a.conns.refused(at, a.open/2)
+		return
+	}
+	c.cuts = crowdCuts + 1
+	a.conns.restore(at, &c.before)
+	a.refuse(at, e)
+}
