@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/veredus/veredus/mta/address"
 )
@@ -19,6 +20,7 @@ type Template struct {
 	subject     *fragment
 	text        *fragment
 	html        *fragment
+	body        *body
 	raw         *rawMessage
 	headers     []header
 	listID      string
@@ -26,12 +28,17 @@ type Template struct {
 	hosted      bool
 	mailto      *fragment
 	feedbackID  string
-	size        int // octets to make room for, a guess
+	size        int            // octets to make room for, a guess
+	names       []string       // what the templates read, sorted
+	places      map[string]int // of names
+	scopes      int            // how many fragments need a scope
+	idle        *sync.Pool     // of *message
 }
 
 type header struct {
 	name  string
 	value *fragment
+	fixed []byte // the whole field, if the value has no Liquid
 }
 
 // compiler collects what is wrong with a Source.
@@ -48,14 +55,16 @@ func (c *compiler) refuse(field, value, problem, remedy string) {
 func Compile(src Source) (*Template, error) {
 	c := &compiler{}
 	t := &Template{
-		fromName:   c.template("from.name", src.From.Name, false, MaxHeaderValue),
-		toName:     c.template("to_name", src.ToName, false, MaxHeaderValue),
+		fromName:   c.template("from.name", src.From.Name, MaxHeaderValue),
+		toName:     c.template("to_name", src.ToName, MaxHeaderValue),
 		replyTo:    c.replyTo(src.ReplyTo),
 		headers:    c.headers(src.Headers),
 		feedbackID: c.feedbackID(src.FeedbackID),
 	}
 	if len(src.Raw) > 0 {
-		t.raw, t.from = c.raw(src)
+		if t.raw, t.from = c.raw(src); t.raw != nil {
+			t.body = fixedBody(t.raw.body)
+		}
 	} else {
 		t.from = c.from(src.From.Address)
 		c.content(t, src)
@@ -66,7 +75,55 @@ func Compile(src Source) (*Template, error) {
 	if len(c.problems) > 0 {
 		return nil, errors.Join(c.problems...)
 	}
+	if t.raw == nil {
+		t.body = newBody(t.text, t.html, src)
+	}
+	t.link()
 	return t, nil
+}
+
+// link gives the names that the fragments read their places, and makes of the
+// template what all its messages share.
+func (t *Template) link() {
+	for _, f := range t.fragments() {
+		for _, read := range f.reads {
+			t.names = append(t.names, read.name)
+		}
+	}
+	slices.Sort(t.names)
+	t.names = slices.Compact(t.names)
+	t.places = make(map[string]int, len(t.names))
+	for i, name := range t.names {
+		t.places[name] = i
+	}
+	for _, f := range t.fragments() {
+		f.link(t)
+	}
+	for i, h := range t.headers {
+		if value := clean(h.value.literal); h.value.isLiteral() && value != "" && len(value) <= MaxHeaderValue {
+			t.headers[i].fixed = appendField(nil, h.name, value)
+		}
+	}
+	t.idle = &sync.Pool{New: func() any { return newMessage(t) }}
+}
+
+func (f *fragment) link(t *Template) {
+	if !f.isLiteral() {
+		t.scopes++
+		f.scope = t.scopes
+	}
+	for i := range f.reads {
+		f.reads[i].slot = t.places[f.reads[i].name]
+	}
+	for i := range f.pieces {
+		p := &f.pieces[i]
+		if p.path != nil && p.path[0] == "forloop" {
+			p.path = nil // nobody is asked for it
+		}
+		if p.path != nil {
+			p.slot = t.places[p.path[0]]
+		}
+	}
 }
 
 // From returns the sender's address, whose domain the mail is signed for.
@@ -105,8 +162,12 @@ func (t *Template) fragments() []*fragment {
 	return slices.DeleteFunc(all, func(f *fragment) bool { return f == nil })
 }
 
-// template compiles one field; nil stands for an empty one.
-func (c *compiler) template(field, src string, html bool, limit int) *fragment {
+// template compiles one field of the header; nil stands for an empty one.
+func (c *compiler) template(field, src string, limit int) *fragment {
+	return c.fragment(field, src, limit, false, false)
+}
+
+func (c *compiler) fragment(field, src string, limit int, html, body bool) *fragment {
 	switch {
 	case src == "":
 		return nil
@@ -114,7 +175,7 @@ func (c *compiler) template(field, src string, html bool, limit int) *fragment {
 		c.refuse(field, src, fmt.Sprintf("is %d octets long", len(src)), fmt.Sprintf("shorten it to %d", limit))
 		return nil
 	}
-	f, err := compileFragment(field, src, html)
+	f, err := compileFragment(field, src, html, body)
 	var syntax *syntaxError
 	switch {
 	case errors.As(err, &syntax):
@@ -161,14 +222,14 @@ func (c *compiler) content(t *Template, src Source) {
 	if src.Text == "" && src.HTML == "" {
 		c.refuse("text", "", "and html are both missing", "give the delivery a text or an html part, or both")
 	}
-	t.subject = c.template("subject", src.Subject, false, 2*MaxHeaderValue)
-	t.text = c.template("text", src.Text, false, MaxTemplate)
-	t.html = c.template("html", src.HTML, true, MaxTemplate)
+	t.subject = c.template("subject", src.Subject, 2*MaxHeaderValue)
+	t.text = c.fragment("text", src.Text, MaxTemplate, false, true)
+	t.html = c.fragment("html", src.HTML, MaxTemplate, true, true)
 }
 
 func (c *compiler) replyTo(value string) *fragment {
-	f := c.template("reply_to", value, false, MaxHeaderValue)
-	if f != nil && f.root == nil {
+	f := c.template("reply_to", value, MaxHeaderValue)
+	if f != nil && f.isLiteral() {
 		_, _, err := parseMailbox(value)
 		c.badAddress("reply_to", err)
 	}
@@ -228,8 +289,8 @@ func (c *compiler) unsubscribe(t *Template, src Source) {
 		c.hosted(src)
 		return
 	}
-	t.mailto = c.template("unsubscribe_mailto", src.UnsubscribeMailto, false, MaxHeaderValue)
-	if t.mailto != nil && t.mailto.root == nil {
+	t.mailto = c.template("unsubscribe_mailto", src.UnsubscribeMailto, MaxHeaderValue)
+	if t.mailto != nil && t.mailto.isLiteral() {
 		if _, err := mailtoURL(src.UnsubscribeMailto); err != nil {
 			c.refuse("unsubscribe_mailto", src.UnsubscribeMailto, err.Error(), "give an address, or a URL such as mailto:leave@example.com?subject=leave")
 		}
@@ -242,18 +303,18 @@ func (c *compiler) unsubscribe(t *Template, src Source) {
 	case src.Unsubscribe == UnsubscribeOwnURL && src.UnsubscribeURL == "":
 		c.refuse(field, "", "is missing", "give an https URL that takes the one-click POST of RFC 8058")
 	}
-	if t.unsubscribe = c.template(field, src.UnsubscribeURL, false, MaxHeaderValue); t.unsubscribe == nil {
+	if t.unsubscribe = c.template(field, src.UnsubscribeURL, MaxHeaderValue); t.unsubscribe == nil {
 		return
 	}
 	start := strings.TrimSpace(src.UnsubscribeURL)
-	if t.unsubscribe.root != nil && strings.HasPrefix(start, "{") {
+	if !t.unsubscribe.isLiteral() && strings.HasPrefix(start, "{") {
 		return // only rendering can tell
 	}
 	if !strings.HasPrefix(strings.ToLower(start), "https://") {
 		c.refuse(field, start, "is not an https URL", "one-click unsubscribe (RFC 8058) demands https://")
 		return
 	}
-	if t.unsubscribe.root == nil {
+	if t.unsubscribe.isLiteral() {
 		if _, err := httpsURL(start); err != nil {
 			c.refuse(field, start, err.Error(), "give an absolute https URL")
 		}

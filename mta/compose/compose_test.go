@@ -47,16 +47,19 @@ func renderHTML(t testing.TB, template, variables string) string {
 
 func renderField(t testing.TB, field, template, variables string) (string, error) {
 	t.Helper()
-	f, err := compileFragment(field, template, field == "html")
+	f, err := compileFragment(field, template, field == "html", false)
 	if err != nil {
 		return "", err
 	}
-	m := &message{t: &Template{}, run: &run{ctx: context.Background()}, job: job(variables)}
+	tmpl := &Template{subject: f}
+	tmpl.link()
+	m := newMessage(tmpl)
+	m.run.ctx, m.job = context.Background(), job(variables)
 	if err := m.prepare(); err != nil {
 		return "", err
 	}
-	err = f.render(m.run, m.vars, &m.scratch)
-	return m.scratch.String(), err
+	err = m.render(f)
+	return string(m.run.buf), err
 }
 
 func TestEveryAttemptGetsTheSameBytes(t *testing.T) {

@@ -57,6 +57,10 @@ func (l *lexer) next() error {
 	switch {
 	case c == '"' || c == '\'':
 		return l.str(c)
+	case c == '.' && strings.HasPrefix(l.src[l.pos:], ".."):
+		l.endPath()
+		l.pos, l.prev = l.pos+2, '.'
+		return nil
 	case c == '.' && l.pos+1 < len(l.src) && isNameStart(l.src[l.pos+1:]):
 		return l.property()
 	case isNameStart(l.src[l.pos:]):

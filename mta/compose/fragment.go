@@ -1,12 +1,10 @@
 package compose
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"html"
 	"io"
-	"maps"
 	"strconv"
 	"strings"
 
@@ -21,14 +19,26 @@ import (
 type fragment struct {
 	field    string
 	html     bool
-	literal  string      // the whole of it, if root is nil
-	root     render.Node // nil for a template without Liquid
+	literal  string      // the whole of it, if it has no Liquid
+	pieces   []piece     // of a flat template
+	root     render.Node // of any other template with Liquid
+	static   []string    // texts that are not written but have their place marked, in order; see staticTexts
+	gaps     []int       // the gaps before static texts, by number, that may hold something
 	config   render.Config
 	literals []string
 	outputs  []output
 	filters  []string // used
-	roots    []string // variables read
+	roots    []string // variables read that it does not define itself
 	paths    []string // the same with their properties
+	reads    []read   // all names read, sorted
+	scope    int      // its place in message.scopes, from 1; 0 if it needs none
+}
+
+// read is a name that a template reads.
+type read struct {
+	name  string
+	asked bool // of the recipient: the template does not define it
+	slot  int  // its place in Template.names
 }
 
 type output struct {
@@ -39,9 +49,14 @@ type output struct {
 // runKey is the binding that holds the *run; no identifier can spell it.
 const runKey = " run"
 
-// compileFragment parses one template. It returns a *syntaxError.
-func compileFragment(field, src string, html bool) (f *fragment, err error) {
-	f = &fragment{field: field, html: html}
+// isLiteral reports whether the template has no Liquid.
+func (f *fragment) isLiteral() bool { return f.pieces == nil && f.root == nil }
+
+// compileFragment parses one template. In a body its text stays apart from what is
+// written, as fragment.static, so that it is encoded once. The error is a
+// *syntaxError.
+func compileFragment(field, src string, html, body bool) (*fragment, error) {
+	f := &fragment{field: field, html: html}
 	if openAt(src, 0) == len(src) {
 		f.literal = src
 		return f, nil
@@ -50,22 +65,35 @@ func compileFragment(field, src string, html bool) (f *fragment, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var static []bool
+	if body && isText([]byte(src)) {
+		static = staticTexts(tokens)
+	}
+	f.gaps = gapsOf(tokens, static)
+	return f, f.compile(tokens, static, flatten(tokens, static))
+}
+
+// compile reads the tokens. Flat pieces, if there are any, spare it the library.
+func (f *fragment) compile(tokens []token, static []bool, flat []piece) (err error) {
 	defer func() {
 		if p := recover(); p != nil { // the library's lexer panics on numbers and names it cannot read
-			f, err = nil, at(1, fault("correct the template", "%v", panicText(p)))
+			err = at(1, fault("correct the template", "%v", panicText(p)))
 		}
 	}()
-	source, err := rewrite(f, tokens)
+	source, err := rewrite(f, tokens, static)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if f.pieces = flat; flat != nil {
+		return nil
 	}
 	f.config = f.grammar()
-	root, failed := f.config.Compile(source, parser.SourceLoc{Pathname: field, LineNo: 1})
+	root, failed := f.config.Compile(source, parser.SourceLoc{Pathname: f.field, LineNo: 1})
 	if failed != nil {
-		return nil, &syntaxError{failed.LineNumber(), causeText(failed), "correct the template"}
+		return &syntaxError{failed.LineNumber(), causeText(failed), "correct the template"}
 	}
 	f.root = root
-	return f, nil
+	return nil
 }
 
 // grammar is the library's with the tags of ours.
@@ -77,6 +105,7 @@ func (f *fragment) grammar() render.Config {
 		return func(io.Writer, render.Context) error { return nil }, nil
 	})
 	c.AddTag(tagLiteral, f.literalTag)
+	c.AddTag(tagStatic, f.staticTag)
 	c.AddTag(tagOutput, f.outputTag)
 	c.AddTag(tagNote, f.noteTag)
 	c.AddTag(tagStep, stepTag)
@@ -99,6 +128,23 @@ func (f *fragment) literalTag(args string) (renderTag, error) {
 	return func(w io.Writer, ctx render.Context) error {
 		runOf(ctx).spend(len(text) / readCost) // trim marks may keep it from ever reaching a writer of ours
 		_, err := w.Write(text)
+		return err
+	}, nil
+}
+
+// staticTag marks the place of a static text. The empty write ends what the library
+// holds back for white space control, which does not reach such texts.
+func (f *fragment) staticTag(args string) (renderTag, error) {
+	n, err := strconv.Atoi(args)
+	if err != nil {
+		return nil, err
+	}
+	length := len(f.static[n])
+	return func(w io.Writer, ctx render.Context) error {
+		r := runOf(ctx)
+		r.spend(length / readCost)
+		_, err := w.Write(nil)
+		r.static(length)
 		return err
 	}, nil
 }
@@ -212,40 +258,78 @@ func (r *run) evaluate(ctx render.Context, out output) (any, error) {
 	return v, err
 }
 
-// render writes the fragment for one recipient. The error is a *RenderError or
-// that of the run's context.
-func (f *fragment) render(r *run, vars map[string]any, buf *bytes.Buffer) (err error) {
-	if f.root == nil {
-		return f.renderLiteral(r, buf)
+// scope is what one message's evaluation of one fragment by the library needs.
+type scope struct {
+	bound       bool
+	bindings    map[string]any
+	config      render.Config
+	expressions expressions.Context
+}
+
+// scope binds the variables that the fragment reads, once for each message.
+func (m *message) scope(f *fragment) *scope {
+	s := &m.scopes[f.scope-1]
+	if s.bindings == nil {
+		s.bindings = make(map[string]any, len(f.reads)+1)
+		s.config = f.config
+		s.config.Config.Config = expressions.NewConfig()
+		for _, name := range f.filters {
+			s.config.AddFilter(name, m.run.filter(filters[name]))
+		}
+		s.expressions = expressions.NewContext(s.bindings, s.config.Config.Config)
 	}
-	bindings := make(map[string]any, len(vars)+len(f.roots)+1)
-	for _, name := range f.roots {
-		bindings[name] = unknown{r, name}
+	if s.bound {
+		return s
 	}
-	maps.Copy(bindings, vars)
-	bindings[runKey] = r
-	config := f.config
-	config.Config.Config = expressions.NewConfig()
-	for _, name := range f.filters {
-		config.AddFilter(name, r.filter(filters[name]))
+	s.bound = true
+	s.bindings[runKey] = m.run
+	for _, read := range f.reads {
+		if m.vars[read.slot].kind != absent {
+			s.bindings[read.name] = m.run.hand(m.value(read.slot))
+		} else if read.asked {
+			s.bindings[read.name] = unknown{m.run, read.name}
+		}
+	}
+	return s
+}
+
+// render makes the fragment's text for one recipient: run.buf, with the places of the
+// fragment's static texts in run.marks. The error is a *RenderError or that of the
+// run's context.
+func (m *message) render(f *fragment) (err error) {
+	m.run.begin()
+	if f.isLiteral() {
+		return m.literal(f)
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			err = f.failure(r, 0, errors.New(panicText(p)))
+			err = f.failure(m.run, 0, errors.New(panicText(p)))
 		}
 	}()
-	r.html = f.html
-	if failed := render.Render(f.root, outputWriter{r, buf}, bindings, config); failed != nil {
-		return f.failure(r, failed.LineNumber(), errors.New(causeText(failed)))
+	if f.pieces != nil {
+		return m.flat(f)
+	}
+	s := m.scope(f)
+	m.run.html = f.html
+	if failed := render.Render(f.root, outputWriter{m.run}, s.bindings, s.config); failed != nil {
+		return f.failure(m.run, failed.LineNumber(), errors.New(causeText(failed)))
 	}
 	return nil
 }
 
-func (f *fragment) renderLiteral(r *run, buf *bytes.Buffer) error {
-	if r.out += len(f.literal); r.out > MaxOutput {
+func (m *message) literal(f *fragment) error {
+	if err := m.count(f); err != nil {
+		return err
+	}
+	m.run.buf = append(m.run.buf, f.literal...)
+	return nil
+}
+
+// count counts a fragment without Liquid as written.
+func (m *message) count(f *fragment) error {
+	if m.run.out += len(f.literal); m.run.out > MaxOutput {
 		return &RenderError{f.field, 0, fmt.Errorf("%w: the message is too large (at most %d)", ErrLimit, MaxOutput)}
 	}
-	buf.WriteString(f.literal)
 	return nil
 }
 
@@ -271,11 +355,16 @@ func causeText(err render.Error) string {
 		}
 		return truncate(strings.TrimSuffix(text, " in "+err.Path()), 500)
 	}
+	return errorText(cause).Error()
+}
+
+// errorText is the text of what an expression's evaluation failed with.
+func errorText(cause error) error {
 	var failed expressions.FilterError
 	if errors.As(cause, &failed) {
-		return truncate(fmt.Sprintf("filter %s: %v", failed.FilterName, failed.Err), 500)
+		return errors.New(truncate(fmt.Sprintf("filter %s: %v", failed.FilterName, failed.Err), 500))
 	}
-	return truncate(cause.Error(), 500)
+	return errors.New(truncate(cause.Error(), 500))
 }
 
 // panicText is a panic's message; the library adds stack traces to some.

@@ -91,7 +91,13 @@ func FuzzQuotedPrintable(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		enc := appendQuotedPrintable(nil, text)
+		var q quoter
+		q.text(text)
+		q.finish()
+		enc := q.out
+		if want := quoteByOctet(nil, text); !bytes.Equal(enc, want) {
+			t.Fatalf("%q: encoded %q, want %q", text, enc, want)
+		}
 		for line := range bytes.SplitSeq(enc, []byte("\r\n")) {
 			if len(line) > 76 || bytes.ContainsAny(line, "\r\n") || bytes.HasSuffix(line, []byte(" ")) || bytes.HasSuffix(line, []byte("\t")) || bytes.HasPrefix(line, []byte(".")) || bytes.HasPrefix(line, []byte("From ")) || !isASCII(line) {
 				t.Fatalf("%q: line %q", text, line)

@@ -84,8 +84,8 @@ func TestTemplatesRenderAsTheLibraryDoes(t *testing.T) {
 	}
 }
 
-// piece generates templates from parts on which the library and we must agree.
-func piece(depth int) *rapid.Generator[string] {
+// snippet generates templates from parts on which the library and we must agree.
+func snippet(depth int) *rapid.Generator[string] {
 	leaves := []string{
 		"text", " ", "\n", "  two  ", "{ ", "}", " %", "'", "{{ name }}", "{{- name }}", "{{ name -}}", "{{- n -}}", "{{ missing }}", "{{ user.first | upcase }}", "{{ i }}",
 		"{% assign v = n | plus: 1 %}", "{%- assign v = name -%}", "{{ v }}", "{% raw %}{{ x }}{% endraw %}", "{%- raw %} r {% endraw -%}", "{% comment %} {% for %} {% endcomment %}", "{%- comment %}c{% endcomment -%}", "{{ list | join: '{% if %}' }}",
@@ -93,7 +93,7 @@ func piece(depth int) *rapid.Generator[string] {
 	if depth == 0 {
 		return rapid.SampledFrom(leaves)
 	}
-	inner := rapid.SliceOfN(piece(depth-1), 0, 4)
+	inner := rapid.SliceOfN(snippet(depth-1), 0, 4)
 	mark := rapid.SampledFrom([]string{"", "-"})
 	return rapid.OneOf(rapid.SampledFrom(leaves), rapid.Custom(func(t *rapid.T) string {
 		body := strings.Join(inner.Draw(t, "body"), "")
@@ -117,7 +117,7 @@ func piece(depth int) *rapid.Generator[string] {
 
 func TestAnyTemplateOfKnownPartsRendersAsTheLibraryDoes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		template := strings.Join(rapid.SliceOfN(piece(3), 1, 6).Draw(rt, "template"), "")
+		template := strings.Join(rapid.SliceOfN(snippet(3), 1, 6).Draw(rt, "template"), "")
 		want, err := fromLibrary(template, sample)
 		if err != nil {
 			rt.Skip(err)
@@ -326,7 +326,7 @@ func TestSyntaxErrorsNameLineAndRemedy(t *testing.T) {
 		{"{% %}", "a tag has no name"},
 		{"{% comment %}", "comment is not closed; add {% endcomment %}"},
 	} {
-		_, err := compileFragment("text", tc.template, false)
+		_, err := compileFragment("text", tc.template, false, false)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s\n got %v\nwant %s", tc.template, err, tc.want)
 		}

@@ -4,126 +4,205 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"strings"
+	"slices"
+	"strconv"
 	"unicode/utf8"
+
+	"github.com/veredus/veredus/dkim"
 )
 
-// body renders the parts and writes them with their MIME header.
-func (m *message) body() error {
-	m.out = appendVerbatim(m.out, "MIME-Version", "1.0")
-	switch {
-	case m.t.html == nil:
-		return m.part(m.t.text, "text/plain")
-	case m.t.text == nil:
-		return m.part(m.t.html, "text/html")
-	}
-	boundary := boundaryOf(m.job.MessageID)
-	m.out = appendVerbatim(m.out, "Content-Type", "multipart/alternative;\r\n boundary=\""+boundary+"\"")
-	m.out = append(m.out, "\r\n--"+boundary+"\r\n"...)
-	if err := m.part(m.t.text, "text/plain"); err != nil {
-		return err
-	}
-	m.out = append(m.out, "\r\n--"+boundary+"\r\n"...)
-	if err := m.part(m.t.html, "text/html"); err != nil {
-		return err
-	}
-	m.out = append(m.out, "\r\n--"+boundary+"--\r\n"...)
-	return nil
+// body is what Compile makes of the content: a list of steps that write the body of
+// one message. What every message's body begins with is written, encoded and hashed
+// already.
+type body struct {
+	fields []byte // the end of the header: the fields that describe the body
+	steps  []step
+
+	start []byte         // the whole lines that every body begins with
+	line  []byte         // escaped text of the line that follows
+	cr    bool           // start ends in a line end that was a lone CR
+	begun *dkim.BodyHash // of start
+	fixed bool           // start is all there is
+	sum   [sha256.Size]byte
 }
 
-// boundaryOf derives the boundary from what is the same in every attempt. "=_"
-// cannot occur in quoted-printable text, so no body holds it.
-func boundaryOf(messageID string) string {
-	sum := sha256.Sum256([]byte("boundary " + messageID))
+// step is one thing to do.
+type step struct {
+	action  action
+	of      *fragment // for renderStep
+	gap     int       // for fillStep
+	passage passage   // for textStep
+	lines   []byte    // for lineStep
+}
+
+type action uint8
+
+const (
+	renderStep action = iota // render a fragment; the following steps write what came of it
+	fillStep                 // write what was rendered before a static text
+	textStep                 // write a static text
+	endStep                  // end a part
+	lineStep                 // write lines
+)
+
+// newBody lays out the parts. With both, the boundary is the same in all messages of
+// one content, so that it is part of what is encoded and hashed once.
+func newBody(text, html *fragment, src Source) *body {
+	b := &body{fields: appendVerbatim(nil, "MIME-Version", "1.0")}
+	switch {
+	case html == nil:
+		b.fields = append(b.fields, partHeader("text/plain")...)
+		b.part(text)
+	case text == nil:
+		b.fields = append(b.fields, partHeader("text/html")...)
+		b.part(html)
+	default:
+		boundary := boundaryOf(src.Text, src.HTML)
+		b.fields = appendVerbatim(b.fields, "Content-Type", "multipart/alternative;\r\n boundary=\""+boundary+"\"")
+		b.write("--" + boundary + "\r\n" + partHeader("text/plain") + "\r\n")
+		b.part(text)
+		b.write("\r\n--" + boundary + "\r\n" + partHeader("text/html") + "\r\n")
+		b.part(html)
+		b.write("\r\n--" + boundary + "--\r\n")
+	}
+	b.begin()
+	return b
+}
+
+func partHeader(mediaType string) string {
+	return "Content-Type: " + mediaType + "; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n"
+}
+
+// fixedBody is a body that is given as it is.
+func fixedBody(data []byte) *body {
+	b := &body{start: data, fixed: true, begun: dkim.NewBodyHash()}
+	_, _ = b.begun.Write(data)
+	b.sum = b.begun.Sum()
+	return b
+}
+
+// boundaryOf derives the boundary from the content, so that it is the same in every
+// attempt. "=_" cannot occur in quoted-printable text, so no body holds it.
+func boundaryOf(text, html string) string {
+	sum := sha256.Sum256([]byte("boundary " + strconv.Itoa(len(text)) + " " + text + html))
 	return "=_" + hex.EncodeToString(sum[:15])
 }
 
-// part writes one part with its header, ending in CRLF.
-func (m *message) part(f *fragment, mediaType string) error {
-	m.scratch.Reset()
-	m.scratch.Grow(m.t.size / 2)
-	if err := f.render(m.run, m.vars, &m.scratch); err != nil {
-		return err
-	}
-	m.out = append(m.out, "Content-Type: "+mediaType+"; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"...)
-	text := m.scratch.Bytes()
-	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-		text = []byte(strings.ReplaceAll(strings.ToValidUTF8(string(text), string(utf8.RuneError)), "\x00", string(utf8.RuneError)))
-	}
-	m.out = appendQuotedPrintable(m.out, text)
-	return nil
+func (b *body) write(lines string) {
+	b.steps = append(b.steps, step{action: lineStep, lines: []byte(lines)})
 }
 
-// appendQuotedPrintable appends text as RFC 2045 section 6.7 says, in lines of at
-// most 76 characters, ending in CRLF. CR, LF and CRLF all end a line. (The
-// standard library's writer loses a line end after a lone CR.) As RFC 2049
-// section 3 advises, no line begins with a dot or with "From ", which careless
-// hosts change.
-func appendQuotedPrintable(dst, text []byte) []byte {
-	col := 0
-	for i := 0; i < len(text); i++ {
-		if n := plainRun(text[i:], col); n > 0 {
-			dst, col, i = append(dst, text[i:i+n]...), col+n, i+n
-		}
-		c := text[i]
-		if c == '\r' || c == '\n' {
-			if c == '\r' && i+1 < len(text) && text[i+1] == '\n' {
-				i++
+// part adds the steps of one part.
+func (b *body) part(f *fragment) {
+	b.steps = append(b.steps, step{action: renderStep, of: f})
+	if f.isLiteral() {
+		b.pass(readable([]byte(f.literal)))
+	} else {
+		for i := range len(f.static) + 1 {
+			if slices.Contains(f.gaps, i) {
+				b.steps = append(b.steps, step{action: fillStep, gap: i})
 			}
-			dst, col = append(dst, "\r\n"...), 0
-			continue
+			if i < len(f.static) {
+				b.pass([]byte(f.static[i]))
+			}
 		}
-		room := lineWidth - 1 // for a soft line break
-		last := i+1 == len(text) || text[i+1] == '\r' || text[i+1] == '\n'
-		if last {
-			room = lineWidth
-		}
-		plain := isPlain(text[i:], col, last)
-		if col >= room || !plain && col+3 > room {
-			dst, col = append(dst, "=\r\n"...), 0
-			plain = isPlain(text[i:], col, last)
-		}
-		if plain {
-			dst, col = append(dst, c), col+1
+	}
+	b.steps = append(b.steps, step{action: endStep})
+}
+
+func (b *body) pass(text []byte) {
+	if len(text) > 0 {
+		b.steps = append(b.steps, step{action: textStep, passage: newPassage(text)})
+	}
+}
+
+// begin does the steps before the first that depends on the recipient.
+func (b *body) begin() {
+	var q quoter
+	var left []step
+	b.fixed = true
+	for _, s := range b.steps {
+		if b.fixed = b.fixed && s.action != fillStep; b.fixed && s.action != renderStep {
+			q.do(&s)
 		} else {
-			dst, col = append(dst, '=', hexDigits[c>>4], hexDigits[c&15]), col+3
+			left = append(left, s)
 		}
 	}
-	if col > 0 {
-		dst = append(dst, "\r\n"...)
+	b.steps, b.start, b.line, b.cr = left, q.out, q.line, q.cr
+	b.begun = dkim.NewBodyHash()
+	_, _ = b.begun.Write(b.start)
+	if b.fixed {
+		h := dkim.NewBodyHash()
+		h.CopyFrom(b.begun)
+		b.sum = h.Sum()
 	}
-	return dst
 }
 
-// plainRun returns how many octets at the start of text, in the middle of a line,
-// can be copied: those before one that can be copied too.
-func plainRun(text []byte, col int) (n int) {
-	if col == 0 {
-		return 0
+// do does what does not depend on the recipient.
+func (q *quoter) do(s *step) {
+	switch s.action {
+	case textStep:
+		q.passage(&s.passage)
+	case endStep:
+		q.finish()
+	case lineStep:
+		q.out = append(q.out, s.lines...)
 	}
-	for n+1 < len(text) && col+n < lineWidth-1 && (isGraphic(text[n]) || text[n] == ' ') && isGraphic(text[n+1]) {
-		n++
-	}
-	return n
 }
 
-func isGraphic(c byte) bool { return c > ' ' && c < 0x7f && c != '=' }
-
-const hexDigits = "0123456789ABCDEF"
-
-// isPlain reports whether the first octet of text stands for itself at column
-// col; last tells that its line ends behind it.
-func isPlain(text []byte, col int, last bool) bool {
-	switch c := text[0]; {
-	case c == ' ' || c == '\t':
-		return !last
-	case !isGraphic(c):
-		return false
-	case col > 0:
-		return true
-	case c == 'F':
-		return !bytes.HasPrefix(text, []byte("From "))
-	default:
-		return c != '.'
+// body writes the body for one recipient and hashes it.
+func (m *message) body() error {
+	b := m.t.body
+	m.out = append(append(m.out, b.fields...), "\r\n"...)
+	m.start = len(m.out)
+	q := &m.quoter
+	q.out, q.line, q.cr = append(m.out, b.start...), append(q.line[:0], b.line...), b.cr
+	for i := range b.steps {
+		switch s := &b.steps[i]; s.action {
+		case renderStep:
+			if err := m.part(s.of); err != nil {
+				return err
+			}
+		case fillStep:
+			q.text(readable(m.run.gap(s.gap)))
+		default:
+			q.do(s)
+		}
 	}
+	m.out, q.out = q.out, nil
+	return m.hash()
+}
+
+// part renders a part's template; one without Liquid only counts.
+func (m *message) part(f *fragment) error {
+	if f.isLiteral() {
+		return m.count(f)
+	}
+	return m.render(f)
+}
+
+// hash hashes the body in the form that DKIM signs.
+func (m *message) hash() error {
+	b := m.t.body
+	if m.sum = b.sum; b.fixed {
+		return nil
+	}
+	m.hasher.CopyFrom(b.begun)
+	_, _ = m.hasher.Write(m.out[m.start+len(b.start):])
+	m.sum = m.hasher.Sum()
+	return m.hasher.Err()
+}
+
+// readable returns text in which all that is no UTF-8, and NUL, is replaced.
+func readable(text []byte) []byte {
+	if isText(text) {
+		return text
+	}
+	text = bytes.ToValidUTF8(text, []byte(string(utf8.RuneError)))
+	return bytes.ReplaceAll(text, []byte{0}, []byte(string(utf8.RuneError)))
+}
+
+// isText reports whether text can be mailed as it is.
+func isText(text []byte) bool {
+	return utf8.Valid(text) && bytes.IndexByte(text, 0) < 0
 }

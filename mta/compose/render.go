@@ -1,8 +1,8 @@
 package compose
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/veredus/veredus/dkim"
 	"github.com/veredus/veredus/mta/address"
 )
 
@@ -35,11 +36,14 @@ type Links struct {
 
 // Rendered is one message, ready to sign and send.
 type Rendered struct {
-	Bytes    []byte   // the RFC 5322 message; ends in CRLF
-	EightBit bool     // the body holds octets above 127: needs 8BITMIME (only with Source.Raw)
-	UTF8     bool     // a header holds UTF-8: needs SMTPUTF8 (RFC 6531)
-	Subject  string   // decoded, for logs
-	Missing  []string // variables that the content needed and that were not given, in order of use
+	Bytes    []byte            // the RFC 5322 message; ends in CRLF
+	Header   []byte            // the part of Bytes before the empty line; each field ends in CRLF
+	Body     []byte            // the part of Bytes behind the empty line
+	BodyHash [sha256.Size]byte // of Body in relaxed canonical form (RFC 6376 section 3.4.4), for dkim.Keyring.SignHeader
+	EightBit bool              // the body holds octets above 127: needs 8BITMIME (only with Source.Raw)
+	UTF8     bool              // a header holds UTF-8: needs SMTPUTF8 (RFC 6531)
+	Subject  string            // decoded, for logs
+	Missing  []string          // variables that the content needed and that were not given, in order of use
 }
 
 // Render makes one recipient's message. What is wrong with this message alone is
@@ -48,34 +52,70 @@ func (t *Template) Render(ctx context.Context, job Job) (Rendered, error) {
 	if err := ctx.Err(); err != nil {
 		return Rendered{}, err
 	}
-	m := &message{t: t, run: &run{ctx: ctx}, job: job}
+	m := t.idle.Get().(*message)
+	m.run.ctx, m.job = ctx, job
 	if err := m.prepare(); err != nil {
 		return Rendered{}, err
 	}
 	if err := m.compose(); err != nil {
 		return Rendered{}, err
 	}
-	return Rendered{
+	r := Rendered{
 		Bytes:    m.out,
+		Header:   m.out[:m.start-len("\r\n")],
+		Body:     m.out[m.start:],
+		BodyHash: m.sum,
 		EightBit: m.eightBit,
 		UTF8:     m.utf8,
 		Subject:  m.subject,
 		Missing:  m.run.missing,
-	}, nil
+	}
+	m.reset()
+	return r, nil
 }
 
-// message is one rendering under way.
+// message is one rendering under way. One that went well is used again, for the
+// memory it holds; of its values nothing is kept.
 type message struct {
 	t        *Template
 	run      *run
 	job      Job
 	to       address.Address
-	vars     map[string]any
-	scratch  bytes.Buffer
+	address  string     // to, written
+	vars     []variable // what Template.names stand for
+	scopes   []scope    // of the fragments
 	out      []byte
+	start    int // of the body in out
+	sum      [sha256.Size]byte
+	quoter   quoter
+	hasher   *dkim.BodyHash
 	subject  string
 	eightBit bool
 	utf8     bool
+}
+
+func newMessage(t *Template) *message {
+	return &message{
+		t: t, run: &run{}, vars: make([]variable, len(t.names)), scopes: make([]scope, t.scopes), hasher: dkim.NewBodyHash(),
+	}
+}
+
+// maxKept is how many octets a message that waits for its next use may hold.
+const maxKept = 256 << 10
+
+// reset gives the message back for another recipient.
+func (m *message) reset() {
+	if cap(m.run.buf)+cap(m.quoter.line) > maxKept {
+		return
+	}
+	*m.run = run{buf: m.run.buf, marks: m.run.marks}
+	clear(m.vars)
+	for i := range m.scopes {
+		clear(m.scopes[i].bindings)
+		m.scopes[i].bound = false
+	}
+	m.job, m.to, m.address, m.out, m.subject, m.eightBit, m.utf8 = Job{}, address.Address{}, "", nil, "", false, false
+	m.t.idle.Put(m)
 }
 
 // prepare checks the job and gathers the variables.
@@ -90,36 +130,50 @@ func (m *message) prepare() error {
 	if year := m.job.Date.Year(); year < 1970 || year > 9999 {
 		return &RenderError{Field: "date", Err: fmt.Errorf("the year %d is out of range; use 1970 to 9999", year)}
 	}
-	given, err := m.run.decode(m.job.Variables)
-	if err != nil {
+	m.address = m.to.String()
+	if err := m.readVariables(m.job.Variables); err != nil {
 		return &RenderError{Field: "variables", Err: err}
 	}
 	if err := m.builtins(); err != nil {
 		return &RenderError{Field: "builtin", Err: err}
-	}
-	maps.Copy(m.vars, given)
-	for name, v := range m.vars {
-		m.vars[name] = m.run.hand(v)
 	}
 	return nil
 }
 
 // builtins sets the variables that are there without being given. What the
 // caller shares between renderings is copied.
-func (m *message) builtins() (err error) {
-	recipient := map[string]any{"address": m.to.String()}
-	m.vars = make(map[string]any, len(m.job.Builtin)+2)
+func (m *message) builtins() error {
+	if len(m.job.Builtin) == 0 {
+		if i, read := m.t.places["recipient"]; read && m.vars[i].kind == absent {
+			m.vars[i].kind = builtinAddress
+		}
+		return nil
+	}
+	recipient := map[string]any{"address": m.address}
 	for name, v := range m.job.Builtin {
+		v = clone(v, 1)
 		if more, ok := v.(map[string]any); ok && name == "recipient" {
-			maps.Copy(recipient, clone(more, 1).(map[string]any))
+			maps.Copy(recipient, more)
 			continue
 		}
-		if m.vars[name], err = m.run.convert(clone(v, 1), nil, name, 1); err != nil {
+		v, err := m.run.convert(v, nil, name, 1)
+		if err != nil {
 			return err
 		}
+		if name != "recipient" {
+			m.offer(name, v)
+		}
 	}
-	m.vars["recipient"], err = m.run.convert(recipient, nil, "recipient", 1)
+	v, err := m.run.convert(recipient, nil, "recipient", 1)
+	m.offer("recipient", v)
 	return err
+}
+
+// offer sets a variable, unless the recipient has one of that name.
+func (m *message) offer(name string, v any) {
+	if i, read := m.t.places[name]; read && m.vars[i].kind == absent {
+		m.vars[i] = variable{kind: known, value: v}
+	}
 }
 
 // isMessageID accepts the identifiers we make: a dot-atom, an @, a domain.
@@ -143,11 +197,10 @@ func (m *message) field(f *fragment) (string, error) {
 	if f == nil {
 		return "", nil
 	}
-	m.scratch.Reset()
-	if err := f.render(m.run, m.vars, &m.scratch); err != nil {
+	if err := m.render(f); err != nil {
 		return "", err
 	}
-	value := clean(m.scratch.String())
+	value := clean(string(m.run.buf))
 	if len(value) > MaxHeaderValue {
 		return "", &RenderError{Field: f.field, Err: fmt.Errorf("%w: %d octets are too many for a header (at most %d)", ErrLimit, len(value), MaxHeaderValue)}
 	}
@@ -169,24 +222,31 @@ func (m *message) compose() error {
 	if err != nil {
 		return err
 	}
-	m.out = appendVerbatim(m.out, "Date", m.job.Date.UTC().Format(time.RFC1123Z))
-	m.out = appendVerbatim(m.out, "Message-ID", "<"+m.job.MessageID+">")
+	m.out = append(m.out, "Date: "...)
+	m.out = m.job.Date.UTC().AppendFormat(m.out, time.RFC1123Z)
+	m.out = append(m.out, "\r\nMessage-ID: <"...)
+	m.out = append(m.out, m.job.MessageID...)
+	m.out = append(m.out, ">\r\n"...)
 	m.list(unsubscribe)
-	for _, h := range m.t.headers {
-		value, err := m.field(h.value)
-		if err != nil {
+	for i := range m.t.headers {
+		if err := m.extra(&m.t.headers[i]); err != nil {
 			return err
 		}
-		if value != "" {
-			m.out = appendField(m.out, h.name, value)
-		}
-	}
-	if m.t.raw != nil {
-		m.out = append(m.out, "\r\n"...)
-		m.out = append(m.out, m.t.raw.body...)
-		return nil
 	}
 	return m.body()
+}
+
+// extra writes an extra header.
+func (m *message) extra(h *header) error {
+	if h.fixed != nil {
+		m.out = append(m.out, h.fixed...)
+		return m.count(h.value)
+	}
+	value, err := m.field(h.value)
+	if err == nil && value != "" {
+		m.out = appendField(m.out, h.name, value)
+	}
+	return err
 }
 
 // header writes From, To, Reply-To and Subject.
@@ -279,9 +339,7 @@ func (m *message) hosted() (targets []string, err error) {
 
 // unsubscribeURL gives the templates the URL, where the recipient's variables leave the name free.
 func (m *message) unsubscribeURL(value string) {
-	if _, given := m.vars["unsubscribe_url"]; !given {
-		m.vars["unsubscribe_url"] = value
-	}
+	m.offer("unsubscribe_url", value)
 }
 
 // list writes List-Id, List-Unsubscribe (RFC 2369), List-Unsubscribe-Post

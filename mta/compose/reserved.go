@@ -64,8 +64,8 @@ func (c *compiler) headers(extra []Header) []header {
 			c.refuse(field+".name", h.Name, "cannot be set as an extra header", remedy)
 			continue
 		}
-		if f := c.template(field+".value", h.Value, false, 2*MaxHeaderValue); f != nil {
-			all = append(all, header{h.Name, f})
+		if f := c.template(field+".value", h.Value, 2*MaxHeaderValue); f != nil {
+			all = append(all, header{name: h.Name, value: f})
 		}
 	}
 	return all

@@ -18,6 +18,7 @@ import (
 
 const (
 	tagLiteral = "literal" // writes fragment.literals[n]
+	tagStatic  = "static"  // marks the place of fragment.static[n]
 	tagOutput  = "output"  // writes fragment.outputs[n]
 	tagNote    = "note"    // evaluates fragment.outputs[n] and writes nothing
 	tagSkip    = "skip"    // writes nothing; carries trim marks
@@ -49,10 +50,15 @@ type rewriter struct {
 	seen   map[string]bool // paths already entered
 }
 
-func rewrite(f *fragment, tokens []token) (string, error) {
+// rewrite enters what the tokens hold into f. Text whose place in tokens is set in
+// static becomes static.
+func rewrite(f *fragment, tokens []token, static []bool) (string, error) {
 	w := &rewriter{f: f, locals: map[string]bool{"forloop": true}, seen: map[string]bool{}}
-	for _, t := range tokens {
-		if err := w.token(t); err != nil {
+	for i, t := range tokens {
+		if static != nil && static[i] {
+			w.emit(t, tagStatic+" "+strconv.Itoa(len(f.static)))
+			f.static = append(f.static, t.body)
+		} else if err := w.token(t); err != nil {
 			return "", err
 		}
 	}
@@ -171,12 +177,20 @@ func (w *rewriter) examine(source string, loop bool) (facts, error) {
 // names sets the roots of the paths read, without what the template defines.
 func (w *rewriter) names() {
 	f := w.f
+	for _, path := range f.paths {
+		f.reads = append(f.reads, read{name: root(path)})
+	}
+	slices.SortFunc(f.reads, func(a, b read) int { return strings.Compare(a.name, b.name) })
+	f.reads = slices.Compact(f.reads)
 	f.paths = slices.DeleteFunc(f.paths, func(path string) bool { return w.locals[root(path)] })
 	for _, path := range f.paths {
 		f.roots = append(f.roots, root(path))
 	}
 	slices.Sort(f.roots)
 	f.roots = slices.Compact(f.roots)
+	for i := range f.reads {
+		_, f.reads[i].asked = slices.BinarySearch(f.roots, f.reads[i].name)
+	}
 }
 
 func root(path string) string {

@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +44,36 @@ type run struct {
 	loud    bool // a value that is missing now is one the content needs
 	html    bool
 	missing []string
+	buf     []byte // what the present fragment wrote
+	marks   []int  // the length of buf where each of the fragment's static texts stands
+}
+
+// begin makes room for a fragment.
+func (r *run) begin() { r.buf, r.marks = r.buf[:0], r.marks[:0] }
+
+// wrote counts output; it ends the run at the message's limit.
+func (r *run) wrote(n int) {
+	if r.out += n; r.out > MaxOutput {
+		r.limit("the message is too large", MaxOutput)
+	}
+}
+
+// static notes that one of the fragment's static texts, of n octets, stands here.
+func (r *run) static(n int) {
+	r.wrote(n)
+	r.marks = append(r.marks, len(r.buf))
+}
+
+// gap returns what was written before static text i.
+func (r *run) gap(i int) []byte {
+	from, to := 0, len(r.buf)
+	if i > 0 {
+		from = r.marks[i-1]
+	}
+	if i < len(r.marks) {
+		to = r.marks[i]
+	}
+	return r.buf[from:to]
 }
 
 // fail ends the run.
@@ -124,17 +153,13 @@ func (r *run) fits(n int) {
 	}
 }
 
-// output is where templates write; it ends the run at the message's limit.
-type outputWriter struct {
-	run *run
-	buf *bytes.Buffer
-}
+// outputWriter is where the library writes.
+type outputWriter struct{ run *run }
 
 func (w outputWriter) Write(p []byte) (int, error) {
-	if w.run.out += len(p); w.run.out > MaxOutput {
-		w.run.limit("the message is too large", MaxOutput)
-	}
-	return w.buf.Write(p)
+	w.run.wrote(len(p))
+	w.run.buf = append(w.run.buf, p...)
+	return len(p), nil
 }
 
 // captureWriter is where a capture writes.

@@ -1,0 +1,273 @@
+package compose
+
+import (
+	"slices"
+	"strings"
+)
+
+// A template without tags and white space control is flat: text and outputs, one
+// after the other. Flat templates are rendered here, without the library, but for
+// the expressions that are more than a variable or a property of one. What they
+// write, miss and use up is what the library's rendering would.
+
+// piece is one part of a flat template.
+type piece struct {
+	text   string   // literal, if out is negative
+	static bool     // the text is one of the fragment's static ones
+	out    int      // index into fragment.outputs
+	line   int      // of the output
+	path   []string // the output is this variable's property; nil for any other expression
+	slot   int      // the variable's place in Template.names
+}
+
+// flatten returns the pieces of a flat template; nil if it is none.
+func flatten(tokens []token, static []bool) []piece {
+	var pieces []piece
+	outputs := 0
+	for i, t := range tokens {
+		switch {
+		case t.left || t.right || t.kind == tagToken:
+			return nil
+		case t.kind == textToken:
+			pieces = append(pieces, piece{text: t.body, static: static != nil && static[i], out: -1})
+		case t.kind == objectToken:
+			pieces = append(pieces, piece{out: outputs, line: t.line, path: plainPath(t.body)})
+			outputs++
+		}
+	}
+	return pieces
+}
+
+// plainPath splits a variable with or without properties, such as order.total.
+// Anything else that an expression may be gives nil.
+func plainPath(expr string) []string {
+	path := strings.Split(expr, ".")
+	for _, name := range path {
+		if name == "" || !isNameStart(name) || slices.Contains(words, name) {
+			return nil
+		}
+		for i := range len(name) {
+			if !isWord(name[i]) {
+				return nil
+			}
+		}
+	}
+	return path
+}
+
+// staticTexts tells which tokens are text that comes out as it stands, once and in
+// the order of the template: text outside all blocks that no white space control
+// reaches.
+func staticTexts(tokens []token) []bool {
+	static := make([]bool, len(tokens))
+	depth, last, trims := 0, -1, false
+	for i, t := range tokens {
+		trims = trims || t.left
+		if t.kind == textToken && depth == 0 {
+			if trims && last >= 0 {
+				static[last] = false
+			}
+			static[i], last, trims = !trims, i, false
+		}
+		trims = trims || t.right
+		if t.kind != tagToken {
+			continue
+		}
+		name, isEnd := strings.CutPrefix(t.name, "end")
+		if _, isBlock := blocks[name]; isBlock && isEnd {
+			depth--
+		} else if isBlock {
+			depth++
+		}
+	}
+	if trims && last >= 0 {
+		static[last] = false
+	}
+	return static
+}
+
+// gapsOf lists the gaps between static texts, by the text each precedes, in which
+// something may be written.
+func gapsOf(tokens []token, static []bool) (gaps []int) {
+	n := 0
+	for i, t := range tokens {
+		switch {
+		case static != nil && static[i]:
+			n++
+		case t.kind != blankToken && (len(gaps) == 0 || gaps[len(gaps)-1] != n):
+			gaps = append(gaps, n)
+		}
+	}
+	return gaps
+}
+
+// flat renders a flat fragment. Like the library's rendering it may panic.
+func (m *message) flat(f *fragment) error {
+	for i := range f.pieces {
+		p := &f.pieces[i]
+		switch {
+		case p.static:
+			m.run.spend(len(p.text) / readCost)
+			m.run.static(len(p.text))
+		case p.out < 0:
+			m.run.spend(len(p.text) / readCost)
+			m.run.wrote(len(p.text))
+			m.run.buf = append(m.run.buf, p.text...)
+		default:
+			if p.path != nil && m.plain(f, p) {
+				continue
+			}
+			if err := m.output(f, p); err != nil {
+				return f.failure(m.run, p.line, errorText(err))
+			}
+		}
+	}
+	return nil
+}
+
+// output writes any expression.
+func (m *message) output(f *fragment, p *piece) error {
+	r, out := m.run, f.outputs[p.out]
+	r.html = f.html
+	r.loud = !out.guarded
+	v, err := out.expr.Evaluate(m.scope(f).expressions)
+	r.loud = false
+	if err != nil || v == nil {
+		return err
+	}
+	_, marked := v.(safe)
+	m.write(f, r.text(v), marked)
+	return nil
+}
+
+// write writes a value's text.
+func (m *message) write(f *fragment, text string, marked bool) {
+	r := m.run
+	before := len(r.buf)
+	if f.html && !marked {
+		r.buf = appendEscaped(r.buf, text)
+	} else {
+		r.buf = append(r.buf, text...)
+	}
+	r.wrote(len(r.buf) - before)
+}
+
+// plain writes a variable or a property that is text, a number, a boolean, null or
+// missing, straight from the JSON. It reports whether it was one of these.
+func (m *message) plain(f *fragment, p *piece) bool {
+	v := &m.vars[p.slot]
+	switch v.kind {
+	case absent:
+		m.run.loud = true
+		m.run.note(p.path[0])
+		m.run.loud = false
+		return true
+	case builtinAddress:
+		if len(p.path) == 2 && p.path[1] == "address" {
+			m.write(f, m.address, false)
+			return true
+		}
+		return false
+	case known:
+		text, ok := v.value.(string)
+		if !ok || len(p.path) > 1 || len(text) >= bulkString {
+			return false
+		}
+		m.write(f, text, false)
+		return true
+	}
+	return m.scalar(f, p, v.raw)
+}
+
+// scalar is plain for a variable that is still JSON.
+func (m *message) scalar(f *fragment, p *piece, raw []byte) bool {
+	for i, name := range p.path[1:] {
+		if raw[0] != '{' {
+			return false
+		}
+		inner := member(raw, name)
+		if inner == nil {
+			if name == "size" {
+				return false
+			}
+			m.run.loud = true
+			m.run.note(strings.Join(p.path[:i+2], "."))
+			m.run.loud = false
+			return true
+		}
+		raw = inner
+	}
+	switch raw[0] {
+	case '{', '[':
+		return false
+	case 'n':
+		return true
+	case '"':
+		text, ok := plainText(raw)
+		if !ok {
+			return m.unquoted(f, raw)
+		}
+		if len(text) >= bulkString {
+			return false
+		}
+		m.writeBytes(f, text)
+	case 't', 'f':
+		m.writeBytes(f, raw)
+	default:
+		if !isInteger(raw) {
+			m.write(f, m.run.text(number(string(raw))), false)
+			return true
+		}
+		m.writeBytes(f, raw)
+	}
+	return true
+}
+
+// unquoted writes a JSON string with escapes.
+func (m *message) unquoted(f *fragment, raw []byte) bool {
+	text := unquote(raw)
+	if len(text) >= bulkString {
+		return false
+	}
+	m.write(f, text, false)
+	return true
+}
+
+// writeBytes is write.
+func (m *message) writeBytes(f *fragment, text []byte) {
+	r := m.run
+	before := len(r.buf)
+	if f.html {
+		r.buf = appendEscaped(r.buf, text)
+	} else {
+		r.buf = append(r.buf, text...)
+	}
+	r.wrote(len(r.buf) - before)
+}
+
+// appendEscaped appends text with the characters that mean something in HTML
+// replaced, as html.EscapeString does.
+func appendEscaped[T string | []byte](dst []byte, text T) []byte {
+	done := 0
+	for i := range len(text) {
+		var entity string
+		switch text[i] {
+		case '&':
+			entity = "&amp;"
+		case '\'':
+			entity = "&#39;"
+		case '<':
+			entity = "&lt;"
+		case '>':
+			entity = "&gt;"
+		case '"':
+			entity = "&#34;"
+		default:
+			continue
+		}
+		dst = append(dst, text[done:i]...)
+		dst = append(dst, entity...)
+		done = i + 1
+	}
+	return append(dst, text[done:]...)
+}
