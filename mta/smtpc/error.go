@@ -65,6 +65,8 @@ func isHangUp(err error) bool {
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, ErrClosed)
 }
 
+func isProtocol(err error) bool { return errors.Is(err, ErrProtocol) }
+
 func protocolErrorf(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))
 }

@@ -60,35 +60,35 @@ func TestSendHostile(t *testing.T) {
 		},
 		{
 			name: "endless reply", script: greeted + group + `FLOOD 250-and more and more\r\n`,
-			want: "mail: protocol error: reply longer than 32768 octets [closed]",
+			want: "mail: protocol error: reply longer than 32768 octets [closed] [broke grouped]",
 		},
 		{
 			name: "endless line", script: greeted + group + "FLOOD 250 aaaaaaaaaaaaaaaaaaaaaaaaaaa",
-			want: "mail: protocol error: reply line longer than 4096 octets [closed]",
+			want: "mail: protocol error: reply line longer than 4096 octets [closed] [broke grouped]",
 		},
 		{
 			name: "a line of 100 MB", script: greeted + group + "s: 250-" + strings.Repeat("x", 4096) + "\nFLOOD " + strings.Repeat("y", 64<<10),
-			want: "mail: protocol error: reply line longer than 4096 octets [closed]",
+			want: "mail: protocol error: reply line longer than 4096 octets [closed] [broke grouped]",
 		},
 		{
 			name: "flood of whole replies", script: greeted + group + `FLOOD 250 ok\n`,
-			want: "data: protocol error: 250 in answer to DATA [closed]",
+			want: "data: protocol error: 250 in answer to DATA [closed] [broke grouped]",
 		},
 		{
 			name: "garbage", script: greeted + group + `s: \x16\x03\x01\x00\xff\xfe garbage\n`,
-			want: "mail: protocol error: not an SMTP reply: \"\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd garbage\" [closed]",
+			want: "mail: protocol error: not an SMTP reply: \"\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd garbage\" [closed] [broke grouped]",
 		},
 		{
 			name: "the code changes in a reply", script: greeted + group + "S: 250-ok\nS: 550 no",
-			want: "mail: protocol error: code changes from 250 to 550 inside one reply [closed]",
+			want: "mail: protocol error: code changes from 250 to 550 inside one reply [closed] [broke grouped]",
 		},
 		{
 			name: "a continuation without code", script: greeted + group + "S: 550-no\nS: and do not come back\nS: 550 ever",
-			want: "mail: protocol error: not an SMTP reply: \"and do not come back\" [closed]",
+			want: "mail: protocol error: not an SMTP reply: \"and do not come back\" [closed] [broke grouped]",
 		},
 		{
 			name: "an empty line", script: greeted + group + "s: \\r\\n",
-			want: "mail: protocol error: not an SMTP reply: \"\" [closed]",
+			want: "mail: protocol error: not an SMTP reply: \"\" [closed] [broke grouped]",
 		},
 		{
 			name: "half-close before the reply", script: greeted + group + "HALFCLOSE\nEOF",

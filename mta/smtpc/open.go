@@ -55,9 +55,9 @@ func open(ctx context.Context, dial DialFunc, cfg Config) (*Session, *Error) {
 		return nil, &Error{Reply: Reply{Phase: PhaseConnect, Text: causeText(err)}, Closed: true, Err: err}
 	}
 	s := newSession(conn, cfg)
-	release := s.guard(ctx)
+	s.bind(ctx)
 	failure := s.establish(ctx)
-	ended := release()
+	ended := s.unbind()
 	if failure != nil {
 		return nil, failure
 	}
@@ -118,6 +118,8 @@ func (s *Session) establish(ctx context.Context) *Error {
 		return failure
 	}
 	s.info.Pipelining = s.ext.pipelining && s.cfg.Pipelining == mxrules.Auto
+	s.info.Across = s.info.Pipelining && s.cfg.Across == mxrules.Auto
+	s.info.Chunking = s.ext.chunking && s.cfg.Chunking == mxrules.Auto
 	return nil
 }
 
@@ -269,6 +271,7 @@ func tlsConfig(cfg Config) *tls.Config {
 	}
 	config.ServerName = cfg.Host
 	config.InsecureSkipVerify = true
+	config.DynamicRecordSizingDisabled = true // a message is one record and one write
 	if cfg.TLS != mxrules.TLSVerify {
 		return config
 	}
@@ -370,9 +373,10 @@ func (s *Session) broken(phase Phase, err error) *Error {
 
 // extensions are what an EHLO reply offers.
 type extensions struct {
-	lines                                      []string
-	startTLS, pipelining, eightBit, utf8, size bool
-	maxSize                                    int64
+	lines                          []string
+	startTLS, pipelining, chunking bool
+	eightBit, utf8, size           bool
+	maxSize                        int64
 }
 
 // maxExtensions caps the lines kept; the registry holds fewer than fifty.
@@ -401,6 +405,8 @@ func (ext *extensions) set(keyword, params string) {
 		ext.startTLS = true
 	case "PIPELINING":
 		ext.pipelining = true
+	case "CHUNKING":
+		ext.chunking = true
 	case "8BITMIME":
 		ext.eightBit = true
 	case "SMTPUTF8":

@@ -53,7 +53,8 @@ type receiver struct {
 	pauseAt atomic.Int64
 }
 
-// maxOutstanding is how many replies may wait unread; a group never asks for more.
+// maxOutstanding is how many replies may wait unread; a group never asks for more: the
+// final reply, and those to the next MAIL, RCPT and DATA.
 const maxOutstanding = 4
 
 func newReceiver(p replyParser) *receiver {
@@ -72,9 +73,10 @@ func (rx *receiver) run(gone <-chan struct{}, out *sender) {
 		case <-gone:
 			return
 		}
-		out.early(rx.replies)
+		ended := err != nil || reply.code == 421
+		out.early(rx.replies, ended)
 		pauseAt := rx.pauseAt.Load()
-		if err != nil || reply.code == 421 || pauseAt > 0 && delivered >= pauseAt {
+		if ended || pauseAt > 0 && delivered >= pauseAt {
 			return
 		}
 	}

@@ -30,6 +30,7 @@ import (
 //	s: text      say text as it stands, with Go escapes
 //	C: text      the client must say exactly this line
 //	DATA         the client must send content; it is kept, dots unstuffed
+//	CHUNK n      the client must send n octets; they are kept as content
 //	TLS          run a TLS handshake as the server
 //	TLS-BROKEN   answer the handshake with garbage
 //	WAIT d       let time pass
@@ -138,6 +139,8 @@ func (p *player) step(verb, arg string) error {
 		return p.expect(arg)
 	case "DATA":
 		return p.data()
+	case "CHUNK":
+		return p.chunk(arg)
 	case "TLS":
 		return p.startTLS()
 	case "TLS-BROKEN":
@@ -231,6 +234,18 @@ func (p *player) data() error {
 	defer p.mu.Unlock()
 	p.heard = append(p.heard, content.String())
 	return nil
+}
+
+func (p *player) chunk(arg string) error {
+	n, err := strconv.Atoi(arg)
+	content := make([]byte, n)
+	if err == nil {
+		_, err = io.ReadFull(p.r, content)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard = append(p.heard, string(content))
+	return err
 }
 
 func (p *player) startTLS() error {
@@ -328,10 +343,13 @@ func describe(r Result) string {
 	for _, flag := range []struct {
 		on   bool
 		name string
-	}{{r.Delivered, "delivered"}, {r.Uncertain, "uncertain"}, {r.Local, "local"}, {!r.Began, "unsaid"}, {!r.Usable, "closed"}} {
+	}{{r.Delivered, "delivered"}, {r.Uncertain, "uncertain"}, {r.Local, "local"}, {r.Lost, "lost"}, {!r.Began, "unsaid"}, {!r.Usable, "closed"}} {
 		if flag.on {
 			text += " [" + flag.name + "]"
 		}
+	}
+	if r.Broke != Stepwise {
+		text += " [broke " + r.Broke.String() + "]"
 	}
 	return text
 }

@@ -1,13 +1,17 @@
 // Package smtpc is the outbound SMTP session: one TCP connection to one mail
 // exchanger, over which many messages go, one recipient each.
 //
-// Call Open, then Send for each message while Result.Usable, then Quit (or Abort).
-// Every reply is kept with the Phase it answered. What a caller may rely on:
+// Call Open, then Carry (or Send) for each message while Result.Usable, then Quit (or
+// Abort). Every reply is kept with the Phase it answered. Where the server pipelines, a
+// message on a warm connection costs one round trip; see Grouping. What a caller may
+// rely on:
 //
 //   - A message is Delivered only when the server answered 2xx after the final dot
 //     of a transaction whose MAIL, RCPT and DATA it had accepted.
 //   - A message that may have been accepted without our knowing is Uncertain; every
 //     other failure certainly left nothing at the server.
+//   - At most one message has content without a reply, and a message of which only the
+//     envelope was said when the connection failed is Lost, and at no server.
 //   - Nothing the server sends can hang, crash or bloat the session: each reply has a
 //     deadline as a whole, and lines and replies have caps.
 //   - No bare CR or LF, and nothing a caller put in an address, leaves as a command.
@@ -72,9 +76,10 @@ type Config struct {
 	// VerifyNames are the names of which the certificate must carry one under
 	// TLSVerify. Empty means Host.
 	VerifyNames []string
-	// Pipelining allows RFC 2920 groups when offered.
-	Pipelining mxrules.Switch
-	// Chunking allows RFC 3030 BDAT. Content goes by DATA, whatever it says.
+	// Pipelining allows RFC 2920 groups when offered, and Across, which needs it, those
+	// that begin with another message's content.
+	Pipelining, Across mxrules.Switch
+	// Chunking allows RFC 3030 BDAT when offered; it goes before Across.
 	Chunking mxrules.Switch
 
 	// ConnectTimeout bounds the dial.
@@ -142,8 +147,9 @@ type Info struct {
 	Plaintext string
 	// Extensions are the EHLO lines in force, keyword in upper case, in order.
 	Extensions []string
-	// Pipelining says whether MAIL, RCPT and DATA go in one write.
-	Pipelining bool
+	// Pipelining says whether MAIL, RCPT and DATA go in one write, Across whether that
+	// write may be another message's content, Chunking whether content goes by BDAT.
+	Pipelining, Across, Chunking bool
 	// MaxSize is the announced SIZE limit in octets; 0 when none.
 	MaxSize int64
 	// Messages counts the MAIL commands written.
@@ -161,8 +167,14 @@ type Session struct {
 	timer *time.Timer
 	// more says that bytes followed the last reply in the same read.
 	more bool
-	// dirty says that the server holds an open transaction: RSET before MAIL.
-	dirty bool
+	// dirty says that the server holds an open transaction: RSET before MAIL. alone says
+	// that a BDAT was refused: nothing may go with that RSET.
+	dirty, alone bool
+	ahead        ahead
+
+	binding sync.Mutex
+	bound   <-chan struct{} // of the context whose end breaks writes
+	unbound func() bool
 
 	info      Info
 	lines     []byte // scratch for a group of commands
@@ -200,7 +212,7 @@ func (s *Session) Quit(ctx context.Context) error {
 }
 
 func (s *Session) quit(ctx context.Context) error {
-	defer s.guard(ctx)()
+	s.bind(ctx)
 	bound := min(quitTimeout, s.cfg.CommandTimeout)
 	deadline := time.Now().Add(bound)
 	if _, err := s.out.write([]byte("QUIT\r\n"), bound); err != nil && (ctx.Err() != nil || isTimeout(err)) {
@@ -230,10 +242,14 @@ func (s *Session) close(reset bool) {
 			_ = l.SetLinger(0) // without it the close below is orderly, which is good enough
 		}
 		close(s.gone)
+		s.unbind()
 		_ = s.raw.Close() // nothing is left to lose on this connection
 	})
 	<-s.rx.done
 }
+
+// Messages counts the MAIL commands written.
+func (s *Session) Messages() int { return s.info.Messages }
 
 func (s *Session) closed() bool {
 	select {
@@ -244,31 +260,61 @@ func (s *Session) closed() bool {
 	}
 }
 
-// guard makes the end of ctx break every write, until the returned function is
-// called; that reports whether ctx ended, in which case the session is spent.
-func (s *Session) guard(ctx context.Context) (release func() (ended bool)) {
-	if ctx.Done() == nil {
-		return func() bool { return false }
+// bind makes the end of ctx break every write from now on. Once is enough for all
+// calls with one context; the session's end undoes it.
+func (s *Session) bind(ctx context.Context) {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	done := ctx.Done()
+	if s.bound == done || s.closed() {
+		return
 	}
-	stop := context.AfterFunc(ctx, s.out.cancel)
-	return func() bool { return !stop() }
+	s.release()
+	if s.bound = done; done != nil {
+		s.unbound = context.AfterFunc(ctx, s.out.cancel)
+	}
+}
+
+// unbind ends that; it reports whether ctx had ended.
+func (s *Session) unbind() (ended bool) {
+	s.binding.Lock()
+	defer s.binding.Unlock()
+	return s.release()
+}
+
+// release is unbind under binding.
+func (s *Session) release() (ended bool) {
+	if s.unbound != nil {
+		ended = !s.unbound()
+	}
+	s.bound, s.unbound = nil, nil
+	return ended
 }
 
 // await returns the next reply. It waits for a whole reply at most timeout, so a
 // server that trickles bytes gains nothing. A reply already here wins over the end
 // of ctx.
 func (s *Session) await(ctx context.Context, timeout time.Duration) (incoming, error) {
+	got, _, err := s.awaitOr(ctx, timeout, nil)
+	return got, err
+}
+
+// awaitOr also returns when other is signalled and no reply is here.
+func (s *Session) awaitOr(ctx context.Context, timeout time.Duration, other <-chan struct{}) (got incoming, woken bool, err error) {
 	select {
 	case got := <-s.rx.replies:
-		return s.received(got)
+		got, err = s.received(got)
+		return got, false, err
 	default:
 	}
 	s.timer.Reset(timeout)
 	defer s.timer.Stop()
-	var err error
 	select {
 	case got := <-s.rx.replies:
-		return s.received(got)
+		got, err = s.received(got)
+		return got, false, err
+	case <-other:
+		return incoming{}, true, nil
 	case <-s.timer.C:
 		err = &timeoutError{what: "no reply", after: timeout}
 	case <-ctx.Done():
@@ -278,9 +324,10 @@ func (s *Session) await(ctx context.Context, timeout time.Duration) (incoming, e
 	}
 	select {
 	case got := <-s.rx.replies:
-		return s.received(got)
+		got, err = s.received(got)
+		return got, false, err
 	default:
-		return incoming{}, err
+		return incoming{}, false, err
 	}
 }
 

@@ -1,131 +1,167 @@
 package smtpc
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
-	"fmt"
+	"errors"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+	"time"
 )
 
-// Envelope is one transaction's sender and recipient.
-type Envelope struct {
-	// From is the return path without angle brackets; empty is the null path.
-	From string
-	// To is the recipient, without angle brackets.
-	To string
-	// Size is the message's size in octets for SIZE=; 0 means the message's length.
-	Size int64
-	// EightBit says that the content needs 8BITMIME; also found out from the content.
-	EightBit bool
-	// UTF8 says that header or addresses need SMTPUTF8; also found out from the addresses.
-	UTF8 bool
-}
-
-// Result is what became of one message.
-type Result struct {
-	// Reply decided: the first refusal, or the reply to the final dot. Code is 0 and
-	// Text the cause when the deciding reply never came.
-	Reply Reply
-	// Replies are all replies of the transaction in order, each with its phase.
-	Replies []Reply
-	// Delivered is true only for a 2xx after the final dot of a transaction whose
-	// MAIL, RCPT and DATA were accepted.
-	Delivered bool
-	// Uncertain says that the whole content was written and no final reply came: the
-	// server may have the message.
-	Uncertain bool
-	// Began says that MAIL was written. Without it nothing was said about this
-	// message: unless Local, Reply (a 421 or 5xx in idleness or to RSET, a hang-up) is
-	// about the connection, and its Phase is PhaseQuit.
-	Began bool
-	// Local says that Reply is our own refusal, made before MAIL.
-	Local bool
-	// Bytes counts the octets of content written, dot-stuffing and final dot included.
-	Bytes int64
-	// Usable says that the connection can take another message. Otherwise it is closed.
-	Usable bool
-	// Err is the cause when no reply decided, nil otherwise.
-	Err error
-}
-
-// Failure returns the result as an *Error, nil when delivered.
-func (r Result) Failure() *Error {
-	if r.Delivered {
-		return nil
-	}
-	return &Error{Reply: r.Reply, Uncertain: r.Uncertain, Closed: !r.Usable, Err: r.Err}
-}
-
-// Send runs one transaction. message is the RFC 5322 message with CRLF line ends; it
-// is read, not kept nor changed. A message or envelope that must not or cannot be
-// sent here is refused before MAIL, with a reply that says it is ours.
-//
-// Send blocks at most for the timeouts of Config and returns soon after ctx ends;
-// ctx ending during a transaction costs the connection. It never panics.
+// Send runs one transaction and waits for its end, as Carry does without a message to
+// follow.
 func (s *Session) Send(ctx context.Context, env Envelope, message []byte) Result {
-	t := transaction{s: s, ctx: ctx}
-	t.run(env, message)
+	return s.Carry(ctx, &Mail{Envelope: env, Content: message}, nil)
+}
+
+// Carry runs one transaction. A message or envelope that must not or cannot be sent
+// here is refused before MAIL, with a reply that says it is ours.
+//
+// Where the session may group across messages, Carry asks next for the message that
+// follows, when it writes the content and while it waits for the final reply, and says
+// its envelope behind the content; its replies are left to the next call. next may be nil.
+//
+// Carry blocks at most for the timeouts of Config and returns soon after ctx ends;
+// ctx ending during a transaction costs the connection. It never panics.
+func (s *Session) Carry(ctx context.Context, m *Mail, next Next) Result {
+	t := transaction{s: s, ctx: ctx, mail: m, next: next}
+	t.run()
 	t.res.Usable = !s.closed()
+	t.res.Broke = t.broke()
 	return t.res
 }
 
-// transaction is one Send under way. Its methods return false once all is decided.
+// transaction is one Carry under way. Its methods return false once all is decided.
 type transaction struct {
 	s       *Session
 	ctx     context.Context
+	mail    *Mail
+	next    Next
+	group   Grouping // in which its envelope was said
 	res     Result
 	decided bool
+	ahead   bool  // its envelope went out behind another's content
+	led     bool  // its envelope went out behind a RSET
+	heard   bool  // a reply to its MAIL came
+	said    bool  // its content was begun
+	torn    bool  // what went out behind its content did not go out whole
+	cause   error // why the session failed, if not by a refusal
 }
 
-func (t *transaction) run(env Envelope, message []byte) {
-	if t.s.closed() {
-		t.fail(PhaseQuit, ErrClosed)
+var errOtherAhead = errors.New("the envelope of another message is on the wire")
+
+func (t *transaction) run() {
+	s := t.s
+	a := s.ahead
+	s.ahead = ahead{}
+	t.ahead, t.res.Began = a.said, a.said
+	if a.mail == nil {
+		a.env = t.mail.Envelope
+	}
+	switch {
+	case s.closed():
+		t.decide(Reply{Phase: PhaseQuit, Text: causeText(ErrClosed)})
+		t.res.Err, t.res.Lost = ErrClosed, a.said
+		return
+	case a.mail != nil && a.mail != t.mail:
+		t.fail(PhaseQuit, errOtherAhead)
+		return
+	case a.mail == nil:
+		a.refusal = s.check(&a.env, t.mail.Content)
+	}
+	if a.refusal != nil {
+		t.res.Reply, t.res.Local = *a.refusal, true
 		return
 	}
-	refusal := t.s.check(&env, message)
-	switch {
-	case refusal != nil:
-		t.res.Reply, t.res.Local = *refusal, true
-		return
-	case t.ctx.Err() != nil:
+	if t.ctx.Err() != nil && !a.said {
 		err := cancelError(t.ctx)
 		t.res.Reply, t.res.Err = Reply{Phase: PhaseQuit, Text: causeText(err)}, err
 		return
 	}
-	release := t.s.guard(t.ctx)
-	if t.ready() && t.envelope(env) {
-		t.content(message)
+	s.bind(t.ctx)
+	t.transact(&a.env)
+	if t.ctx.Err() != nil {
+		s.Abort()
 	}
-	if release() {
-		t.s.Abort()
+	t.res.Lost = t.lost()
+}
+
+// transact runs the transaction from where it stands.
+func (t *transaction) transact(env *Envelope) {
+	if t.ahead {
+		t.group = Grouped
+		if t.replies() {
+			t.content()
+		}
+		return
+	}
+	t.group = t.s.grouping()
+	if !t.ready() {
+		return
+	}
+	switch {
+	case t.group == Chunked:
+		t.chunked(env)
+	case t.group == Grouped:
+		if t.grouped(env) && t.replies() {
+			t.content()
+		}
+	case !t.stepwise(env):
+	case t.s.info.Chunking:
+		t.chunk()
+	default:
+		t.content()
 	}
 }
 
+// lost reports that the server said nothing of this message, and has none of it.
+func (t *transaction) lost() bool {
+	if !t.res.Began || t.said || t.res.Reply.Code != 0 && t.heard {
+		return false
+	}
+	return t.ahead || t.led && !t.heard
+}
+
 // ready makes sure, before MAIL, that the server has not spoken meanwhile and holds
-// no earlier transaction.
+// no earlier transaction. What an earlier one left behind may be reset in the same
+// flight as MAIL, but not after a refused BDAT: who does not know how much of it was
+// content would take RSET for more of it, and the reply to a lone RSET shows that.
 func (t *transaction) ready() bool {
 	if t.unasked(PhaseQuit) {
 		return false
 	}
-	if !t.s.dirty {
+	if !t.s.dirty || t.group == Grouped && !t.s.alone {
 		return true
 	}
-	if !t.write(PhaseQuit, "RSET\r\n") {
+	if t.s.alone {
+		t.group = Chunked // a failure is about that
+	}
+	if !t.write(PhaseQuit, resetLine) || !t.reset() {
 		return false
 	}
+	if t.s.pending() {
+		t.fail(PhaseQuit, protocolErrorf("more than one reply to RSET"))
+		return false
+	}
+	t.s.alone = false
+	t.group = t.s.grouping()
+	return true
+}
+
+// reset takes the reply to RSET.
+func (t *transaction) reset() bool {
 	reply, ok := t.take(PhaseQuit)
 	switch {
 	case !ok:
 		return false
 	case reply.Code >= 400:
 		t.decide(reply)
+		if t.group == Chunked {
+			t.cause = protocolErrorf("%s to RSET", reply)
+		}
 		t.s.Abort()
 		return false
-	case reply.Code/100 != 2 || t.s.pending():
+	case reply.Code/100 != 2:
 		t.fail(PhaseQuit, protocolErrorf("replies out of step: %s to RSET", reply))
 		return false
 	}
@@ -153,25 +189,61 @@ func (t *transaction) unasked(phase Phase) bool {
 // step is one command of the envelope.
 type step struct {
 	phase Phase
-	line  string
 	want  int // first digit of the reply that lets the transaction go on
 }
 
-// envelope takes the transaction to the server's 354.
-func (t *transaction) envelope(env Envelope) bool {
-	steps := [...]step{
-		{PhaseMAIL, t.s.mailLine(env), 2},
-		{PhaseRCPT, "RCPT TO:<" + env.To + ">\r\n", 2},
-		{PhaseDATA, "DATA\r\n", 3},
+var envelopeSteps = [...]step{{PhaseMAIL, 2}, {PhaseRCPT, 2}, {PhaseDATA, 3}}
+
+const (
+	resetLine = "RSET\r\n"
+	dataLine  = "DATA\r\n"
+)
+
+// appendEnvelope appends MAIL and RCPT, and the command behind them.
+func (s *Session) appendEnvelope(b []byte, env *Envelope, last string) []byte {
+	return append(s.appendRcpt(s.appendMail(b, env), env), last...)
+}
+
+// appendMail appends MAIL with the parameters that the server understands.
+func (s *Session) appendMail(b []byte, env *Envelope) []byte {
+	b = append(append(append(b, "MAIL FROM:<"...), env.From...), '>')
+	if s.ext.size {
+		b = strconv.AppendInt(append(b, " SIZE="...), env.Size, 10)
 	}
-	if t.s.info.Pipelining {
-		return t.pipelined(steps)
+	if env.EightBit {
+		b = append(b, " BODY=8BITMIME"...)
+	}
+	if env.UTF8 {
+		b = append(b, " SMTPUTF8"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+func (s *Session) appendRcpt(b []byte, env *Envelope) []byte {
+	return append(append(append(b, "RCPT TO:<"...), env.To...), ">\r\n"...)
+}
+
+// stepwise says MAIL and RCPT, and DATA if content goes by it, each behind the reply to
+// the one before.
+func (t *transaction) stepwise(env *Envelope) bool {
+	s := t.s
+	steps := envelopeSteps[:]
+	if s.info.Chunking {
+		steps = steps[:2]
 	}
 	for i, st := range steps {
 		if i > 0 && t.unasked(st.phase) {
 			return false
 		}
-		if !t.write(st.phase, st.line) {
+		switch st.phase {
+		case PhaseMAIL:
+			s.lines = s.appendMail(s.lines[:0], env)
+		case PhaseRCPT:
+			s.lines = s.appendRcpt(s.lines[:0], env)
+		default:
+			s.lines = append(s.lines[:0], dataLine...)
+		}
+		if !t.put(st.phase, s.lines, 0) {
 			return false
 		}
 		if reply, ok := t.take(st.phase); !ok || !t.judge(st, reply) {
@@ -181,15 +253,32 @@ func (t *transaction) envelope(env Envelope) bool {
 	return true
 }
 
-// pipelined writes all steps at once and reads every reply (RFC 2920 section 3.1).
-func (t *transaction) pipelined(steps [3]step) bool {
-	if !t.write(PhaseMAIL, steps[0].line, steps[1].line, steps[2].line) {
+// grouped says the whole envelope at once (RFC 2920 section 3.1), behind a RSET when
+// the server holds a transaction that came to nothing.
+func (t *transaction) grouped(env *Envelope) bool {
+	s := t.s
+	s.lines = s.lines[:0]
+	if t.led = s.dirty; t.led {
+		s.lines = append(s.lines, resetLine...)
+	}
+	before := len(s.lines)
+	s.lines = s.appendEnvelope(s.lines, env, dataLine)
+	return t.put(PhaseMAIL, s.lines, before)
+}
+
+// replies takes every reply to a group, to the server's 354.
+func (t *transaction) replies() bool {
+	if t.led && !t.reset() {
 		return false
 	}
 	goOn := true
-	for _, st := range steps {
+	for _, st := range envelopeSteps {
 		reply, ok := t.take(st.phase)
 		if !ok {
+			return false
+		}
+		if t.ahead && st.phase == PhaseMAIL && reply.Code == 503 {
+			t.fail(st.phase, protocolErrorf("%s to MAIL behind content", reply))
 			return false
 		}
 		if st.phase == PhaseDATA && reply.Code/100 == 3 && !goOn {
@@ -197,6 +286,9 @@ func (t *transaction) pipelined(steps [3]step) bool {
 			return false
 		}
 		goOn = t.judge(st, reply) && goOn
+		if t.s.closed() {
+			return false
+		}
 	}
 	return goOn
 }
@@ -236,15 +328,20 @@ func (t *transaction) loneDot() {
 	t.s.dirty = false
 }
 
-// content sends the message and takes the final reply.
-func (t *transaction) content(message []byte) {
-	sent, whole, err := t.s.writeContent(message)
-	t.res.Bytes = sent
-	if !whole {
-		t.cutOff(err)
+// content sends the message, with the next one's envelope behind it, and takes the
+// final reply.
+func (t *transaction) content() {
+	tail := t.follow()
+	t.said = true
+	w := t.s.writeContent(t.mail.Content, tail)
+	t.followed(w.tail)
+	t.res.Bytes = w.sent
+	if !w.whole {
+		t.cutOff(w.err)
 		return
 	}
-	got, err := t.s.await(t.ctx, t.s.cfg.FinalDotTimeout)
+	t.torn = w.tail < len(tail)
+	got, err := t.final()
 	if err == nil && got.code/100 == 3 {
 		t.keep(got, PhaseEndOfData)
 		err = protocolErrorf("%d in answer to the final dot", got.code)
@@ -259,6 +356,36 @@ func (t *transaction) content(message []byte) {
 	t.decide(reply)
 	t.res.Delivered = reply.Code/100 == 2
 	t.hangUpAfter(got)
+}
+
+// final waits for the reply to the content. A next message that comes meanwhile is
+// begun at once.
+func (t *transaction) final() (incoming, error) {
+	s := t.s
+	deadline := time.Time{}
+	wait := s.cfg.FinalDotTimeout
+	for {
+		if t.torn {
+			wait = min(wait, lastWordsTimeout)
+		}
+		var ready <-chan struct{}
+		if t.mayFollow() {
+			ready = t.next.Ready()
+		}
+		got, woken, err := s.awaitOr(t.ctx, wait, ready)
+		if !woken {
+			return got, err
+		}
+		if deadline.IsZero() {
+			deadline = time.Now().Add(wait)
+		}
+		if lines := t.follow(); lines != nil {
+			n, err := s.out.write(lines, s.cfg.CommandTimeout)
+			t.followed(n)
+			t.torn = err != nil
+		}
+		wait = time.Until(deadline)
+	}
 }
 
 // cutOff decides when content did not go out whole. A refusal that came early
@@ -278,15 +405,16 @@ func (t *transaction) cutOff(cause error) {
 	t.s.Abort() // in the middle of DATA there is no other way out
 }
 
-// write sends a group of commands, each line with its CRLF.
-func (t *transaction) write(phase Phase, lines ...string) bool {
-	buf := t.s.lines[:0]
-	for _, line := range lines {
-		buf = append(buf, line...)
-	}
-	t.s.lines = buf
-	n, err := t.s.out.write(buf, t.s.cfg.CommandTimeout)
-	if phase == PhaseMAIL && n > 0 {
+// write sends one command with its CRLF.
+func (t *transaction) write(phase Phase, line string) bool {
+	t.s.lines = append(t.s.lines[:0], line...)
+	return t.put(phase, t.s.lines, 0)
+}
+
+// put sends commands, of which those from mailAt on belong to the phase and behind it.
+func (t *transaction) put(phase Phase, lines []byte, mailAt int) bool {
+	n, err := t.s.out.write(lines, t.s.cfg.CommandTimeout)
+	if phase == PhaseMAIL && n > mailAt {
 		t.res.Began = true
 		t.s.info.Messages++
 	}
@@ -326,7 +454,11 @@ func (t *transaction) take(phase Phase) (Reply, bool) {
 }
 
 func (t *transaction) keep(got incoming, phase Phase) Reply {
+	if t.res.Replies == nil {
+		t.res.Replies = make([]Reply, 0, maxOutstanding)
+	}
 	reply := got.in(phase)
+	t.heard = t.heard || phase == PhaseMAIL
 	t.res.Replies = append(t.res.Replies, reply)
 	return reply
 }
@@ -336,7 +468,9 @@ func (t *transaction) hangUpAfter(got incoming) {
 	switch {
 	case got.code == 421:
 		t.s.close(false)
-	case got.more: // a 421, or replies out of step
+	case t.torn:
+		t.s.Abort()
+	case got.more && !t.s.ahead.said: // a 421, or replies out of step
 		t.s.Abort()
 	}
 }
@@ -353,119 +487,9 @@ func (t *transaction) fail(phase Phase, err error) {
 	if !t.decided {
 		t.res.Err = err
 	}
+	if t.cause == nil {
+		t.cause = err
+	}
 	t.decide(Reply{Phase: phase, Text: causeText(err)})
 	t.s.Abort()
-}
-
-// mailLine is MAIL with the parameters that the server understands.
-func (s *Session) mailLine(env Envelope) string {
-	line := "MAIL FROM:<" + env.From + ">"
-	if s.ext.size {
-		line += " SIZE=" + strconv.FormatInt(env.Size, 10)
-	}
-	if env.EightBit {
-		line += " BODY=8BITMIME"
-	}
-	if env.UTF8 {
-		line += " SMTPUTF8"
-	}
-	return line + "\r\n"
-}
-
-// check completes env from the message and refuses what must not or cannot go over
-// this session; nil means that it may.
-func (s *Session) check(env *Envelope, message []byte) *Reply {
-	if err := checkPath(env.From, true); err != nil {
-		return ours(501, "5.1.7", "return path %q %v", env.From, err)
-	}
-	if err := checkPath(env.To, false); err != nil {
-		return ours(501, "5.1.3", "recipient %q %v", env.To, err)
-	}
-	if err := checkLines(message); err != nil {
-		return ours(554, "5.6.0", "%v", err)
-	}
-	env.Size = max(env.Size, int64(len(message)))
-	env.EightBit = env.EightBit || !isSevenBit(message)
-	env.UTF8 = env.UTF8 || !isSevenBit([]byte(env.From)) || !isSevenBit([]byte(env.To))
-	switch {
-	case s.ext.maxSize > 0 && env.Size > s.ext.maxSize: // RFC 1870 section 6.1
-		return ours(552, "5.3.4", "message of %d octets, the server announced a limit of %d", env.Size, s.ext.maxSize)
-	case env.UTF8 && !s.ext.utf8: // RFC 6531 section 3.5
-		return ours(550, "5.6.7", "message needs SMTPUTF8, which the server does not offer")
-	case env.EightBit && !s.ext.eightBit: // RFC 6152 section 3
-		return ours(554, "5.6.3", "message needs 8BITMIME, which the server does not offer")
-	}
-	return nil
-}
-
-// ours is a refusal that no server said.
-func ours(code int, enhanced, format string, args ...any) *Reply {
-	text := "refused by the sender before MAIL: " + fmt.Sprintf(format, args...)
-	return &Reply{Phase: PhaseMAIL, Code: code, Enhanced: enhanced, Text: text}
-}
-
-// maxPath is the longest address in octets: 256 with its brackets (RFC 5321 section 4.5.3.1.3).
-const maxPath = 254
-
-// checkPath refuses what could end a path or a command line early. The grammar is
-// the caller's; this is the last door before the wire.
-func checkPath(path string, mayBeEmpty bool) error {
-	if path == "" && mayBeEmpty {
-		return nil
-	}
-	at := strings.LastIndexByte(path, '@')
-	switch {
-	case len(path) > maxPath:
-		return fmt.Errorf("is longer than %d octets", maxPath)
-	case at <= 0 || at == len(path)-1 || path[0] == '@':
-		return fmt.Errorf("is not of the form local@domain")
-	case !utf8.ValidString(path):
-		return fmt.Errorf("is not valid UTF-8")
-	}
-	for _, r := range path {
-		if r == '<' || r == '>' || r == ' ' || !unicode.IsPrint(r) {
-			return fmt.Errorf("holds the character %q, which no envelope address may", r)
-		}
-	}
-	return nil
-}
-
-// checkLines refuses an empty message and any CR or LF outside a CRLF (RFC 5321
-// section 2.3.8), which some server would take for a line end and some not.
-func checkLines(message []byte) error {
-	if len(message) == 0 {
-		return fmt.Errorf("the message is empty")
-	}
-	for at := 0; ; {
-		line := message[at:]
-		lf := bytes.IndexByte(line, '\n')
-		if lf >= 0 {
-			line = line[:lf]
-		}
-		cr := bytes.IndexByte(line, '\r')
-		switch {
-		case cr >= 0 && (lf < 0 || cr != lf-1):
-			return fmt.Errorf("bare CR at octet %d of the message: give CRLF line ends", at+cr)
-		case lf >= 0 && cr < 0:
-			return fmt.Errorf("bare LF at octet %d of the message: give CRLF line ends", at+lf)
-		case lf < 0:
-			return nil
-		}
-		at += lf + 1
-	}
-}
-
-// isSevenBit reports that no octet has its high bit set.
-func isSevenBit(b []byte) bool {
-	for ; len(b) >= 8; b = b[8:] {
-		if binary.LittleEndian.Uint64(b)&0x8080808080808080 != 0 {
-			return false
-		}
-	}
-	for _, c := range b {
-		if c >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }

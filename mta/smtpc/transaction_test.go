@@ -182,8 +182,9 @@ func TestSend(t *testing.T) {
 				S: 550 no
 				S: 503 no
 				C: RSET
+				` + group + `
 				S: 500 what`,
-			want: []string{"rcpt: 550 no", "quit: 500 what [unsaid] [closed]"},
+			want: []string{"rcpt: 550 no", "quit: 500 what [lost] [closed]"},
 		},
 		{
 			name: "a server that knows only HELO",
@@ -270,13 +271,13 @@ func TestSend(t *testing.T) {
 				S: 250 ok
 				S: 250 ok
 				S: 250 ok`,
-			want: []string{"data: protocol error: 250 in answer to DATA [closed]"},
+			want: []string{"data: protocol error: 250 in answer to DATA [closed] [broke grouped]"},
 		},
 		{
 			name: "MAIL answered 354",
 			script: greeted + group + `
 				S: 354 go`,
-			want: []string{"mail: protocol error: 354 in answer to MAIL [closed]"},
+			want: []string{"mail: protocol error: 354 in answer to MAIL [closed] [broke grouped]"},
 		},
 		{
 			name: "421 to RCPT ends the session, the line is not waited for",
@@ -344,8 +345,9 @@ func TestSend(t *testing.T) {
 				S: 550 no
 				S: 503 no
 				C: RSET
+				` + group + `
 				S: 421 go away`,
-			want: []string{"rcpt: 550 no", "quit: 421 go away [unsaid] [closed]"},
+			want: []string{"rcpt: 550 no", "quit: 421 go away [lost] [closed]"},
 		},
 		{
 			name: "refusal and hang-up in one: the refusal stands",

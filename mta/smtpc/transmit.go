@@ -38,6 +38,7 @@ type sender struct {
 	mu        sync.Mutex
 	cancelled bool
 	content   bool
+	allowed   int // replies that may come while content is written
 	cut       bool
 }
 
@@ -49,27 +50,34 @@ func (o *sender) cancel() {
 	_ = o.raw.SetWriteDeadline(past) // fails only on a closed connection, whose writes fail too
 }
 
-// early breaks content off when a reply waits; outside content it does nothing.
-// While content is on nobody takes replies, so one that waits came after the 354.
-// That is looked up under mu: the receiver may get here long after the 354 it
-// delivered was taken and content begun.
-func (o *sender) early(replies <-chan incoming) {
+// early breaks content off when more replies wait than may come before its end, or no
+// more will come; outside content it does nothing. While content is on nobody takes
+// replies, so those that wait came after it began. That is looked up under mu: the
+// receiver may get here long after the reply it delivered was taken and content begun.
+func (o *sender) early(replies <-chan incoming, ended bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.content && len(replies) > 0 {
+	if o.content && len(replies) > 0 && (ended || len(replies) > o.allowed) {
 		o.cut = true
 		_ = o.raw.SetWriteDeadline(past) // as in cancel
 	}
 }
 
-// setContent opens or ends the time in which early breaks writes.
-func (o *sender) setContent(on bool) {
+// beginContent opens the time in which early breaks writes: at more replies than allowed.
+func (o *sender) beginContent(allowed int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.content, o.allowed, o.cut = true, allowed, false
+}
+
+// endContent ends it, and what it broke.
+func (o *sender) endContent() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.cut && !o.cancelled {
 		_ = o.raw.SetWriteDeadline(time.Time{}) // as in disarm
 	}
-	o.content, o.cut = on, false
+	o.content, o.cut = false, false
 }
 
 func (o *sender) arm(timeout time.Duration) error {
@@ -137,23 +145,78 @@ func (c *contentWriter) Write(p []byte) (total int, err error) {
 	return total, nil
 }
 
-// writeContent writes message dot-stuffed and the final dot. whole says that the
-// connection took every octet: from then on the server may have the message. When
-// it did not take the last one, the server cannot have seen the final dot.
-func (s *Session) writeContent(message []byte) (sent int64, whole bool, err error) {
-	s.out.setContent(true)
-	defer s.out.setContent(false)
+// written is how far content and what goes behind it got.
+type written struct {
+	sent  int64 // of the content, its dots included
+	whole bool  // the connection took all of that: the server may have the message
+	tail  int   // of what goes behind
+	err   error
+}
+
+// writeContent writes message dot-stuffed, the final dot and tail behind it, in one
+// write if all that is small. When the connection did not take the content's last
+// octet, the server cannot have seen the final dot; once it has, a reply is no reason
+// to break off.
+func (s *Session) writeContent(message, tail []byte) (done written) {
+	s.out.beginContent(0)
 	if s.pending() {
-		return 0, false, errEarly
+		s.out.endContent()
+		return written{err: errEarly}
 	}
 	dst := contentWriter{out: s.out, timeout: s.cfg.DataTimeout}
 	w := buffers.Get().(*bufio.Writer)
 	w.Reset(&dst)
 	given := dotStuff(w, message)
+	if int64(w.Buffered()) == given && w.Available() >= len(tail) {
+		_, _ = w.Write(tail) // buffered
+	}
+	done.err = w.Flush()
+	w.Reset(nil)
+	buffers.Put(w)
+	s.out.endContent()
+	done.sent = min(dst.sent, given)
+	done.whole = done.sent == given
+	if !done.whole {
+		return done
+	}
+	done.tail = int(dst.sent - given)
+	if done.err == nil || done.err == errEarly {
+		n, err := 0, error(nil)
+		if done.tail < len(tail) {
+			n, err = s.out.write(tail[done.tail:], s.cfg.CommandTimeout)
+		}
+		done.tail, done.err = done.tail+n, err
+	}
+	return done
+}
+
+// writeChunk writes commands and message as it is. Their replies may come before its
+// end, also BDAT's: a server that refuses a chunk still takes all of it (RFC 3030
+// section 2), and the session goes on only if it does. It may have the message once
+// all went out.
+func (s *Session) writeChunk(commands, message []byte) (sent int64, whole bool, err error) {
+	s.out.beginContent(len(envelopeSteps))
+	defer s.out.endContent()
+	dst := contentWriter{out: s.out, timeout: s.cfg.DataTimeout}
+	w := buffers.Get().(*bufio.Writer)
+	w.Reset(&dst)
+	given := 0
+	for _, part := range [...][]byte{commands, message, missingEnd(message)} {
+		_, _ = w.Write(part) // sticky: Flush reports it
+		given += len(part)
+	}
 	err = w.Flush()
 	w.Reset(nil)
 	buffers.Put(w)
-	return dst.sent, dst.sent == given, err
+	return dst.sent, dst.sent == int64(given), err
+}
+
+// missingEnd is the line end that message lacks.
+func missingEnd(message []byte) []byte {
+	if bytes.HasSuffix(message, lineEnd) {
+		return nil
+	}
+	return lineEnd
 }
 
 // dotStuff writes message with every leading dot doubled, a last CRLF if it lacks
@@ -185,6 +248,7 @@ func dotStuff(w *bufio.Writer, message []byte) (octets int64) {
 }
 
 var (
+	lineEnd      = []byte("\r\n")
 	lineThenDot  = []byte("\n.")
 	endOfContent = []byte("\r\n.\r\n")
 )

@@ -71,18 +71,18 @@ func TestEarlyNeedsAReply(t *testing.T) {
 	client, _ := memnet.Pipe(testWindow)
 	replies := make(chan incoming, 1)
 	out := &sender{raw: client, w: client}
-	out.setContent(true)
-	out.early(replies)
+	out.beginContent(0)
+	out.early(replies, false)
 	if _, err := out.write([]byte("x"), time.Minute); err != nil {
 		t.Errorf("broken off without a reply: %v", err)
 	}
 	replies <- incoming{}
-	out.early(replies)
+	out.early(replies, false)
 	if _, err := out.write([]byte("x"), time.Minute); !errors.Is(err, errEarly) {
 		t.Errorf("not broken off: %v", err)
 	}
-	out.setContent(false)
-	out.early(replies)
+	out.endContent()
+	out.early(replies, false)
 	if _, err := out.write([]byte("x"), time.Minute); err != nil {
 		t.Errorf("broken off outside content: %v", err)
 	}
