@@ -168,9 +168,10 @@ func (h *BodyHash) flush() {
 	h.n = 0
 }
 
-// plain returns the length of the beginning of p that is its own canonical form:
-// it has no TAB, CR or LF, no two spaces in a row and no space at its end. The first
-// octet of p must be text.
+// plain returns the length of the beginning of p that is its own canonical form: it
+// has no TAB, no two spaces in a row, no space at the end of a line or at its own end,
+// and CR and LF only between two lines that begin with text. The first octet of p must
+// be text.
 //
 // Eight octets are judged at once: ten kilobytes cost some microseconds this way,
 // less than their hash.
@@ -185,10 +186,14 @@ func plain(p []byte) int {
 			continue
 		}
 		i += bits.TrailingZeros64(stops) / 8
-		if c := p[i]; c == ' ' || breaks(c) {
+		switch c := p[i]; {
+		case c == '\r' && lineFollows(p, i):
+			i, before = i+len("\r\n?"), 0
+		case c == ' ' || breaks(c):
 			return trimmed(p, i)
+		default:
+			i, before = i+1, 0 // another control character is text
 		}
-		i, before = i+1, 0 // another control character is text
 	}
 	for ; i < len(p); i++ {
 		if c := p[i]; breaks(c) || c == ' ' && p[i-1] == ' ' {
@@ -196,6 +201,16 @@ func plain(p []byte) int {
 		}
 	}
 	return trimmed(p, i)
+}
+
+// lineFollows reports whether the CR at p[i] ends a line without white space at its
+// end, and the next one begins with text.
+func lineFollows(p []byte, i int) bool {
+	if i+2 >= len(p) || p[i-1] == ' ' || p[i+1] != '\n' {
+		return false
+	}
+	next := p[i+2]
+	return next != ' ' && !breaks(next)
 }
 
 // zeros sets the highest bit of each octet that is zero, exactly.
