@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -122,8 +123,8 @@ func (e *engine) compareLog(d *delivery) error {
 			break
 		}
 	}
-	if len(seen) != len(d.messages) {
-		return fmt.Errorf("sending log has %d messages, want %d", len(seen), len(d.messages))
+	if want := len(d.kept()); len(seen) != want {
+		return fmt.Errorf("sending log has %d messages, want %d", len(seen), want)
 	}
 	return nil
 }
@@ -134,6 +135,9 @@ func (e *engine) compareEntry(d *delivery, got *campaign.LogEntry) error {
 		return fmt.Errorf("log has message %d, which was never stored", got.ID.Order)
 	}
 	m := d.messages[i]
+	if m.purged {
+		return fmt.Errorf("log has message %d, which was purged", got.ID.Order)
+	}
 	if m.id == (mta.MessageID{}) {
 		m.id = got.ID
 	}
@@ -194,8 +198,12 @@ func (e *engine) compareRejected(d *delivery) error {
 		}
 		after = got[len(got)-1]
 	}
-	if !slices.Equal(got, d.rejected) {
-		return fmt.Errorf("rejected %v, want %v", got, d.rejected)
+	want := d.rejected
+	if d.purged {
+		want = nil
+	}
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("rejected %v, want %v", got, want)
 	}
 	return nil
 }
@@ -393,12 +401,12 @@ func (e *engine) compareList(m *model) error {
 // compareEvents reads the log from its beginning.
 func (e *engine) compareEvents(m *model) error {
 	oldest, end := e.store.Ends()
-	if int(end[0]-oldest[0]) != len(m.events) {
-		return fmt.Errorf("event log has %d events, want %d", end[0]-oldest[0], len(m.events))
+	if int(end[0]-oldest[0]) != len(m.events)-m.trimmed {
+		return fmt.Errorf("event log has %d events, want %d", end[0]-oldest[0], len(m.events)-m.trimmed)
 	}
-	e.places = map[string]int{}
+	maps.DeleteFunc(e.places, func(_ string, i int) bool { return i >= m.trimmed })
 	at := oldest
-	for i := 0; i < len(m.events); {
+	for i := m.trimmed; i < len(m.events); {
 		page, next, err := e.store.Read(ctx(), at, 7)
 		if err != nil {
 			return err
@@ -421,6 +429,11 @@ func (e *engine) compareEvents(m *model) error {
 		}
 		at = next
 	}
+	if m.trimmed > 0 {
+		if _, _, err := e.store.Read(ctx(), feedback.Positions{oldest[0] - 1}, 1); !errors.Is(err, feedback.ErrBeforeRetention) {
+			return fmt.Errorf("event log: reading before retention: %v", err)
+		}
+	}
 	if _, _, err := e.store.Read(ctx(), feedback.Positions{end[0] + 1}, 1); err == nil {
 		return fmt.Errorf("event log: reading past the end succeeded")
 	}
@@ -432,9 +445,13 @@ func (e *engine) compareFinds(m *model) error {
 	byAddress, byID := map[string][]*message{}, map[string][]*message{}
 	for _, d := range m.deliveries {
 		for _, msg := range d.messages {
-			byAddress[msg.address] = append(byAddress[msg.address], msg)
+			found := []*message{msg}
+			if msg.purged {
+				found = nil
+			}
+			byAddress[msg.address] = append(byAddress[msg.address], found...)
 			if msg.recipientID != "" {
-				byID[msg.recipientID] = append(byID[msg.recipientID], msg)
+				byID[msg.recipientID] = append(byID[msg.recipientID], found...)
 			}
 		}
 	}
@@ -446,6 +463,9 @@ func (e *engine) compareFinds(m *model) error {
 	for id, want := range byID {
 		if err := e.compareFind(campaign.Lookup{RecipientID: id}, want); err != nil {
 			return err
+		}
+		if len(want) == 0 {
+			continue
 		}
 		one := want[0].delivery
 		want = slices.DeleteFunc(slices.Clone(want), func(m *message) bool { return m.delivery != one })

@@ -47,18 +47,19 @@ const (
 	opAddresses
 	opTexts
 	opHurry
+	opPurge
 	opCut
 )
 
 var opNames = [...]string{
 	"nothing", "create", "add", "start", "pause or resume", "cancel", "delete", "send", "claim", "settle",
 	"release", "expire", "repeat", "stale epoch", "recover", "reopen", "suspend",
-	"return", "unsubscribe", "change addresses", "reply texts", "hurry", "power cut",
+	"return", "unsubscribe", "change addresses", "reply texts", "hurry", "purge", "power cut",
 }
 
 // opWeights make the relay's work the most frequent. Power cuts are not
 // repeatable, so they have a test of their own.
-var opWeights = [...]int{1, 2, 8, 3, 3, 1, 1, 6, 12, 12, 4, 2, 3, 1, 1, 1, 2, 8, 3, 4, 2, 3, 0}
+var opWeights = [...]int{1, 2, 8, 3, 3, 1, 1, 6, 12, 12, 4, 2, 3, 1, 1, 1, 2, 8, 3, 4, 2, 3, 2, 0}
 
 var opKindsWeighed = func() (list []opKind) {
 	for kind, weight := range opWeights {
@@ -80,7 +81,8 @@ type engine struct {
 	// compared counts comparisons: look-ups take part in each fourth.
 	compared int
 	// clock is the store's; it goes with the model's.
-	clock atomic.Pointer[time.Time]
+	clock   atomic.Pointer[time.Time]
+	cutting bool // a power cut is on its way
 	// places has the place of each event in the log by its id, as last read.
 	places map[string]int
 }
@@ -88,7 +90,7 @@ type engine struct {
 func (e *engine) now() time.Time { return *e.clock.Load() }
 
 func newEngine(d Driver) (*engine, error) {
-	e := &engine{driver: d, m: newModel()}
+	e := &engine{driver: d, m: newModel(), places: map[string]int{}}
 	e.clock.Store(&e.m.now)
 	var err error
 	if e.store, err = d.Open(e.now); err != nil {
@@ -144,6 +146,8 @@ func (e *engine) do(kind opKind) error {
 		return e.claim()
 	case opHurry:
 		return e.hurry()
+	case opPurge:
+		return e.purge()
 	case opSettle:
 		return e.settle()
 	case opRelease:
@@ -781,12 +785,14 @@ func (e *engine) cut() error {
 	before := e.m.clone()
 	kind := []opKind{
 		opCreate, opAdd, opStart, opPause, opCancel, opDelete, opClaim, opSettle, opRelease, opExpire, opSuspend,
-		opReturn, opUnsubscribe, opAddresses, opTexts, opHurry,
-	}[e.rng.IntN(16)]
+		opReturn, opUnsubscribe, opAddresses, opTexts, opHurry, opPurge,
+	}[e.rng.IntN(17)]
 	cutRNG := rand.New(rand.NewPCG(e.rng.Uint64(), 2))
 	yields := cutRNG.IntN(200)
 	e.note("  cut during %s", opNames[kind])
 	done := make(chan error, 1)
+	e.cutting = true
+	defer func() { e.cutting = false }()
 	go func() { done <- e.do(kind) }()
 	var answered bool
 	var err error

@@ -22,6 +22,7 @@ type model struct {
 	created     int
 	deliveries  []*delivery
 	events      []event
+	trimmed     int // of events, from the beginning
 	suspensions []suspend.Suspension
 	standing    map[string]*delivery // transactional, by tenant
 	entries     map[address.Key]address.Entry
@@ -41,6 +42,7 @@ type delivery struct {
 	expires       time.Time
 	last          int64
 	rejected      []int64
+	purged        bool
 	messages      []*message
 }
 
@@ -67,7 +69,8 @@ type message struct {
 	destination string
 	attemptedAt []string // destination of each attempt
 	rejectedAt  []string // of each that failed authentication
-	uncertain   bool     // nobody knows how its last attempt ended
+	purged      bool
+	uncertain   bool // nobody knows how its last attempt ended
 	reason      int32
 
 	// What came back, and to which destination it counts.

@@ -93,7 +93,7 @@ func (e *engine) giveBack() error {
 // cameBack brings the model to where a Return should bring the store.
 func (e *engine) cameBack(m *message, r *inbound.Return) inbound.Effect {
 	switch {
-	case r.Ref != m.ref() || m.ignored != 0:
+	case r.Ref != m.ref() || m.ignored != 0 || m.purged:
 		return inbound.UnknownMessage
 	case r.Confirm && !slices.Contains(r.Recipients, m.address):
 		return inbound.OtherRecipient
@@ -155,7 +155,7 @@ func (e *engine) left(m *message, u address.Unsubscription) (applied bool) {
 	if m != nil {
 		c = e.cause(m, address.FromUnsubscribe, u.Time)
 		ev = m.event(ev.kind, 0)
-	} else if !slices.ContainsFunc(e.m.deliveries, func(d *delivery) bool { return d.id == u.Delivery }) {
+	} else if !slices.ContainsFunc(e.m.deliveries, func(d *delivery) bool { return d.id == u.Delivery && !d.purged }) {
 		ev.delivery = "deliveries/" + u.Delivery
 	}
 	c.Time, c.Event, c.Text = u.Time, e.m.nextEvent(), u.Text
@@ -183,6 +183,9 @@ func (e *engine) unsubscribe() error {
 		return nil
 	default:
 		u = m.link()
+		if m.purged {
+			m = nil
+		}
 		if e.rng.IntN(4) == 0 {
 			m, u.Address = nil, "Xsomebody@b.test"
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/veredus/veredus/server/feedback"
 	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/operator"
+	"github.com/veredus/veredus/server/retention"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -40,6 +41,7 @@ type Store interface {
 	learning.Store
 	inbound.Ledger
 	operator.Orders
+	retention.Store
 }
 
 // Driver is one store that can be opened, closed and lose power.
@@ -72,7 +74,7 @@ func Run(t *testing.T, make func() Driver) {
 			}
 		}
 	})
-	for _, story := range slices.Concat(stories, addressStories, operatorStories) {
+	for _, story := range slices.Concat(stories, addressStories, operatorStories, retentionStories) {
 		t.Run(story.name, func(t *testing.T) {
 			d := make()
 			s, err := d.Open(func() time.Time { return storyTime })
