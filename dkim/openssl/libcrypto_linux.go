@@ -43,6 +43,7 @@ type libcrypto struct {
 
 	seats []seat
 	next  atomic.Uint32
+	held  atomic.Int64 // keys that were loaded and not freed
 }
 
 // seat is the right to be inside the library. There are as many as processors:
@@ -183,6 +184,7 @@ func load(key *rsa.PrivateKey) (*native, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.held.Add(1)
 	return &native{lib: l, pkey: pkey, contexts: make([]uintptr, len(l.seats))}, nil
 }
 
@@ -277,4 +279,5 @@ func (n *native) free() {
 		}
 	}
 	call(n.lib.pkeyFree, n.pkey)
+	n.lib.held.Add(-1)
 }
