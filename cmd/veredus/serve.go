@@ -76,6 +76,7 @@ func (n *serveNode) run(ctx context.Context) (err error) {
 		return &usageError{nil, err}
 	}
 	defer func() { err = errors.Join(err, stop()) }()
+	calmCollector()
 	n.log = server.NewLog(cfg.Log, n.cmd.ErrOrStderr())
 	if cfg.Relay.Mode == config.Sandboxed && cfg.DNS.Server == "" {
 		if err := n.startReceivers(ctx, cfg); err != nil {

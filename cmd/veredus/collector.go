@@ -1,0 +1,58 @@
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+// calmGarbage is how much is allocated at least between two collections. A node that
+// sends lives on some 30 MB and makes 30 KB of garbage for each message: collected
+// at every doubling, as is Go's way, a tenth of its CPU would go there.
+const calmGarbage = 128 << 20
+
+// calmCollector lets small heaps grow by calmGarbage before they are collected; large
+// ones are collected when they have doubled. Whoever sets GOGC or GOMEMLIMIT decides.
+func calmCollector() {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	c := &collector{percent: 100}
+	c.pace()
+	c.watch()
+}
+
+// collector is Go's, steered. Its methods run one at a time: each collection's end
+// leads to the next.
+type collector struct{ percent int }
+
+// watch paces anew after each collection: a cleanup runs behind the first that finds
+// its object unreachable.
+func (c *collector) watch() {
+	type sign struct{ _ *int } // with a pointer: tiny objects share their memory with others
+	runtime.AddCleanup(&sign{}, func(c *collector) {
+		c.pace()
+		c.watch()
+	}, c)
+}
+
+// pace sets the percentage by which the heap may grow.
+func (c *collector) pace() {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	if live[0].Value.Kind() != metrics.KindUint64 {
+		return
+	}
+	percent := growth(live[0].Value.Uint64())
+	if diff := percent - c.percent; diff*diff*100 > c.percent*c.percent { // by more than a tenth: setting it stops the world
+		c.percent = percent
+		debug.SetGCPercent(percent)
+	}
+}
+
+// growth is the percentage by which a heap of so many bytes may grow: at least 100.
+func growth(live uint64) int {
+	const least = 4 << 20 // Go's own smallest heap
+	return int(max(100, calmGarbage*100/max(live, least)))
+}

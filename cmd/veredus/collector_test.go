@@ -1,0 +1,16 @@
+package main
+
+import "testing"
+
+func TestHeapGrowth(t *testing.T) {
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{
+		{0, 3200}, {4 << 20, 3200}, {32 << 20, 400}, {64 << 20, 200}, {128 << 20, 100}, {1 << 30, 100},
+	} {
+		if got := growth(c.live); got != c.want {
+			t.Errorf("a heap of %d bytes may grow by %d percent, want %d", c.live, got, c.want)
+		}
+	}
+}
