@@ -274,6 +274,7 @@ type txn struct {
 	swept      []byte                             // behind the last recipient that the sweeper removed
 	unshared   []uint64                           // contents that are gone
 	emptied    []uint64                           // hand-overs whose runs are gone
+	begun      []uint64                           // hand-overs that got their first run
 	expiries   []int64                            // of single messages that arrived
 	addresses  map[uint64]map[[hashSize]byte]bool // stored, by delivery
 	entries    map[string][]*entryWork            // address entries looked up, by folded address

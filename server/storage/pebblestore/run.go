@@ -80,6 +80,7 @@ type runWork struct {
 	key     runKey
 	scope   scope
 	open    bool              // rows of tableOpen are kept
+	draft   bool              // its delivery is still being filled
 	before  run               // as stored
 	retries map[retryRow]bool // rows of the retry list added (true) and removed
 	changed bool
@@ -105,7 +106,7 @@ func (t *txn) runOf(w *work, k runKey) (*runWork, error) {
 }
 
 func (t *txn) keepRun(w *work, k runKey, r run) *runWork {
-	rw := &runWork{run: r, key: k, scope: w.state.scope(), open: w.state.Transactional, before: r, retries: map[retryRow]bool{}}
+	rw := &runWork{run: r, key: k, scope: w.state.scope(), open: w.state.Transactional, draft: w.draft(), before: r}
 	t.runs[k] = rw
 	return rw
 }
@@ -115,6 +116,9 @@ func (t *txn) runNamed(w *work, n runName) (*runWork, error) {
 	if k, ok := t.names[n]; ok {
 		return t.runOf(w, k)
 	}
+	if r, known := t.s.drafts.find(n); known {
+		return t.draftRun(w, n, r), nil
+	}
 	domain, ok := t.s.runs.byName[n]
 	if !ok {
 		no, err := t.s.readNumber(w.state.scope().named(n))
@@ -123,28 +127,55 @@ func (t *txn) runNamed(w *work, n runName) (*runWork, error) {
 		}
 		domain = uint32(no)
 	}
-	k := runKey{n.handover, domain}
 	if domain == 0 {
-		w.state.domains++
-		k.domain = w.state.domains
-		t.set(w.state.scope().named(n), number64(uint64(k.domain)))
-		t.keepRun(w, k, run{name: n.name})
+		return t.newRun(w, n), nil
 	}
+	k := runKey{n.handover, domain}
 	t.names[n] = k
 	return t.runOf(w, k)
+}
+
+// draftRun finds a run of a delivery that is being filled.
+func (t *txn) draftRun(w *work, n runName, r draftRun) *runWork {
+	if r.domain == 0 {
+		return t.newRun(w, n)
+	}
+	k := runKey{n.handover, r.domain}
+	t.names[n] = k
+	return t.keepRun(w, k, run{name: n.name, fresh: int64(r.fresh)})
+}
+
+// newRun adds a run to the directory.
+func (t *txn) newRun(w *work, n runName) *runWork {
+	w.state.domains++
+	if w.state.domains == 1 && w.draft() {
+		t.begun = append(t.begun, n.handover)
+	}
+	k := runKey{n.handover, w.state.domains}
+	t.set(w.state.scope().named(n), number64(uint64(k.domain)))
+	t.names[n] = k
+	return t.keepRun(w, k, run{name: n.name})
+}
+
+// noteRetry remembers that a row of the retry list was added or removed.
+func (r *runWork) noteRetry(row retryRow, added bool) {
+	if r.retries == nil {
+		r.retries = map[retryRow]bool{}
+	}
+	r.retries[row], r.changed = added, true
 }
 
 // addRetry puts a message into its run's retry list.
 func (t *txn) addRetry(r *runWork, row retryRow) {
 	r.deferred++
-	r.retries[row], r.changed = true, true
+	r.noteRetry(row, true)
 	t.set(r.scope.retry(r.key, row), nil)
 }
 
 // removeRetry takes a message out of its run's retry list.
 func (t *txn) removeRetry(r *runWork, row retryRow) {
 	r.deferred--
-	r.retries[row], r.changed = false, true
+	r.noteRetry(row, false)
 	t.delete(r.scope.retry(r.key, row))
 }
 
@@ -221,8 +252,9 @@ func (t *txn) installRuns() {
 		t.s.runs.forget(handover)
 	}
 	for k, r := range t.runs {
-		if !t.gone[k.handover] {
+		if !t.gone[k.handover] && !r.draft {
 			t.s.runs.put(k, r.run)
 		}
 	}
+	t.installDrafts()
 }

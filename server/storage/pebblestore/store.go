@@ -126,6 +126,7 @@ type Store struct {
 	epoch   uint64
 	seq     sequences
 	runs    *runCache
+	drafts  drafts
 	filters filters
 	surge   *address.Surge
 	// observed counts the attempts that surge was told of.
@@ -158,7 +159,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		opts: o, db: db,
 		claims: map[mta.MessageID]*claim{}, watchers: map[string]chan struct{}{},
-		cache: newDeliveryCache(), runs: newRunCache(maxCachedRuns),
+		cache: newDeliveryCache(), runs: newRunCache(maxCachedRuns), drafts: drafts{by: map[uint64]*directory{}},
 		contents: map[contentKey]sharedContent{}, surge: address.NewSurge(),
 	}
 	if err := s.load(); err != nil {
