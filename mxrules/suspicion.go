@@ -21,6 +21,7 @@ type suspicion struct {
 	// The sample: what was answered since a first refusal of that kind.
 	from              time.Duration
 	answers, refusals int
+	size              int           // of the sample, while such words are believed
 	clean             int           // first attempts accepted in a row before it
 	inRow             int           // first attempts accepted since the last refusal of that kind
 	took              time.Duration // when something was accepted last
@@ -42,7 +43,9 @@ type suspicion struct {
 const (
 	suspicious   = 0.05 // of the answers of a sample refused so
 	sampleSize   = 50
-	longSample   = 500 // while such words are believed: most limits refuse far fewer
+	longSample   = 1000  // while such words are believed, of which
+	tooMany      = 0.012 // refused so are more than a limit causes that is known; twice as long each time
+	longestTest  = 16000
 	fewRefusals  = 3
 	enoughOfThem = 8  // to cut a sample short
 	abruptly     = 12 // refused in a row after so many first attempts accepted: a sample's worth
@@ -102,17 +105,17 @@ func (s *suspicion) answer(t, sent time.Duration, refused, again bool) finding {
 // weigh looks at the sample.
 func (s *suspicion) weigh(t time.Duration) finding {
 	n, r := s.answers, s.refusals
-	size := sampleSize
+	size, share := sampleSize, suspicious
 	if s.believed {
-		size = longSample
+		size, share = s.size, tooMany
 	}
 	switch {
 	case r == n && r >= abruptly && s.clean >= sampleSize && !s.believed:
-		s.believed, s.proved = true, 0
+		s.believed, s.proved, s.size = true, 0, longSample
 		s.forget()
 		return foundPacing
-	case r >= enoughOfThem && r < n && n <= sampleSize, n >= size:
-		if r < fewRefusals || float64(r) <= suspicious*float64(min(n, sampleSize)) || r == n && t-s.took > time.Minute {
+	case r >= enoughOfThem && r < n && n <= sampleSize && !s.believed, n >= size:
+		if r < fewRefusals || float64(r) <= share*float64(n) || r == n && t-s.took > time.Minute {
 			s.forget()
 			return foundNothing
 		}
@@ -151,8 +154,9 @@ func (s *suspicion) try(t, sent time.Duration, refused bool) finding {
 	switch {
 	case float64(s.against) > doubts*float64(s.needed):
 		s.deafFor = min(max(2*s.deafFor, firstDeaf), mostDeaf)
-		s.deafUntil, s.believed = t+s.deafFor, false
+		s.deafUntil, s.believed, s.size = t+s.deafFor, false, 0
 	case s.tried >= s.needed || t-s.since > trialTime && float64(s.against) <= doubts*float64(s.tried):
+		s.size = min(max(2*s.size, longSample), longestTest)
 		s.believed, s.deafFor, s.proved = true, 0, s.level
 	default:
 		return foundNothing
