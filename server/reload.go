@@ -37,6 +37,7 @@ func (s *Server) reload(ctx context.Context) (version int64, lines []string, err
 	if err != nil {
 		return 0, nil, err
 	}
+	is.replaceSigners(s.opts.Signer)
 	effective, later := changes(was, is), config.NeedsRestart(s.cfg, cfg)
 	is.version = was.version
 	if len(effective) > 0 {

@@ -5,6 +5,7 @@ package server
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -54,6 +55,9 @@ type Options struct {
 	Dial func(ctx context.Context, t mta.Target) (net.Conn, error)
 	// TLS is the base of the relay's TLS sessions.
 	TLS *tls.Config
+	// Signer replaces the signer of each DKIM key loaded, for measurements of all that is
+	// not the signature.
+	Signer func(crypto.Signer) crypto.Signer
 	// FS is the file system of data_dir; nil is the machine's.
 	FS vfs.FS
 	// GRPC and HTTP are listened on in place of grpc.listen and http.listen; GRPC
@@ -134,6 +138,7 @@ func New(cfg *config.Config, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	set.replaceSigners(opts.Signer)
 	s.settings.Store(set)
 	s.metrics.version.Set(float64(set.version))
 	s.metrics.registry.MustRegister(newSigners(func() []*dkim.Key { return s.settings.Load().keys }))

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -118,6 +119,16 @@ func (s *settings) loadKeys(errs *config.Errors) {
 		errs.Add(config.Error{Text: "dkim.domains: " + err.Error()})
 	}
 	s.keyring = keyring
+}
+
+// replaceSigners is Options.Signer.
+func (s *settings) replaceSigners(with func(crypto.Signer) crypto.Signer) {
+	if with == nil {
+		return
+	}
+	for _, k := range s.keys {
+		k.Signer = with(k.Signer)
+	}
 }
 
 // readFile reads a whole file of at most limit bytes.

@@ -17,6 +17,7 @@ import (
 	"github.com/veredus/veredus/integration/world"
 	"github.com/veredus/veredus/server"
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/heap"
 )
 
 // serveNode runs a node.
@@ -76,7 +77,7 @@ func (n *serveNode) run(ctx context.Context) (err error) {
 		return &usageError{nil, err}
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	calmCollector()
+	heap.Calm()
 	n.log = server.NewLog(cfg.Log, n.cmd.ErrOrStderr())
 	if cfg.Relay.Mode == config.Sandboxed && cfg.DNS.Server == "" {
 		if err := n.startReceivers(ctx, cfg); err != nil {

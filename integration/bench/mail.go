@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -112,13 +111,9 @@ type key struct {
 	record string // the value of its TXT record
 }
 
-// makeKey makes an RSA-2048 key, or for the case without the cost of RSA an Ed25519 key.
-func makeKey(dir string, light bool) (*key, error) {
-	generate := func() (crypto.Signer, error) { return dkim.GenerateRSA(2048) }
-	if light {
-		generate = dkim.GenerateEd25519
-	}
-	signer, err := generate()
+// makeKey makes an RSA-2048 key.
+func makeKey(dir string) (*key, error) {
+	signer, err := dkim.GenerateRSA(2048)
 	if err != nil {
 		return nil, err
 	}

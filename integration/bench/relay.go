@@ -56,7 +56,7 @@ type node struct {
 	campaigns veredusv1.CampaignServiceClient
 }
 
-func (b *bench) startNode(dir string, k *key, s *sink, profile string) (*node, error) {
+func (b *bench) startNode(name, dir string, k *key, s *sink, profile string) (*node, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -72,11 +72,11 @@ func (b *bench) startNode(dir string, k *key, s *sink, profile string) (*node, e
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"serve", "--config", conf}
-	if profile != "" {
-		args = append(args, "--cpuprofile", profile)
+	binary, args, err := b.command(name, conf, profile)
+	if err != nil {
+		return nil, err
 	}
-	p, err := start("the relay", filepath.Join(dir, "veredus.log"), exec.Command(b.binary, args...))
+	p, err := start("the relay", filepath.Join(dir, "veredus.log"), exec.Command(binary, args...))
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +92,19 @@ func (b *bench) startNode(dir string, k *key, s *sink, profile string) (*node, e
 	return &node{process: p, conn: conn, campaigns: veredusv1.NewCampaignServiceClient(conn)}, nil
 }
 
+// command is how the relay of a case is run.
+func (b *bench) command(name, conf, profile string) (binary string, args []string, err error) {
+	binary, args = b.binary, []string{"serve", "--config", conf}
+	if name == caseUnsigned {
+		binary, err = os.Executable()
+		args[0] = "node"
+	}
+	if profile != "" {
+		args = append(args, "--cpuprofile", profile)
+	}
+	return binary, args, err
+}
+
 func (n *node) kill() {
 	_ = n.conn.Close()
 	n.process.kill()
@@ -104,7 +117,7 @@ func (b *bench) runRelay(ctx context.Context, name, dir string, k *key, s *sink,
 	if b.profile != "" {
 		profile = filepath.Join(b.profile, fmt.Sprintf("%s-%d.pprof", name, number))
 	}
-	n, err := b.startNode(dir, k, s, profile)
+	n, err := b.startNode(name, dir, k, s, profile)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -105,13 +106,13 @@ type sink struct {
 	times string
 }
 
-func startSink(dir string, k *key) (*sink, error) {
+func startSink(dir string, k *key, unsigned bool) (*sink, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	s := &sink{times: filepath.Join(dir, "accepted")}
-	cmd := exec.Command(self, "sink", "-record", k.record, "-times", s.times)
+	cmd := exec.Command(self, "sink", "-record", k.record, "-times", s.times, "-unsigned="+strconv.FormatBool(unsigned))
 	if s.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}

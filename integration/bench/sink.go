@@ -25,6 +25,7 @@ import (
 func runSink(args []string, in io.Reader, out io.Writer) error {
 	f := flag.NewFlagSet("sink", flag.ContinueOnError)
 	record := f.String("record", "", "the TXT record of the DKIM key")
+	unsigned := f.Bool("unsigned", false, "signatures are blank: only what they say of the body is verified")
 	times := f.String("times", "", "file for the times of acceptance")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -34,7 +35,7 @@ func runSink(args []string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := newReceiver(*record)
+	r := newReceiver(*record, *unsigned)
 	go r.listen(l)
 	fmt.Fprintln(out, l.Addr().(*net.TCPAddr).Port)
 	for commands := bufio.NewScanner(in); commands.Scan(); {
@@ -68,6 +69,7 @@ func (r *receiver) obey(line, times string) (any, error) {
 // receiver takes all mail and keeps it.
 type receiver struct {
 	record      string
+	unsigned    bool
 	kept        *archive
 	count       atomic.Int64
 	connections atomic.Int64
@@ -80,8 +82,8 @@ type receiver struct {
 // liveth is which messages are verified while the clock runs.
 const liveth = 50
 
-func newReceiver(record string) *receiver {
-	r := &receiver{record: record, kept: &archive{}, live: make(chan letter, 64), liveDone: make(chan struct{})}
+func newReceiver(record string, unsigned bool) *receiver {
+	r := &receiver{record: record, unsigned: unsigned, kept: &archive{}, live: make(chan letter, 64), liveDone: make(chan struct{})}
 	go r.verifyLive()
 	return r
 }

@@ -1,4 +1,5 @@
-package main
+// Package heap paces the garbage collector of a node.
+package heap
 
 import (
 	"os"
@@ -12,9 +13,10 @@ import (
 // at every doubling, as is Go's way, a tenth of its CPU would go there.
 const calmGarbage = 128 << 20
 
-// calmCollector lets small heaps grow by calmGarbage before they are collected; large
-// ones are collected when they have doubled. Whoever sets GOGC or GOMEMLIMIT decides.
-func calmCollector() {
+// Calm lets the process's heap, while it is small, grow by 128 MiB before it is
+// collected; a large one is collected when it has doubled. It holds for the life of the
+// process. Whoever sets GOGC or GOMEMLIMIT decides otherwise, and Calm does nothing.
+func Calm() {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
