@@ -57,6 +57,9 @@ type Config struct {
 	MaxClaimed int
 	// MaxResolving caps look-ups under way (default 64).
 	MaxResolving int
+	// Credit is how many messages a session may be given at once, 1 or 2 (default 1): the
+	// second while the first is on the wire, to be made ready and begun behind it.
+	Credit int
 	// IdleTimeout is how long a session without mail stays open (default 5 s).
 	IdleTimeout time.Duration
 	// HostCooldown is how long a host that failed to connect, greet or handshake is skipped (default 5 min).
@@ -179,8 +182,11 @@ const (
 	// answered by Claimed.
 	Claim
 	// Send asks Session to send Msg, whose claim is durable; answered by Replied,
-	// then (any time later) Settled; or by Untried.
+	// then (any time later) Settled; or by Untried or Lost.
 	Send
+	// TakeBack asks for Msg, which waits with Session for the message before it, to be
+	// given back: answered by Untried, or by nothing new if its MAIL was written already.
+	TakeBack
 	// Close asks for a polite end of an idle Session; answered by SessionClosed.
 	Close
 	// Return gives Msg back to its run: it is dropped from memory and its claim, if

@@ -81,6 +81,7 @@ type Core struct {
 	lastSession SessionID
 	byAge       list[session]
 	idle        list[session] // with credit, the longest idle first
+	parked      list[session] // with a message that waits for the one before, the longest first
 	held        int           // slots in use: sessions from Open to their end
 	leaving     int           // of these, asked to close or retiring
 	slotQueues  [kinds]list[destination]
@@ -147,6 +148,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 	c.loaded.of = func(m *msg) *links[msg] { return &m.inCore }
 	c.byAge.of = func(s *session) *links[session] { return &s.inCore }
 	c.idle.of = func(s *session) *links[session] { return &s.inIdle }
+	c.parked.of = func(s *session) *links[session] { return &s.inParked }
 	for kind := range c.slotQueues {
 		c.slotQueues[kind].of = func(d *destination) *links[destination] { return &d.inSlots[kind] }
 	}
@@ -173,6 +175,7 @@ func (c Config) withDefaults() Config {
 	orInt(&c.MaxUnsettled, 1024)
 	orInt(&c.MaxClaimed, 64)
 	orInt(&c.MaxResolving, 64)
+	orInt(&c.Credit, 1)
 	orTime(&c.IdleTimeout, 5*time.Second)
 	orTime(&c.HostCooldown, 5*time.Minute)
 	timings := mxrules.DefaultTimings()
@@ -196,7 +199,7 @@ func (c *Core) emit(a Action) { c.out = append(c.out, a) }
 // Wake is when Tick is due; zero when nothing waits for time.
 func (c *Core) Wake() time.Time {
 	at := min(c.retries.next(), c.domainTimers.next(), c.groupTimers.next(),
-		c.pathTimers.next(), c.lineTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.overrideEnd)
+		c.pathTimers.next(), c.lineTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.parkEnd(), c.overrideEnd)
 	if at == none {
 		return time.Time{}
 	}
@@ -229,6 +232,7 @@ func (c *Core) stepBack(by int64) {
 		s.opened += by
 		s.creditAt += by
 		s.idleSince += by
+		s.parkedAt += by
 	}
 	if c.turnAt != none {
 		c.turnAt += by
@@ -260,6 +264,7 @@ func (c *Core) fire() {
 		c.warmDue(s)
 	}
 	c.closeIdle()
+	c.unpark()
 	if c.overrideEnd <= c.now {
 		c.endOverrides()
 	}

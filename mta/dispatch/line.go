@@ -19,6 +19,7 @@ type line struct {
 
 	sessions list[session] // from Open to their end, closing ones too
 	idle     list[session] // with credit, the last used first
+	spare    list[session] // that carry one message and may be given the next
 	opening  int
 	open     int // open and not asked to close
 
@@ -59,6 +60,7 @@ func (c *Core) lineOf(g *group, src *source) *line {
 	l := &line{group: g, source: src}
 	l.sessions.of = func(s *session) *links[session] { return &s.inLine }
 	l.idle.of = func(s *session) *links[session] { return &s.inCredit }
+	l.spare.of = func(s *session) *links[session] { return &s.inSpare }
 	l.pinned.of = msgQueued
 	l.ready[Bulk].of, l.ready[Transactional].of = msgQueued, msgQueued
 	key, limits, shared := c.pathFor(g, src)

@@ -332,7 +332,7 @@ func (c *Core) Claimed(now time.Time, ids []MsgID) {
 
 // queueLine keeps a line in the path's queues of those that could send.
 func (c *Core) queueLine(l *line) {
-	may := l.idle.n > 0 && c.usable(l)
+	may := (l.idle.n > 0 || c.mayPark(l)) && c.usable(l)
 	for class := range l.ready {
 		ready := may && l.ready[class].n > 0
 		l.path.senders[class].set(l, ready)

@@ -31,6 +31,7 @@ func newChaos(rt *rapid.T, strict bool) *chaos {
 		MaxUnsettled: rapid.IntRange(1, 40).Draw(rt, "unsettled"),
 		MaxClaimed:   rapid.IntRange(1, 64).Draw(rt, "claimed"),
 		MaxResolving: rapid.IntRange(1, 3).Draw(rt, "resolving"),
+		Credit:       rapid.IntRange(1, 2).Draw(rt, "credit"),
 		Seed:         seed,
 	}
 	sources := []string{"a", "b", "c"}[:rapid.IntRange(1, 3).Draw(rt, "sources")]
@@ -45,6 +46,7 @@ func newChaos(rt *rapid.T, strict bool) *chaos {
 		c.addDomain(i)
 	}
 	w.dial, w.reply = c.dialed, c.replies
+	w.across = func() bool { return c.rng.IntN(2) == 0 }
 	return c
 }
 
@@ -304,7 +306,7 @@ func TestSameEventsSameActions(t *testing.T) {
 func replay(t *rapid.T, seed uint64) uint64 {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	l := mxrules.Limits{Connections: 3, MessagesPerConnection: 4, MessageRate: mxrules.Rate{Count: 20, Per: time.Second}}
-	w := newWorld(t, Config{MaxSessions: 5, Seed: seed}, onePool("a", "b"), limited(t, l))
+	w := newWorld(t, Config{MaxSessions: 5, Seed: seed, Credit: 2}, onePool("a", "b"), limited(t, l))
 	w.trace = fnv.New64a()
 	c := &chaos{world: w, rt: t, rng: rng, broken: map[string]bool{}}
 	w.jitter(rng)

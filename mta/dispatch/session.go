@@ -19,15 +19,20 @@ type session struct {
 	creditAt  int64 // when it was last ready for a message
 	idleSince int64 // the same, or later if it was let stay
 	open      bool
-	busy      bool // carries a message
-	probe     bool // being opened on a line not known to work
-	closing   bool // Close was asked for
-	leaving   bool // closing, retiring or ended by the peer
+	carries   [2]MsgID // given to it and not ended: the one on the wire, and the next
+	load      int      // how many of them
+	parkedAt  int64    // when the next was given to it
+	stalled   bool     // the next was taken back: none until the one on the wire ends
+	probe     bool     // being opened on a line not known to work
+	closing   bool     // Close was asked for
+	leaving   bool     // closing, retiring or ended by the peer
 
 	inCore   links[session]
 	inIdle   links[session]
 	inLine   links[session]
 	inCredit links[session]
+	inSpare  links[session]
+	inParked links[session]
 	inPath   links[session]
 	inDest   links[session]
 }
@@ -191,9 +196,11 @@ func (c *Core) setLeaving(s *session) {
 	if s.sent == 0 {
 		l.path.unused--
 	}
-	if s.busy {
+	if s.load > 0 {
 		l.path.busy--
 	}
+	l.spare.remove(s)
+	c.takeBack(s)
 	c.byAge.remove(s)
 	l.path.sessions.remove(s)
 	l.group.dest.sessions.remove(s)
@@ -218,7 +225,7 @@ func (c *Core) close(s *session) {
 // retire ends a session after the message it carries.
 func (c *Core) retire(s *session) {
 	c.setLeaving(s)
-	if s.open && !s.busy && !s.closing {
+	if s.open && s.load == 0 && !s.closing {
 		c.close(s)
 	}
 }
@@ -263,29 +270,52 @@ func (c *Core) mayStay(s *session) bool {
 // send gives a line's next claimed message of a class to a session. It answers
 // whether a session could take it.
 func (c *Core) send(l *line, class Class) bool {
-	most := c.perConnection(l)
-	for s := l.idle.head; s != nil && most > 0 && s.sent >= most; s = l.idle.head {
-		c.close(s)
-	}
-	s := l.idle.head
+	s := c.taker(l)
 	if s == nil {
 		return false
 	}
-	c.unidle(s)
 	m := l.ready[class].pop()
 	m.state = msgSending
-	s.busy = true
-	l.path.busy++
+	if s.load == 0 {
+		c.unidle(s)
+		l.path.busy++
+		s.sentAt = c.now
+	} else {
+		l.spare.remove(s)
+		s.parkedAt = c.now
+		c.parked.push(s)
+	}
+	s.carries[s.load] = m.id
+	s.load++
 	if s.sent == 0 {
 		l.path.unused--
 	}
 	s.sent++
-	s.sentAt = c.now
+	c.offer(s)
 	c.unsettled++
 	l.path.gov.MessageSent(c.at)
 	c.emit(Action{Kind: Send, Session: s.id, Msg: m.id, Run: m.run.id, Path: l.path.key, Destination: l.group.dest.name})
 	c.dirtyGroups.push(l.group)
 	return true
+}
+
+// taker is the session that takes a line's next message: one with credit, or else one
+// that may have its next at hand. Those that have carried enough are ended.
+func (c *Core) taker(l *line) *session {
+	most := c.perConnection(l)
+	for s := l.idle.head; s != nil; s = l.idle.head {
+		if most == 0 || s.sent < most {
+			return s
+		}
+		c.close(s)
+	}
+	for s := l.spare.head; s != nil && c.mayPark(l); s = l.spare.head {
+		if most == 0 || s.sent < most {
+			return s
+		}
+		l.spare.remove(s)
+	}
+	return nil
 }
 
 // Replied reports that a transaction ended with a reply or without one, after
@@ -321,24 +351,44 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 		}
 	}
 	if s != nil {
-		c.free(s, usable)
+		c.free(s, msgID, usable)
 	}
 	c.flush()
 }
 
-// free ends a session's work on its message.
-func (c *Core) free(s *session, usable bool) {
-	if s.busy && !s.leaving {
-		s.line.path.busy--
-	}
-	s.busy = false
+// free ends a session's work on a message.
+func (c *Core) free(s *session, id MsgID, usable bool) {
+	c.carried(s, id)
 	switch {
 	case s.closing || s.inCredit.on != nil || !s.open:
-	case usable:
-		c.credit(s)
-	default:
+	case !usable:
 		s.closing = true // by itself
 		c.setLeaving(s)
+	case s.load == 0:
+		c.credit(s)
+	default:
+		c.offer(s)
+		c.queueLine(s.line)
+	}
+}
+
+// carried takes a message off a session: the next moves up behind the one that ended.
+func (c *Core) carried(s *session, id MsgID) {
+	if s.load == 0 {
+		return
+	}
+	if s.load == 1 || s.carries[1] != id {
+		s.carries[0] = s.carries[1]
+		s.sentAt, s.stalled = c.now, false
+	}
+	s.carries[1] = 0
+	s.load--
+	c.parked.remove(s)
+	if s.load == 0 {
+		s.carries[0] = 0
+		if !s.leaving {
+			s.line.path.busy--
+		}
 	}
 }
 
@@ -346,22 +396,50 @@ func (c *Core) free(s *session, usable bool) {
 // goes to another session. The rate keeps what it was charged.
 func (c *Core) Untried(now time.Time, id SessionID, msgID MsgID, usable bool) {
 	c.begin(now)
-	if m := c.msgs[msgID]; m != nil && m.state == msgSending {
-		l := m.line
-		c.unsettled--
-		m.state = msgClaimed
-		if m.back || !c.usable(l) {
-			c.giveBack(m)
-		} else {
-			l.ready[m.class()].pushFront(m)
-			c.queueLine(l)
-		}
-		c.dirtyGroups.push(l.group)
-	}
+	c.untried(msgID)
 	if s := c.sessions[id]; s != nil {
-		c.free(s, usable)
+		if usable && s.load > 0 {
+			s.sent--
+			if s.sent == 0 && !s.leaving {
+				s.line.path.unused++
+			}
+		}
+		c.free(s, msgID, usable)
 	}
 	c.flush()
+}
+
+// Lost reports that a message's MAIL went out behind another's content, and that the
+// session ended with that, before anything was said of this one. It is untried, but the
+// receiver may have counted it: so do the path's quotas.
+func (c *Core) Lost(now time.Time, id SessionID, msgID MsgID) {
+	c.begin(now)
+	if m := c.msgs[msgID]; m != nil && m.state == msgSending {
+		m.line.path.gov.Claimed(c.at, 1)
+	}
+	c.untried(msgID)
+	if s := c.sessions[id]; s != nil {
+		c.free(s, msgID, false)
+	}
+	c.flush()
+}
+
+// untried makes a message that was given to a session claimed again.
+func (c *Core) untried(id MsgID) {
+	m := c.msgs[id]
+	if m == nil || m.state != msgSending {
+		return
+	}
+	l := m.line
+	c.unsettled--
+	m.state = msgClaimed
+	if m.back || !c.usable(l) {
+		c.giveBack(m)
+	} else {
+		l.ready[m.class()].pushFront(m)
+		c.queueLine(l)
+	}
+	c.dirtyGroups.push(l.group)
 }
 
 // SessionClosed reports that a session ended, asked for or not: QUIT's reply,
@@ -467,6 +545,7 @@ func (c *Core) end(s *session) {
 	}
 	c.probed(s)
 	c.unidle(s)
+	c.parked.remove(s)
 	l.sessions.remove(s)
 	if l.sessions.n == 0 {
 		c.unreserve(l)

@@ -58,6 +58,8 @@ type world struct {
 	dial    func(Action) *Evidence
 	reply   func(Action, *letter) answer
 	engaged func(*letter) bool
+	across  func() bool       // whether an envelope goes out behind a content
+	lost    func(*letter)     // told of an envelope lost before the core is
 	promise bool              // the store always says that there is more
 	words   map[string]*words // operators' overrides by destination
 	strict  bool              // no evidence is ever given, so the rules' limits are the limits
@@ -116,8 +118,17 @@ type wire struct {
 	state  string // "opening", "open", "closing", "ended"
 	busy   bool
 	sent   int
+	parked *parked // the message behind the one it carries
 	since  time.Time
 	credit time.Time
+}
+
+// parked is a message that waits with a session. said means that its envelope went out
+// behind the content of the one before.
+type parked struct {
+	a    Action
+	l    *letter
+	said bool
 }
 
 // ledger is what a receiver would count of a path.
@@ -187,6 +198,7 @@ func newWorld(t tester, cfg Config, pools []Pool, rules *mxrules.Rules) *world {
 		}
 		return time.Millisecond
 	}
+	w.across = func() bool { return false }
 	w.dial = func(Action) *Evidence { return nil }
 	w.reply = func(Action, *letter) answer { return answer{after: 50 * time.Millisecond} }
 	w.c = New(cfg, pools, rules)
@@ -347,7 +359,16 @@ func (w *world) act() {
 
 // checkPaths compares the core's counts with the world's.
 func (w *world) checkPaths() {
+	busy := map[*path]int{}
+	for _, s := range w.c.sessions {
+		if s.load > 0 && !s.leaving {
+			busy[s.line.path]++
+		}
+	}
 	for key, p := range w.c.paths {
+		if p.busy != busy[p] {
+			w.fail("the core counts %d busy sessions on %s of %d", p.busy, key, busy[p])
+		}
 		if p.busy < 0 || p.unused < 0 || p.open < 0 || p.leaving < 0 {
 			w.fail("counts of %s are wrong: %+v", key, p)
 		}
@@ -394,6 +415,8 @@ func (w *world) carryOut(a Action) {
 		w.claim(a)
 	case Send:
 		w.send(a)
+	case TakeBack:
+		w.takeBack(a)
 	case Close:
 		w.close(a)
 	case Return:
@@ -605,20 +628,88 @@ func (w *world) send(a Action) {
 		w.c.Untried(w.now, a.Session, a.Msg, false)
 		return
 	}
-	w.checkSend(a, l, s)
-	l.place = "sending"
-	l.attempts++
-	s.busy = true
-	s.sent++
 	w.unsettled++
 	if w.unsettled > w.cfg.MaxUnsettled {
 		w.fail("%d unsettled", w.unsettled)
 	}
+	if s.busy && s.parked == nil && w.cfg.Credit > 1 {
+		l.place = "sending"
+		if s.parked = (&parked{a: a, l: l, said: w.across()}); s.parked.said {
+			w.say(a, l, s)
+		}
+		return
+	}
+	if s.busy {
+		w.fail("message %d goes to session %d, which is busy", a.Msg, a.Session)
+	}
+	w.say(a, l, s)
+	w.transact(a, l, s)
+}
+
+// say writes a message's MAIL.
+func (w *world) say(a Action, l *letter, s *wire) {
+	w.checkSend(a, l, s)
+	l.place = "sending"
+	l.attempts++
+	s.sent++
 	w.sent = append(w.sent, sending{
 		w.now, a.Path, a.Destination, a.Session, l.run.spec.Class, l.run.spec.Delivery, a.Run, l.run.spec.Domain, l.retry,
 	})
+}
+
+func (w *world) transact(a Action, l *letter, s *wire) {
+	s.busy = true
 	ans := w.reply(a, l)
 	w.after(ans.after, func() { w.replied(a, l, s, ans) })
+}
+
+// takeBack gives a message back that waits with a session, unless it was begun.
+func (w *world) takeBack(a Action) {
+	s := w.sessions[a.Session]
+	if s != nil && s.parked != nil && s.parked.l.id == a.Msg && !s.parked.said {
+		w.unpark(s, s.state == "open")
+	}
+}
+
+// unpark gives back what waits with a session.
+func (w *world) unpark(s *wire, usable bool) {
+	p := s.parked
+	if s.parked = nil; p == nil {
+		return
+	}
+	w.unsettled--
+	p.l.place = "claimed"
+	if p.said {
+		p.l.attempts--
+		if w.lost != nil {
+			w.lost(p.l)
+		}
+		w.c.Lost(w.now, p.a.Session, p.l.id)
+		return
+	}
+	w.c.Untried(w.now, p.a.Session, p.l.id, usable)
+}
+
+// recall gives back all that waits and was not begun, as at every change that stops mail.
+func (w *world) recall() {
+	for id := SessionID(1); id <= w.c.lastSession; id++ {
+		if s := w.sessions[id]; s != nil && s.parked != nil && !s.parked.said {
+			w.unpark(s, s.state == "open")
+		}
+	}
+	w.act()
+}
+
+// proceed begins the message that waited for the one that ended.
+func (w *world) proceed(s *wire) {
+	p := s.parked
+	if s.parked = nil; p == nil {
+		return
+	}
+	if !p.said {
+		w.say(p.a, p.l, s)
+	}
+	w.transact(p.a, p.l, s)
 }
 
 func (w *world) checkSend(a Action, l *letter, s *wire) {
@@ -626,8 +717,8 @@ func (w *world) checkSend(a Action, l *letter, s *wire) {
 	p.messages = append(p.messages, w.now)
 	limits := w.judged(s.open.Limits, a.Destination)
 	switch {
-	case s.state != "open" || s.busy:
-		w.fail("message %d goes to session %d, which is %s, busy %v", a.Msg, a.Session, s.state, s.busy)
+	case s.state != "open":
+		w.fail("message %d goes to session %d, which is %s", a.Msg, a.Session, s.state)
 	case l.path != a.Path || s.open.Path != a.Path:
 		w.fail("message %d is claimed on %s and sent on %s", a.Msg, l.path, a.Path)
 	case w.strict && limits.MessagesPerConnection > 0 && s.sent >= limits.MessagesPerConnection:
@@ -635,7 +726,11 @@ func (w *world) checkSend(a Action, l *letter, s *wire) {
 	case w.stopped(l.run) || w.halts(l.run, s.open.Source.Name, a.Destination):
 		w.fail("message %d is sent in spite of a suspension or pause", a.Msg)
 	}
-	checkRate(w, "messages on "+a.Path, p.messages, limits.MessageRate)
+	rate := limits.MessageRate
+	if w.cfg.Credit > 1 && rate.Count > 0 { // MAIL may follow its token by a second
+		rate.Burst = max(rate.Burst, 1) + int(rate.PerSecond()+1)
+	}
+	checkRate(w, "messages on "+a.Path, p.messages, rate)
 	hosts := w.domains[l.run.spec.Domain].told.hosts
 	if !slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == s.open.Host }) {
 		w.fail("mail for %s goes to %s", l.run.spec.Domain, s.open.Host)
@@ -651,7 +746,9 @@ func (w *world) replied(a Action, l *letter, s *wire, ans answer) {
 		l.attempts--
 		l.place = "claimed"
 		if usable {
+			s.sent--
 			w.c.Untried(w.now, a.Session, a.Msg, true)
+			w.proceed(s)
 			return
 		}
 		w.c.Untried(w.now, a.Session, a.Msg, false)
@@ -663,7 +760,9 @@ func (w *world) replied(a Action, l *letter, s *wire, ans answer) {
 	w.c.Replied(w.now, a.Session, a.Msg, ans.evidence, usable)
 	if !usable {
 		w.hangUp(s)
+		return
 	}
+	w.proceed(s)
 }
 
 func (w *world) settle(l *letter, ans answer) {
@@ -685,6 +784,7 @@ func (w *world) hangUp(s *wire) {
 	if s.state == "ended" {
 		return
 	}
+	w.unpark(s, false)
 	w.ended(s)
 	w.c.SessionClosed(w.now, s.open.Session)
 }
@@ -770,6 +870,7 @@ func (w *world) halts(r *stored, source, dest string) bool {
 func (w *world) suspend(name string, s Selector) {
 	w.suspended[name] = s
 	w.do(func(c *Core) { c.Suspend(w.now, name, s) })
+	w.recall()
 }
 
 func (w *world) unsuspend(name string) {
@@ -780,6 +881,7 @@ func (w *world) unsuspend(name string) {
 func (w *world) pause(id DeliveryID) {
 	w.paused[id] = true
 	w.do(func(c *Core) { c.Pause(w.now, id) })
+	w.recall()
 }
 
 func (w *world) unpause(id DeliveryID) {
@@ -792,6 +894,7 @@ func (w *world) drop(id RunID) {
 		r.dropped = true
 		w.remaining -= r.remaining
 		w.do(func(c *Core) { c.DropRun(w.now, id) })
+		w.recall()
 	}
 }
 
@@ -862,7 +965,7 @@ func (w *world) checkEmpty() {
 		"resolving": c.resolving, "failing": c.failing, "slots": c.slotQueues[known].n + c.slotQueues[probe].n, "probes": c.probes, "crowd": len(c.crowd.items),
 		"retries": len(c.retries.items), "line timers": len(c.lineTimers.items), "path timers": len(c.pathTimers.items),
 		"domain timers": len(c.domainTimers.items), "group timers": len(c.groupTimers.items),
-		"idle": c.idle.n, "by age": c.byAge.n, "unsettled wait": c.unsettledWait.n, "dead": c.dead.n,
+		"idle": c.idle.n, "parked": c.parked.n, "by age": c.byAge.n, "unsettled wait": c.unsettledWait.n, "dead": c.dead.n,
 	}
 	for what, n := range kept {
 		if n != 0 {
