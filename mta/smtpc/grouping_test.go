@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 // queue is a Next with a list of messages, of which one may come later.
 type queue struct {
+	mu    sync.Mutex
 	mail  []*Mail
 	ready chan struct{}
 }
@@ -23,7 +25,16 @@ func newQueue() *queue { return &queue{ready: make(chan struct{}, 1)} }
 
 func (q *queue) Ready() <-chan struct{} { return q.ready }
 
+func (q *queue) put(m *Mail) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mail = append(q.mail, m)
+	q.ready <- struct{}{}
+}
+
 func (q *queue) Take() *Mail {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if len(q.mail) == 0 {
 		return nil
 	}
@@ -415,10 +426,7 @@ func TestLateMessageIsBegunWhileTheReplyIsAwaited(t *testing.T) {
 		start := time.Now()
 		q := &taking{queue: newQueue()}
 		q.ready <- struct{}{} // a false alarm
-		time.AfterFunc(time.Second, func() {
-			q.mail = append(q.mail, letter(2))
-			q.ready <- struct{}{}
-		})
+		time.AfterFunc(time.Second, func() { q.put(letter(2)) })
 		first := s.Carry(t.Context(), letter(1), q)
 		if took := time.Since(start); took != 6*time.Second {
 			t.Errorf("took %s", took)
