@@ -71,16 +71,19 @@ func Compile(src Source) (*Template, error) {
 	}
 	t.listID = c.listID(src.ListID, t.from.Domain)
 	c.unsubscribe(t, src)
-	t.size = 2048 + (len(src.Text)+len(src.HTML))*9/8 + len(src.Raw)
 	if len(c.problems) > 0 {
 		return nil, errors.Join(c.problems...)
 	}
 	if t.raw == nil {
 		t.body = newBody(t.text, t.html, src)
 	}
+	t.size = headerRoom + t.body.size()
 	t.link()
 	return t, nil
 }
+
+// headerRoom is more than most headers need, in octets.
+const headerRoom = 1536
 
 // link gives the names that the fragments read their places, and makes of the
 // template what all its messages share.

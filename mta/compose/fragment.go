@@ -22,7 +22,7 @@ type fragment struct {
 	literal  string      // the whole of it, if it has no Liquid
 	pieces   []piece     // of a flat template
 	root     render.Node // of any other template with Liquid
-	static   []string    // texts that are not written but have their place marked, in order; see staticTexts
+	static   []string    // texts that are not written but have their place marked, in order; see setApart
 	gaps     []int       // the gaps before static texts, by number, that may hold something
 	config   render.Config
 	literals []string
@@ -67,7 +67,7 @@ func compileFragment(field, src string, html, body bool) (*fragment, error) {
 	}
 	var static []bool
 	if body && isText([]byte(src)) {
-		static = staticTexts(tokens)
+		tokens, static = setApart(tokens)
 	}
 	f.gaps = gapsOf(tokens, static)
 	return f, f.compile(tokens, static, flatten(tokens, static))
@@ -132,8 +132,9 @@ func (f *fragment) literalTag(args string) (renderTag, error) {
 	}, nil
 }
 
-// staticTag marks the place of a static text. The empty write ends what the library
-// holds back for white space control, which does not reach such texts.
+// staticTag marks the place of a static text. White space control does not change such
+// texts: an empty write ends a trimming that waits for what follows, and another what
+// the library holds back for a trimming to come.
 func (f *fragment) staticTag(args string) (renderTag, error) {
 	n, err := strconv.Atoi(args)
 	if err != nil {
@@ -143,9 +144,10 @@ func (f *fragment) staticTag(args string) (renderTag, error) {
 	return func(w io.Writer, ctx render.Context) error {
 		r := runOf(ctx)
 		r.spend(length / readCost)
-		_, err := w.Write(nil)
+		_, trimmed := w.Write(nil)
+		_, flushed := w.Write(nil)
 		r.static(length)
-		return err
+		return errors.Join(trimmed, flushed)
 	}, nil
 }
 

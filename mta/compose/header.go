@@ -22,6 +22,9 @@ const (
 // control characters or line separators, with the spaces around it, becomes one
 // space.
 func clean(s string) string {
+	if isClean(s) {
+		return s
+	}
 	s = strings.ToValidUTF8(s, string(utf8.RuneError))
 	if strings.IndexFunc(s, breaks) >= 0 {
 		parts := strings.FieldsFunc(s, breaks)
@@ -34,6 +37,16 @@ func clean(s string) string {
 		s = strings.Join(kept, " ")
 	}
 	return strings.Trim(s, " ")
+}
+
+// isClean reports whether s is printable ASCII without spaces around it.
+func isClean(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return s == "" || s[0] != ' ' && s[len(s)-1] != ' '
 }
 
 func breaks(r rune) bool {

@@ -118,7 +118,8 @@ func (b *body) pass(text []byte) {
 
 // begin does the steps before the first that depends on the recipient.
 func (b *body) begin() {
-	var q quoter
+	b.begun = dkim.NewBodyHash()
+	q := quoter{hash: b.begun}
 	var left []step
 	b.fixed = true
 	for _, s := range b.steps {
@@ -129,13 +130,22 @@ func (b *body) begin() {
 		}
 	}
 	b.steps, b.start, b.line, b.cr = left, q.out, q.line, q.cr
-	b.begun = dkim.NewBodyHash()
-	_, _ = b.begun.Write(b.start)
+	q.settle()
 	if b.fixed {
 		h := dkim.NewBodyHash()
 		h.CopyFrom(b.begun)
 		b.sum = h.Sum()
 	}
+}
+
+// size is about how many octets the body will have, and the end of the header.
+func (b *body) size() int {
+	n := len(b.fields) + len(b.start) + len(b.line)
+	for i := range b.steps {
+		s := &b.steps[i]
+		n += len(s.passage.head) + len(s.passage.lines) + len(s.passage.tail) + len(s.lines) + 64
+	}
+	return n
 }
 
 // do does what does not depend on the recipient.
@@ -146,7 +156,7 @@ func (q *quoter) do(s *step) {
 	case endStep:
 		q.finish()
 	case lineStep:
-		q.out = append(q.out, s.lines...)
+		q.lines(s.lines, false)
 	}
 }
 
@@ -157,6 +167,10 @@ func (m *message) body() error {
 	m.start = len(m.out)
 	q := &m.quoter
 	q.out, q.line, q.cr = append(m.out, b.start...), append(q.line[:0], b.line...), b.cr
+	q.hashed = len(q.out)
+	if !b.fixed {
+		q.hash.CopyFrom(b.begun)
+	}
 	for i := range b.steps {
 		switch s := &b.steps[i]; s.action {
 		case renderStep:
@@ -169,8 +183,12 @@ func (m *message) body() error {
 			q.do(s)
 		}
 	}
+	if m.sum = b.sum; !b.fixed {
+		q.settle()
+		m.sum = q.hash.Sum()
+	}
 	m.out, q.out = q.out, nil
-	return m.hash()
+	return nil
 }
 
 // part renders a part's template; one without Liquid only counts.
@@ -179,18 +197,6 @@ func (m *message) part(f *fragment) error {
 		return m.count(f)
 	}
 	return m.render(f)
-}
-
-// hash hashes the body in the form that DKIM signs.
-func (m *message) hash() error {
-	b := m.t.body
-	if m.sum = b.sum; b.fixed {
-		return nil
-	}
-	m.hasher.CopyFrom(b.begun)
-	_, _ = m.hasher.Write(m.out[m.start+len(b.start):])
-	m.sum = m.hasher.Sum()
-	return m.hasher.Err()
 }
 
 // readable returns text in which all that is no UTF-8, and NUL, is replaced.

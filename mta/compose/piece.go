@@ -3,6 +3,7 @@ package compose
 import (
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // A template without tags and white space control is flat: text and outputs, one
@@ -55,35 +56,85 @@ func plainPath(expr string) []string {
 	return path
 }
 
-// staticTexts tells which tokens are text that comes out as it stands, once and in
-// the order of the template: text outside all blocks that no white space control
-// reaches.
-func staticTexts(tokens []token) []bool {
-	static := make([]bool, len(tokens))
-	depth, last, trims := 0, -1, false
+// reach is what can be known about a text outside all blocks: whether white space
+// control may trim its head and its tail.
+type reach struct{ outside, head, tail bool }
+
+// reaches judges each token.
+func reaches(tokens []token) []reach {
+	all := make([]reach, len(tokens))
+	depth, last, trims := 0, -1, false // trims: there was white space control since the last text outside
 	for i, t := range tokens {
 		trims = trims || t.left
 		if t.kind == textToken && depth == 0 {
-			if trims && last >= 0 {
-				static[last] = false
+			if last >= 0 {
+				all[last].tail = trims
 			}
-			static[i], last, trims = !trims, i, false
+			all[i] = reach{outside: true, head: trims}
+			last, trims = i, false
 		}
 		trims = trims || t.right
-		if t.kind != tagToken {
+		depth += t.opens()
+	}
+	if last >= 0 {
+		all[last].tail = trims
+	}
+	return all
+}
+
+// opens returns 1 for a tag that opens a block, -1 for one that closes it.
+func (t *token) opens() int {
+	name, isEnd := strings.CutPrefix(t.name, "end")
+	if _, isBlock := blocks[name]; !isBlock || t.kind != tagToken {
+		return 0
+	}
+	if isEnd {
+		return -1
+	}
+	return 1
+}
+
+// setApart finds the text that comes out as it stands, once and in the order of the
+// template: text outside all blocks, but for white space at its ends that may be
+// trimmed, which becomes a token of its own. It returns the tokens, and which of them
+// are such text.
+func setApart(tokens []token) (all []token, static []bool) {
+	for i, r := range reaches(tokens) {
+		t := tokens[i]
+		from, to := 0, len(t.body)
+		if r.head {
+			from = to - len(strings.TrimLeftFunc(t.body, unicode.IsSpace))
+		}
+		if r.tail {
+			to = len(strings.TrimRightFunc(t.body, unicode.IsSpace))
+		}
+		if !r.outside || from >= to {
+			all, static = append(all, t), append(static, false)
 			continue
 		}
-		name, isEnd := strings.CutPrefix(t.name, "end")
-		if _, isBlock := blocks[name]; isBlock && isEnd {
-			depth--
-		} else if isBlock {
-			depth++
+		for _, part := range t.cut(from, to) {
+			all, static = append(all, part), append(static, strings.TrimSpace(part.body) != "" || to-from == len(t.body))
 		}
 	}
-	if trims && last >= 0 {
-		static[last] = false
+	return all, static
+}
+
+// cut parts a text at two places, without what is empty.
+func (t token) cut(from, to int) (parts []token) {
+	body, right := t.body, t.right
+	rest := t.lines - strings.Count(body, "\n")
+	for _, part := range []string{body[:from], body[from:to], body[to:]} {
+		if part == "" {
+			continue
+		}
+		t.body, t.right = part, false
+		t.lines = strings.Count(part, "\n") + rest
+		parts = append(parts, t)
+		t.left, rest = false, 0
+		t.line += t.lines
 	}
-	return static
+	parts[len(parts)-1].right = right
+	return parts
 }
 
 // gapsOf lists the gaps between static texts, by the text each precedes, in which
@@ -214,7 +265,7 @@ func (m *message) scalar(f *fragment, p *piece, raw []byte) bool {
 	case 't', 'f':
 		m.writeBytes(f, raw)
 	default:
-		if !isInteger(raw) {
+		if !isAsWritten(raw) {
 			m.write(f, m.run.text(number(string(raw))), false)
 			return true
 		}

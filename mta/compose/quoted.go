@@ -1,6 +1,10 @@
 package compose
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/veredus/veredus/dkim"
+)
 
 // Quoted-printable (RFC 2045 section 6.7) is made in two steps, so that text which is
 // the same for every recipient goes through the first only once. The first escapes
@@ -13,6 +17,7 @@ import "bytes"
 type passage struct {
 	head   []byte // escaped text up to the first line end
 	lines  []byte // encoded lines from behind the first line end to behind the last
+	relax  bool   // lines differ from their canonical form
 	tail   []byte // escaped text behind the last line end
 	breaks bool   // there is a line end; without one, all is in head
 	lf     bool   // begins with an LF, which ends no line behind a CR
@@ -36,17 +41,46 @@ func newPassage(text []byte) passage {
 	}
 	var q quoter
 	q.text(text[behind:last])
-	p.lines = q.out
+	p.lines, p.relax = q.out, !isCanonical(q.out)
 	p.tail = appendEscapes(nil, text[last:])
 	return p
 }
 
-// quoter writes quoted-printable text piece by piece. Its output is whole lines.
+// quoter writes quoted-printable text piece by piece. Its output is whole lines, which
+// it hashes as DKIM signs them.
 type quoter struct {
-	out  []byte
-	line []byte // escaped text of the line under way
-	cr   bool   // the last octet was a CR
+	out    []byte
+	line   []byte         // escaped text of the line under way
+	cr     bool           // the last octet was a CR
+	hash   *dkim.BodyHash // nil if nobody asks
+	hashed int            // octets of out that hash knows
 }
+
+// relaxed hashes what was written from an index on, which is not canonical, and all
+// before it, which is.
+func (q *quoter) relaxed(from int) {
+	if q.hash == nil {
+		return
+	}
+	q.hash.WriteCanonical(q.out[q.hashed:from])
+	_, _ = q.hash.Write(q.out[from:])
+	q.hashed = len(q.out)
+}
+
+// settle hashes all that was written, which ends in a whole line.
+func (q *quoter) settle() {
+	q.hash.WriteCanonical(q.out[q.hashed:])
+	q.hashed = len(q.out)
+}
+
+// isCanonical reports whether encoded lines, in which white space never ends a line,
+// are their own relaxed canonical form (RFC 6376 section 3.4.4). Empty lines at the
+// end of a body are not its concern.
+func isCanonical(lines []byte) bool {
+	return bytes.IndexByte(lines, '\t') < 0 && !bytes.Contains(lines, twoSpaces)
+}
+
+var twoSpaces = []byte("  ")
 
 // text adds any text.
 func (q *quoter) text(s []byte) {
@@ -87,8 +121,16 @@ func (q *quoter) passage(p *passage) {
 		q.line = append(q.line, p.head...)
 		q.end()
 	}
-	q.out = append(q.out, p.lines...)
+	q.lines(p.lines, p.relax)
 	q.line, q.cr = append(q.line, p.tail...), p.cr
+}
+
+// lines adds encoded lines.
+func (q *quoter) lines(lines []byte, relax bool) {
+	from := len(q.out)
+	if q.out = append(q.out, lines...); relax {
+		q.relaxed(from)
+	}
 }
 
 // finish ends the part: text that does not end its last line gets a line end.
@@ -105,7 +147,11 @@ func (q *quoter) end() {
 	if n := len(line) - 1; n >= 0 && (line[n] == ' ' || line[n] == '\t') {
 		line = appendHex(line[:n], line[n])
 	}
+	from := len(q.out)
 	q.out = append(appendBroken(q.out, line), "\r\n"...)
+	if !isCanonical(line) {
+		q.relaxed(from)
+	}
 	q.line = line[:0]
 }
 

@@ -14,7 +14,8 @@ import (
 	"github.com/veredus/veredus/mta/address"
 )
 
-// Job is one recipient of a delivery. Equal jobs give identical bytes.
+// Job is one recipient of a delivery. Jobs that are equal but for Buffer
+// give identical bytes.
 type Job struct {
 	To        string         // the envelope recipient, as address.Parse accepts it
 	Variables []byte         // a JSON object, or nil
@@ -22,6 +23,7 @@ type Job struct {
 	MessageID string         // without angle brackets: token@domain
 	Date      time.Time      // of the first attempt
 	Links     Links          // for a hosted unsubscribe; ignored otherwise
+	Buffer    []byte         // memory for Rendered.Bytes to be written over, if it is large enough; may be nil
 }
 
 // Links are where one recipient gets off the list, for UnsubscribeHosted. They differ by recipient and
@@ -88,7 +90,6 @@ type message struct {
 	start    int // of the body in out
 	sum      [sha256.Size]byte
 	quoter   quoter
-	hasher   *dkim.BodyHash
 	subject  string
 	eightBit bool
 	utf8     bool
@@ -96,7 +97,7 @@ type message struct {
 
 func newMessage(t *Template) *message {
 	return &message{
-		t: t, run: &run{}, vars: make([]variable, len(t.names)), scopes: make([]scope, t.scopes), hasher: dkim.NewBodyHash(),
+		t: t, run: &run{}, vars: make([]variable, len(t.names)), scopes: make([]scope, t.scopes), quoter: quoter{hash: dkim.NewBodyHash()},
 	}
 }
 
@@ -213,7 +214,9 @@ func (m *message) compose() error {
 	if err != nil {
 		return err
 	}
-	m.out = make([]byte, 0, m.t.size)
+	if m.out = m.job.Buffer[:0]; cap(m.out) < m.t.size {
+		m.out = make([]byte, 0, m.t.size)
+	}
 	if m.t.raw != nil {
 		err = m.rawHeader()
 	} else {
@@ -411,24 +414,34 @@ func mailtoURL(s string) (string, error) {
 	return s, nil
 }
 
+// urlUnsafe says which octets escapeURL escapes.
+var urlUnsafe = func() (set [256]bool) {
+	for c := range set {
+		set[c] = c <= ' ' || c >= 0x7f || strings.IndexByte("<>\"\\,`{|}^", byte(c)) >= 0
+	}
+	return set
+}()
+
 // escapeURL writes spaces, angle brackets, quotes, commas, backslashes and all
 // that is not printable ASCII as percent escapes. A comma would part the list of
 // RFC 2369 for careless readers.
 func escapeURL(s string) string {
-	if strings.IndexFunc(s, urlUnsafe) < 0 {
+	unsafe := 0
+	for i := range len(s) {
+		if urlUnsafe[s[i]] {
+			unsafe++
+		}
+	}
+	if unsafe == 0 {
 		return s
 	}
-	b := make([]byte, 0, len(s)+16)
+	b := make([]byte, 0, len(s)+2*unsafe)
 	for i := range len(s) {
-		if c := s[i]; urlUnsafe(rune(c)) {
+		if c := s[i]; urlUnsafe[c] {
 			b = append(b, '%', hexDigits[c>>4], hexDigits[c&15])
 		} else {
 			b = append(b, c)
 		}
 	}
 	return string(b)
-}
-
-func urlUnsafe(r rune) bool {
-	return r <= ' ' || r >= 0x7f || strings.ContainsRune("<>\"\\,`{|}^", r)
 }

@@ -294,15 +294,25 @@ func unquote(quoted []byte) string {
 	return text
 }
 
-// isInteger reports whether a checked JSON number is written in a template as it
-// stands.
-func isInteger(digits []byte) bool {
-	for i, c := range digits {
-		if (c < '0' || c > '9') && (c != '-' || i > 0) {
+// isAsWritten reports whether a checked JSON number is written in a template as it
+// stands: whole numbers, and decimals of at most 15 digits, which a float64 holds,
+// without a zero at the end.
+func isAsWritten(number []byte) bool {
+	digits, point := 0, -1
+	for i, c := range number {
+		switch {
+		case '0' <= c && c <= '9':
+			digits++
+		case c == '.':
+			point = i
+		case c != '-':
 			return false
 		}
 	}
-	return string(digits) != "-0"
+	if point < 0 {
+		return string(number) != "-0"
+	}
+	return digits <= 15 && number[len(number)-1] != '0'
 }
 
 // member finds a property in a checked JSON object; of several the last counts, as
