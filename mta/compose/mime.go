@@ -19,7 +19,7 @@ type body struct {
 	steps  []step
 
 	start []byte         // the whole lines that every body begins with
-	line  []byte         // escaped text of the line that follows
+	line  stretch        // escaped text of the line that follows
 	cr    bool           // start ends in a line end that was a lone CR
 	begun *dkim.BodyHash // of start
 	fixed bool           // start is all there is
@@ -32,7 +32,7 @@ type step struct {
 	of      *fragment // for renderStep
 	gap     int       // for fillStep
 	passage passage   // for textStep
-	lines   []byte    // for lineStep
+	lines   stretch   // for lineStep
 }
 
 type action uint8
@@ -89,7 +89,7 @@ func boundaryOf(text, html string) string {
 }
 
 func (b *body) write(lines string) {
-	b.steps = append(b.steps, step{action: lineStep, lines: []byte(lines)})
+	b.steps = append(b.steps, step{action: lineStep, lines: newStretch([]byte(lines))})
 }
 
 // part adds the steps of one part.
@@ -129,7 +129,7 @@ func (b *body) begin() {
 			left = append(left, s)
 		}
 	}
-	b.steps, b.start, b.line, b.cr = left, q.out, q.line, q.cr
+	b.steps, b.start, b.line, b.cr = left, q.out, newStretch(q.line), q.cr
 	q.settle()
 	if b.fixed {
 		h := dkim.NewBodyHash()
@@ -140,10 +140,10 @@ func (b *body) begin() {
 
 // size is about how many octets the body will have, and the end of the header.
 func (b *body) size() int {
-	n := len(b.fields) + len(b.start) + len(b.line)
+	n := len(b.fields) + len(b.start) + len(b.line.text)
 	for i := range b.steps {
 		s := &b.steps[i]
-		n += len(s.passage.head) + len(s.passage.lines) + len(s.passage.tail) + len(s.lines) + 64
+		n += len(s.passage.head.text) + len(s.passage.lines.text) + len(s.passage.tail.text) + len(s.lines.text) + 64
 	}
 	return n
 }
@@ -156,7 +156,7 @@ func (q *quoter) do(s *step) {
 	case endStep:
 		q.finish()
 	case lineStep:
-		q.lines(s.lines, false)
+		q.lines(&s.lines)
 	}
 }
 
@@ -166,8 +166,9 @@ func (m *message) body() error {
 	m.out = append(append(m.out, b.fields...), "\r\n"...)
 	m.start = len(m.out)
 	q := &m.quoter
-	q.out, q.line, q.cr = append(m.out, b.start...), append(q.line[:0], b.line...), b.cr
-	q.hashed = len(q.out)
+	q.out, q.line, q.cr = append(m.out, b.start...), q.line[:0], b.cr
+	q.hashed, q.relax = len(q.out), false
+	q.add(&b.line)
 	if !b.fixed {
 		q.hash.CopyFrom(b.begun)
 	}

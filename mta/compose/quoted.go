@@ -15,25 +15,37 @@ import (
 
 // passage is a static text of a body, encoded as far as that can be done once.
 type passage struct {
-	head   []byte // escaped text up to the first line end
-	lines  []byte // encoded lines from behind the first line end to behind the last
-	relax  bool   // lines differ from their canonical form
-	tail   []byte // escaped text behind the last line end
-	breaks bool   // there is a line end; without one, all is in head
-	lf     bool   // begins with an LF, which ends no line behind a CR
-	cr     bool   // ends in a CR
+	head   stretch // escaped text up to the first line end
+	lines  stretch // encoded lines from behind the first line end to behind the last
+	tail   stretch // escaped text behind the last line end
+	breaks bool    // there is a line end; without one, all is in head
+	lf     bool    // begins with an LF, which ends no line behind a CR
+	cr     bool    // ends in a CR
 }
+
+// stretch is text of which is known whether it differs from its relaxed canonical form
+// (RFC 6376 section 3.4.4), but for white space at its end.
+type stretch struct {
+	text  []byte
+	relax bool
+}
+
+func newStretch(text []byte) stretch {
+	return stretch{text, bytes.IndexByte(text, '\t') >= 0 || bytes.Contains(text, twoSpaces)}
+}
+
+var twoSpaces = []byte("  ")
 
 // newPassage encodes a static text, which is not empty.
 func newPassage(text []byte) passage {
 	p := passage{lf: text[0] == '\n', cr: text[len(text)-1] == '\r'}
 	first := bytes.IndexAny(text, "\r\n")
 	if first < 0 {
-		p.head = appendEscapes(nil, text)
+		p.head = newStretch(appendEscapes(nil, text))
 		return p
 	}
 	p.breaks = true
-	p.head = appendEscapes(nil, text[:first])
+	p.head = newStretch(appendEscapes(nil, text[:first]))
 	last := bytes.LastIndexAny(text, "\r\n") + 1
 	behind := first + 1
 	if text[first] == '\r' && behind < last && text[behind] == '\n' {
@@ -41,8 +53,8 @@ func newPassage(text []byte) passage {
 	}
 	var q quoter
 	q.text(text[behind:last])
-	p.lines, p.relax = q.out, !isCanonical(q.out)
-	p.tail = appendEscapes(nil, text[last:])
+	p.lines = newStretch(q.out)
+	p.tail = newStretch(appendEscapes(nil, text[last:]))
 	return p
 }
 
@@ -51,6 +63,7 @@ func newPassage(text []byte) passage {
 type quoter struct {
 	out    []byte
 	line   []byte         // escaped text of the line under way
+	relax  bool           // line differs from its canonical form
 	cr     bool           // the last octet was a CR
 	hash   *dkim.BodyHash // nil if nobody asks
 	hashed int            // octets of out that hash knows
@@ -73,15 +86,6 @@ func (q *quoter) settle() {
 	q.hashed = len(q.out)
 }
 
-// isCanonical reports whether encoded lines, in which white space never ends a line,
-// are their own relaxed canonical form (RFC 6376 section 3.4.4). Empty lines at the
-// end of a body are not its concern.
-func isCanonical(lines []byte) bool {
-	return bytes.IndexByte(lines, '\t') < 0 && !bytes.Contains(lines, twoSpaces)
-}
-
-var twoSpaces = []byte("  ")
-
 // text adds any text.
 func (q *quoter) text(s []byte) {
 	for len(s) > 0 {
@@ -91,7 +95,9 @@ func (q *quoter) text(s []byte) {
 		}
 		q.cr = false
 		end := lineEnd(s)
+		from := len(q.line)
 		q.line = appendEscapes(q.line, s[:end])
+		q.relax = q.relax || newStretch(q.line[max(from-1, 0):]).relax
 		if end == len(s) {
 			return
 		}
@@ -114,21 +120,30 @@ func lineEnd(s []byte) int {
 // passage adds a static text.
 func (q *quoter) passage(p *passage) {
 	if !p.breaks {
-		q.line, q.cr = append(q.line, p.head...), false
+		q.add(&p.head)
+		q.cr = false
 		return
 	}
 	if !p.lf || !q.cr {
-		q.line = append(q.line, p.head...)
+		q.add(&p.head)
 		q.end()
 	}
-	q.lines(p.lines, p.relax)
-	q.line, q.cr = append(q.line, p.tail...), p.cr
+	q.lines(&p.lines)
+	q.add(&p.tail)
+	q.cr = p.cr
+}
+
+// add adds escaped text to the line under way.
+func (q *quoter) add(s *stretch) {
+	n := len(q.line)
+	q.relax = q.relax || s.relax || n > 0 && q.line[n-1] == ' ' && len(s.text) > 0 && s.text[0] == ' '
+	q.line = append(q.line, s.text...)
 }
 
 // lines adds encoded lines.
-func (q *quoter) lines(lines []byte, relax bool) {
+func (q *quoter) lines(s *stretch) {
 	from := len(q.out)
-	if q.out = append(q.out, lines...); relax {
+	if q.out = append(q.out, s.text...); s.relax {
 		q.relaxed(from)
 	}
 }
@@ -149,10 +164,10 @@ func (q *quoter) end() {
 	}
 	from := len(q.out)
 	q.out = append(appendBroken(q.out, line), "\r\n"...)
-	if !isCanonical(line) {
+	if q.relax {
 		q.relaxed(from)
 	}
-	q.line = line[:0]
+	q.line, q.relax = line[:0], false
 }
 
 // appendBroken appends a line of escaped text, broken softly so that at most 76
