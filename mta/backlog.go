@@ -2,7 +2,6 @@ package mta
 
 import (
 	"cmp"
-	"sync/atomic"
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
@@ -49,24 +48,7 @@ type held struct {
 	gone    bool     // its claim was not made
 	mailID  string   // Message-ID header, from the claim on
 	failing *failing // an operator fails it as soon as it is back; nil: nobody
-	stage   atomic.Uint32
-}
-
-// Stages of a message given to a session. Who takes it out of given decides: the
-// session before it says MAIL, or the owner to have it back unsent.
-const (
-	stageGiven = iota
-	stageBegun
-	stageRecalled
-)
-
-// begin reports whether the session may say MAIL.
-func (h *held) begin() bool { return h.stage.CompareAndSwap(stageGiven, stageBegun) }
-
-// recall makes the session give the message back, unless it has begun; it answers
-// whether it will.
-func (h *held) recall() bool {
-	return h.stage.CompareAndSwap(stageGiven, stageRecalled) || h.stage.Load() == stageRecalled
+	job     *job     // while it is sending
 }
 
 // HandOver gives the relay a hand-over, running or paused. It returns at once; the

@@ -448,12 +448,19 @@ func (r *Relay) callAllBack(ctx context.Context, q Queue, f *failing) error {
 // callBack asks for a message in memory, unless its transaction has begun or its end
 // is being written.
 func (r *Relay) callBack(now time.Time, h *held, f *failing) {
-	if !h.inCore || h.failing != nil || h.sending && !h.recall() {
+	if !h.inCore || h.failing != nil {
 		return
+	}
+	from := uint32(jobRecalled)
+	if h.sending {
+		if from = h.job.recall(); from == jobCarried {
+			return
+		}
 	}
 	h.failing = f
 	f.pending++
 	r.core.Recall(now, h.id)
+	r.recalled(now, h.job, from, true)
 }
 
 // failedTag is the tag of messages that an operator failed.

@@ -109,6 +109,8 @@ type Relay struct {
 	settings atomic.Pointer[Settings]
 	contents *contents
 	writer   *writer
+	prepares *preparing
+	manners  manners
 	epoch    uint64
 	inbox    chan func(now time.Time)
 	done     chan struct{}   // closed when the owner has ended
@@ -152,6 +154,10 @@ func New(cfg Config) *Relay {
 	if cfg.Fatal == nil {
 		cfg.Fatal = func(err error) { panic(err) }
 	}
+	if cfg.Dispatch.Credit == 0 {
+		cfg.Dispatch.Credit = sessionCredit
+	}
+	cfg.TLS = resuming(cfg.TLS)
 	r := &Relay{
 		cfg:       cfg,
 		log:       cfg.Log,
@@ -170,8 +176,28 @@ func New(cfg Config) *Relay {
 	r.news.every = cfg.Schedule.Scaled(newsEvery)
 	r.contents = newContents(cfg.Store)
 	r.writer = newWriter(r)
+	r.prepares = newPreparing(r)
 	r.core = dispatch.New(cfg.Dispatch, cfg.Settings.Pools, cfg.Settings.Rules)
 	return r
+}
+
+// sessionCredit is how many messages a session has at hand: the one on the wire, and
+// the next, so that it is ready when its turn comes.
+const sessionCredit = 2
+
+// maxTLSSessions is how many hosts' TLS sessions are kept to be resumed.
+const maxTLSSessions = 1024
+
+// resuming is a TLS configuration with which sessions to a host resume earlier ones.
+func resuming(base *tls.Config) *tls.Config {
+	config := &tls.Config{}
+	if base != nil {
+		config = base.Clone()
+	}
+	if config.ClientSessionCache == nil {
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(maxTLSSessions)
+	}
+	return config
 }
 
 // Start recovers the store and begins to send. It returns the messages that were
@@ -198,6 +224,7 @@ func (r *Relay) Start(ctx context.Context) ([]LostClaim, error) {
 	}
 	go r.own()
 	go r.writer.run()
+	r.prepares.start()
 	for _, h := range rec.Handovers {
 		r.HandOver(h)
 	}
@@ -308,6 +335,8 @@ func (r *Relay) carryOut(a *dispatch.Action) {
 		r.claim(a)
 	case dispatch.Send:
 		r.send(a.Session, a.Msg)
+	case dispatch.TakeBack:
+		r.takeBack(a)
 	case dispatch.Close:
 		r.sessions[a.Session].close()
 	case dispatch.Return:
@@ -342,6 +371,7 @@ func (r *Relay) shutDown(ctx context.Context) error {
 	err := r.awaitWorkers(ctx)
 	r.cancel(errStopping)
 	r.workers.Wait()
+	r.prepares.close()
 	if err == nil {
 		err = r.emptyMemory(ctx)
 	}

@@ -6,20 +6,22 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/route"
 	"github.com/veredus/veredus/mta/smtpc"
+	"github.com/veredus/veredus/mxrules"
 )
 
 // session is the owner's end of a session goroutine.
 type session struct {
 	id     dispatch.SessionID
 	open   dispatch.Action
-	jobs   chan *held // capacity 1: the core gives one message per credit
-	given  *held      // the last one
+	lane   *lane
+	given  []*job // that may not have begun yet
 	closed bool
 }
 
@@ -27,13 +29,18 @@ type session struct {
 func (s *session) close() {
 	if s != nil && !s.closed {
 		s.closed = true
-		close(s.jobs)
+		s.lane.close()
 	}
+}
+
+// give notes a job, and forgets those that cannot be had back any more. Owner only.
+func (s *session) give(j *job) {
+	s.given = append(slices.DeleteFunc(s.given, func(j *job) bool { return j.stage.Load() >= jobCarried }), j)
 }
 
 // open starts a session.
 func (r *Relay) open(a dispatch.Action) {
-	s := &session{id: a.Session, open: a, jobs: make(chan *held, 1)}
+	s := &session{id: a.Session, open: a, lane: newLane()}
 	r.sessions[s.id] = s
 	r.work(func() { r.runSession(s) })
 }
@@ -48,10 +55,45 @@ func (r *Relay) send(id dispatch.SessionID, msg dispatch.MsgID) {
 		r.core.Untried(r.cfg.Now(), id, msg, false)
 		return
 	}
-	h.sending = true
-	h.stage.Store(stageGiven)
-	s.given = h
-	s.jobs <- h
+	j := &job{h: h, s: s}
+	h.sending, h.job = true, j
+	s.give(j)
+	r.prepares.add(j)
+}
+
+// takeBack has a message back from a session that stalls. One that was begun is left to
+// it, unless it must come back at any rate.
+func (r *Relay) takeBack(a *dispatch.Action) {
+	h := r.held[a.Msg]
+	if h == nil || h.job == nil || h.job.s.id != a.Session || !a.Force && h.job.stage.Load() == jobBegun {
+		return
+	}
+	r.recalled(r.cfg.Now(), h.job, h.job.recall(), true)
+}
+
+// takenBack tells the core of a job that is not tried.
+func (r *Relay) takenBack(now time.Time, j *job, usable bool) {
+	j.h.sending, j.h.job = false, nil
+	r.core.Untried(now, j.s.id, j.h.id, usable)
+}
+
+// recalled tells the core of a job recalled from a stage, unless that is another's task.
+func (r *Relay) recalled(now time.Time, j *job, from uint32, usable bool) {
+	switch from {
+	case jobGiven, jobPrepared:
+		r.takenBack(now, j, usable)
+	case jobBegun:
+		j.h.sending, j.h.job = false, nil
+		r.core.Lost(now, j.s.id, j.h.id)
+	}
+}
+
+// recall has back what was given to a session and is not carried yet. Owner only.
+func (r *Relay) recall(now time.Time, s *session, usable bool) {
+	for _, j := range s.given {
+		r.recalled(now, j, j.recall(), usable)
+	}
+	s.given = nil
 }
 
 // steer makes a change that stops mail: behind it no attempt begins of what the core
@@ -60,10 +102,9 @@ func (r *Relay) send(id dispatch.SessionID, msg dispatch.MsgID) {
 func (r *Relay) steer(change func()) {
 	r.act() // what the core decided before the change
 	change()
+	now := r.cfg.Now()
 	for _, s := range r.sessions {
-		if s.given != nil {
-			s.given.recall()
-		}
+		r.recall(now, s, true)
 	}
 	r.act()
 }
@@ -90,47 +131,40 @@ func (r *Relay) runSession(s *session) {
 
 // serve sends what the owner gives until the session ends.
 func (r *Relay) serve(s *session, sess *smtpc.Session) {
-	for {
-		select {
-		case h, ok := <-s.jobs:
-			if !ok {
-				_ = sess.Quit(r.ctx)
-				return
-			}
-			if !r.transact(s, sess, h) {
-				sess.Abort()
-				return
-			}
-		case <-sess.Done():
-			sess.Abort()
-			return
+	c := newCarrier(r, s, sess)
+	for j := c.next(); j != nil; j = c.next() {
+		if !c.carry(j) {
+			break
 		}
 	}
+	c.end()
 }
 
 // sessionEnded forgets a session; a message given to it too late was not tried.
 func (r *Relay) sessionEnded(now time.Time, s *session) {
 	delete(r.sessions, s.id)
 	s.closed = true
-	select {
-	case h, ok := <-s.jobs:
-		if ok {
-			h.sending = false
-			r.core.Untried(now, s.id, h.id, false)
-		}
-	default:
-	}
+	r.recall(now, s, false)
 	r.core.SessionClosed(now, s.id)
 }
 
 func (r *Relay) sessionConfig(s *session) smtpc.Config {
 	l := s.open.Limits
-	return smtpc.Config{
+	c := smtpc.Config{
 		LocalName: r.settings.Load().HelloNames[s.open.Source.Name], Host: s.open.Host,
 		TLS: l.TLS, TLSConfig: r.cfg.TLS, Pipelining: l.Pipelining, Chunking: l.Chunking,
 		ConnectTimeout: l.ConnectTimeout, CommandTimeout: l.CommandTimeout,
 		DataTimeout: l.DataTimeout, FinalDotTimeout: l.FinalDotTimeout,
 	}
+	now := r.cfg.Now()
+	for g, use := range map[smtpc.Grouping]*mxrules.Switch{
+		smtpc.Grouped: &c.Pipelining, smtpc.Across: &c.Across, smtpc.Chunked: &c.Chunking,
+	} {
+		if !r.manners.bears(s.open.Host, g, now) {
+			*use = mxrules.Off
+		}
+	}
+	return c
 }
 
 // dialer tries the host's addresses in order (RFC 5321 section 5.1). The route comes

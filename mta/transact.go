@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
@@ -26,69 +27,43 @@ var errNoKey = errors.New("no DKIM key is loaded for the From domain")
 // keyWait is how long a message waits for a key that an operator took away.
 const keyWait = 20 * time.Minute
 
-// transact renders, signs and sends one message, and reports what became of it. It
-// answers whether the session can take another.
-func (r *Relay) transact(s *session, sess *smtpc.Session, h *held) bool {
-	m, err := r.prepare(h)
-	if r.ctx.Err() != nil {
-		r.untried(s, h, true)
-		return false
-	}
-	if !h.begin() {
-		return r.untried(s, h, true)
-	}
-	now := r.cfg.Now()
-	if !h.msg.Expires.After(now) {
-		return r.untold(s, h, expired(h, "", now))
-	}
-	if err == nil {
-		var reason bounce.Reason
-		if reason, err = r.excluded(m.to); reason != bounce.ReasonNotDefined {
-			return r.untold(s, h, suppressed(s, h, reason, now))
-		}
-	}
-	if err != nil {
-		return r.untold(s, h, r.unprepared(s, h, err, now))
-	}
-	res := sess.Send(r.ctx, m.envelope, m.bytes)
-	if !res.Began && !res.Local {
-		r.untried(s, h, res.Usable)
-		return res.Usable
-	}
-	r.report(s, sess, h, res, now)
-	return res.Usable
-}
-
 // untried gives a message back of which MAIL was never written. It answers whether
 // the relay goes on.
-func (r *Relay) untried(s *session, h *held, usable bool) bool {
-	return r.post(func(now time.Time) {
-		h.sending = false
-		r.core.Untried(now, s.id, h.id, usable)
+func (r *Relay) untried(j *job, usable bool) bool {
+	return r.post(func(now time.Time) { r.takenBack(now, j, usable) })
+}
+
+// lost gives a message back whose envelope was lost with the connection, before a word
+// about it.
+func (r *Relay) lost(j *job) {
+	r.post(func(now time.Time) {
+		j.h.sending, j.h.job = false, nil
+		r.core.Lost(now, j.s.id, j.h.id)
 	})
 }
 
 // untold ends a message without a word to the server.
-func (r *Relay) untold(s *session, h *held, end Settlement) bool {
-	told := r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, unsaid, true) })
+func (r *Relay) untold(j *job, end Settlement) {
+	s, h := j.s, j.h
+	r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, unsaid, true) })
 	r.writer.settle(h, end)
 	r.observe(r.settings.Load().Rules.ProviderOf(s.open.Host), end.Outcome, end.Verdict.Code, nil)
-	return told
 }
 
 // report settles an attempt and tells the core what the reply says about the path.
-func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Result, began time.Time) {
-	now := r.cfg.Now()
+// before is how many messages the connection had carried before it.
+func (r *Relay) report(c *carrier, j *job, res *smtpc.Result, before int) {
+	s, h, now := j.s, j.h, r.cfg.Now()
 	v := bounce.Verdict{Disposition: bounce.Delivered}
 	if !res.Delivered {
 		v = r.qualify(s, res.Reply, h.run.domain)
 	}
 	ev := r.cfg.Schedule.evidence(v, res.Reply)
-	ev.Messages = sess.Info().Messages - 1
+	ev.Messages = before
 	if res.Local || !res.Delivered && res.Reply.Code == 0 {
 		ev = silence
 	}
-	ev.Sign = signOf(v, &res)
+	ev.Sign = signOf(v, res)
 	if !res.Delivered && res.Reply.Code == 0 && r.ctx.Err() != nil {
 		v.Charged = false // broken off by our own stop
 	}
@@ -103,27 +78,16 @@ func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Resul
 	if res.Local {
 		d.State.Attempts = h.msg.State.Attempts
 	} else {
-		end.Attempt = attempt(s, sess, res, d.State.Attempts, began, now)
+		end.Attempt = c.attempt(res, d.State.Attempts, j.began, now)
 	}
 	h.msg.State = d.State
 	if d.Outcome == Expired {
 		end.Verdict = bounce.Expired(v)
 	}
-	r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, ev, res.Usable) })
+	usable := res.Usable
+	r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, ev, usable) })
 	r.writer.settle(h, end)
 	r.observe(end.Provider, d.Outcome, end.Verdict.Code, end.Attempt)
-}
-
-func attempt(s *session, sess *smtpc.Session, res smtpc.Result, number int, began, now time.Time) *Attempt {
-	info := sess.Info()
-	a := &Attempt{
-		Number: number, Time: began, Duration: now.Sub(began), Source: s.open.Source.Name, RemoteHost: s.open.Host,
-		Reply: res.Reply, TLSVersion: info.TLSVersion, Uncertain: res.Uncertain,
-	}
-	if info.RemoteAddr != nil {
-		a.RemoteAddress = info.RemoteAddr.String()
-	}
-	return a
 }
 
 // prepare renders and signs. What it makes is the same in every attempt but for
@@ -155,23 +119,39 @@ func (r *Relay) prepare(h *held) (m mail, err error) {
 			return mail{}, err
 		}
 	}
+	draft := drafts.Get().(*[]byte)
+	defer drafts.Put(draft)
+	job.Buffer = *draft
 	rendered, err := tmpl.Render(r.ctx, job)
 	if err != nil {
 		return mail{}, err
 	}
+	if cap(rendered.Bytes) <= maxDraft {
+		*draft = rendered.Bytes
+	}
 	if len(set.Keys.Find(from)) == 0 {
 		return mail{}, fmt.Errorf("%w %s: load one and reload the configuration", errNoKey, from)
 	}
-	signed, err := set.Keys.Sign(rendered.Bytes, from)
-	if err != nil {
+	signed := make([]byte, 0, len(rendered.Bytes)+signatureRoom)
+	if signed, err = set.Keys.SignHeader(signed, rendered.Header, rendered.BodyHash, from, r.cfg.Now()); err != nil {
 		return mail{}, err
 	}
 	return mail{
 		to:       to,
 		envelope: smtpc.Envelope{From: r.returnPath(h), To: h.msg.Recipient, EightBit: rendered.EightBit, UTF8: rendered.UTF8 || h.msg.UTF8},
-		bytes:    signed,
+		bytes:    append(signed, rendered.Bytes...),
 	}, nil
 }
+
+// drafts are the buffers in which messages are composed before they are signed. What
+// goes on the wire is a buffer of its own, never used again: a connection may hold on
+// to it longer than its transaction takes.
+var drafts = sync.Pool{New: func() any { return new([]byte) }}
+
+const (
+	maxDraft      = 256 << 10 // octets of a buffer worth keeping
+	signatureRoom = 1024      // octets that the usual signatures need
+)
 
 // excluded asks whether the recipient was excluded since it came in.
 func (r *Relay) excluded(to Addressee) (bounce.Reason, error) {

@@ -49,6 +49,23 @@ func (r *rig) troubled(rng *rand.Rand, recipients []string) {
 	}
 }
 
+// underWay notes what is under way; what it answers lets it end, and judges that nothing
+// else began. Each connection may have an envelope on the wire behind a content: the
+// receiver sees it, but never its content.
+func (r *rig) underWay() func(what string) {
+	open, mails, bodies := r.world.connections(), len(r.world.seenMails()), r.world.total()
+	return func(what string) {
+		r.t.Helper()
+		pass(time.Second)
+		if n := len(r.world.seenMails()) - mails; n > open {
+			r.t.Errorf("%d transactions seen on %d connections when %s", n, open, what)
+		}
+		if n := r.world.total() - bodies; n > open {
+			r.t.Errorf("%d contents came on %d connections when %s", n, open, what)
+		}
+	}
+}
+
 // Paused and resumed at any instant, and restarted between: nothing begins while
 // paused, nothing is left out and nothing is sent twice.
 func TestPausesAtAnyInstant(t *testing.T) {
@@ -63,8 +80,8 @@ func TestPausesAtAnyInstant(t *testing.T) {
 			if over(r.delivery("d")) {
 				break
 			}
+			settled := r.underWay()
 			r.pause("d")
-			before := len(r.world.seenMails())
 			if rng.IntN(3) == 0 {
 				r.close()
 				r.open()
@@ -72,6 +89,8 @@ func TestPausesAtAnyInstant(t *testing.T) {
 					t.Errorf("a graceful stop left claims: %v", r.lost)
 				}
 			}
+			settled("paused")
+			before := len(r.world.seenMails())
 			pass(2*time.Second + time.Duration(rng.Int64N(int64(time.Minute))))
 			if after := len(r.world.seenMails()); after != before {
 				t.Errorf("%d transactions began while paused", after-before)
@@ -101,7 +120,9 @@ func TestCancelAtAnyInstant(t *testing.T) {
 		r.troubled(rng, recipients)
 		r.start("d", 84*time.Hour, recipients...)
 		pass(time.Duration(rng.Int64N(int64(3 * time.Second))))
+		settled := r.underWay()
 		r.cancel("d")
+		settled("cancelled")
 		before := len(r.world.seenMails())
 		d := r.await("d", 10*time.Minute)
 		pass(2 * time.Hour)

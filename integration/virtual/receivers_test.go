@@ -211,6 +211,16 @@ func (w *receivers) total() (n int) {
 	return n
 }
 
+// connections counts those that are open.
+func (w *receivers) connections() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.ledgers {
+		n += l.open
+	}
+	return n
+}
+
 // seenMails are all transactions so far.
 func (w *receivers) seenMails() []mail {
 	w.mu.Lock()

@@ -8,6 +8,10 @@ import "time"
 // stalls must not hold up mail that others could take.
 const maxParked = time.Second
 
+// maxBegun is how long a message waits with a session that has begun it: then it is
+// worth the connection.
+const maxBegun = 15 * time.Second
+
 // mayPark reports whether a line's sessions may be given a message ahead of its time:
 // where sessions, and not a rate, are what mail waits for, and the receiver is not so
 // slow that a round trip is nothing to it.
@@ -36,24 +40,46 @@ func (c *Core) offer(s *session) {
 
 // takeBack asks for the message that waits with a session, if one does.
 func (c *Core) takeBack(s *session) {
-	if s.inParked.on == nil {
+	if s.load < 2 || s.stalled {
 		return
 	}
 	c.parked.remove(s)
+	c.stuck.push(s)
 	s.stalled = true
 	c.emit(Action{Kind: TakeBack, Session: s.id, Msg: s.carries[1]})
 }
 
-// parkEnd is when the message that has waited longest with a session is taken back.
-func (c *Core) parkEnd() int64 {
-	if c.parked.head == nil {
-		return none
+// takeAllBack has back, at any rate, what waits with sessions of a path that is to rest.
+func (c *Core) takeAllBack(p *path) {
+	for s := p.sessions.head; s != nil; s = s.inPath.next {
+		if s.load == 2 {
+			s.stalled = true
+			c.parked.remove(s)
+			c.stuck.remove(s)
+			c.emit(Action{Kind: TakeBack, Session: s.id, Msg: s.carries[1], Force: true})
+		}
 	}
-	return c.parked.head.parkedAt + int64(maxParked)
 }
 
+// parkEnd is when a message that waits with a session is to be taken back.
+func (c *Core) parkEnd() int64 {
+	end := none
+	if s := c.parked.head; s != nil {
+		end = s.parkedAt + int64(maxParked)
+	}
+	if s := c.stuck.head; s != nil {
+		end = min(end, s.parkedAt+int64(maxBegun))
+	}
+	return end
+}
+
+// unpark takes back what has waited for too long.
 func (c *Core) unpark() {
-	for c.parkEnd() <= c.now {
-		c.takeBack(c.parked.head)
+	for s := c.parked.head; s != nil && s.parkedAt+int64(maxParked) <= c.now; s = c.parked.head {
+		c.takeBack(s)
+	}
+	for s := c.stuck.head; s != nil && s.parkedAt+int64(maxBegun) <= c.now; s = c.stuck.head {
+		c.stuck.remove(s)
+		c.emit(Action{Kind: TakeBack, Session: s.id, Msg: s.carries[1], Force: true})
 	}
 }

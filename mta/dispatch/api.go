@@ -185,7 +185,8 @@ const (
 	// then (any time later) Settled; or by Untried or Lost.
 	Send
 	// TakeBack asks for Msg, which waits with Session for the message before it, to be
-	// given back: answered by Untried, or by nothing new if its MAIL was written already.
+	// given back: answered by Untried, or by nothing new if its envelope is on the wire.
+	// With Force it comes back all the same, at the session's cost: answered by Lost.
 	TakeBack
 	// Close asks for a polite end of an idle Session; answered by SessionClosed.
 	Close
@@ -225,6 +226,7 @@ type Action struct {
 	Fresh, Due  int
 	Msg         MsgID
 	Claimed     bool
+	Force       bool    // TakeBack
 	Msgs        []MsgID // valid until the next call of Take
 	Session     SessionID
 	Source      Source

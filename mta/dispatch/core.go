@@ -82,6 +82,7 @@ type Core struct {
 	byAge       list[session]
 	idle        list[session] // with credit, the longest idle first
 	parked      list[session] // with a message that waits for the one before, the longest first
+	stuck       list[session] // with one that was asked for and did not come back
 	held        int           // slots in use: sessions from Open to their end
 	leaving     int           // of these, asked to close or retiring
 	slotQueues  [kinds]list[destination]
@@ -149,6 +150,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 	c.byAge.of = func(s *session) *links[session] { return &s.inCore }
 	c.idle.of = func(s *session) *links[session] { return &s.inIdle }
 	c.parked.of = func(s *session) *links[session] { return &s.inParked }
+	c.stuck.of = c.parked.of
 	for kind := range c.slotQueues {
 		c.slotQueues[kind].of = func(d *destination) *links[destination] { return &d.inSlots[kind] }
 	}

@@ -383,7 +383,7 @@ func (c *Core) carried(s *session, id MsgID) {
 	}
 	s.carries[1] = 0
 	s.load--
-	c.parked.remove(s)
+	leave(&s.inParked, s)
 	if s.load == 0 {
 		s.carries[0] = 0
 		if !s.leaving {
@@ -462,8 +462,8 @@ func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
 		c.end(s)
 		c.noted(s.line, e.Sign)
 		switch l := s.line; {
-		case e.HostFault && s.replied == 0 && (e.ReplyCode() == 0 || e.ReplyCode() < 500 && l.open > 0) && c.turnedAway(s):
-			// Others are served at this moment: it is one connection too many, whatever the words.
+		case e.HostFault && s.replied == 0 && e.ReplyCode() < 500 && c.turnedAway(s):
+			// Another was served a moment ago: it is one connection too many, or too soon, whatever the words.
 			e.Evidence = mxrules.Evidence{Effect: mxrules.EffectFewerConnections, Text: e.Text}
 			c.refusedDial(s, e.Evidence)
 		case e.HostFault && s.replied == 0:
@@ -545,7 +545,7 @@ func (c *Core) end(s *session) {
 	}
 	c.probed(s)
 	c.unidle(s)
-	c.parked.remove(s)
+	leave(&s.inParked, s)
 	l.sessions.remove(s)
 	if l.sessions.n == 0 {
 		c.unreserve(l)
@@ -589,6 +589,7 @@ func (c *Core) observe(p *path, e mxrules.Evidence) {
 	case after.Hold == mxrules.HoldRest && after.Until != before.Until && !after.Until.IsZero():
 		p.restEnd = after.Until.UnixNano()
 		c.reportSuspended(p, e.Text, p.restEnd)
+		c.takeAllBack(p)
 	case before.MaxConnections != after.MaxConnections || before.MessageRate != after.MessageRate ||
 		before.MessagesPerConnection != after.MessagesPerConnection:
 		was := pace{rate: before.MessageRate, connections: before.MaxConnections, each: before.MessagesPerConnection}

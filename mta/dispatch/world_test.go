@@ -119,6 +119,7 @@ type wire struct {
 	busy   bool
 	sent   int
 	parked *parked // the message behind the one it carries
+	broken bool    // an envelope on it was given up: it ends
 	since  time.Time
 	credit time.Time
 }
@@ -666,7 +667,7 @@ func (w *world) transact(a Action, l *letter, s *wire) {
 // takeBack gives a message back that waits with a session, unless it was begun.
 func (w *world) takeBack(a Action) {
 	s := w.sessions[a.Session]
-	if s != nil && s.parked != nil && s.parked.l.id == a.Msg && !s.parked.said {
+	if s != nil && s.parked != nil && s.parked.l.id == a.Msg && (a.Force || !s.parked.said) {
 		w.unpark(s, s.state == "open")
 	}
 }
@@ -680,6 +681,7 @@ func (w *world) unpark(s *wire, usable bool) {
 	w.unsettled--
 	p.l.place = "claimed"
 	if p.said {
+		s.broken = true
 		p.l.attempts--
 		if w.lost != nil {
 			w.lost(p.l)
@@ -690,10 +692,10 @@ func (w *world) unpark(s *wire, usable bool) {
 	w.c.Untried(w.now, p.a.Session, p.l.id, usable)
 }
 
-// recall gives back all that waits and was not begun, as at every change that stops mail.
+// recall gives back all that waits, as at every change that stops mail.
 func (w *world) recall() {
 	for id := SessionID(1); id <= w.c.lastSession; id++ {
-		if s := w.sessions[id]; s != nil && s.parked != nil && !s.parked.said {
+		if s := w.sessions[id]; s != nil && s.parked != nil {
 			w.unpark(s, s.state == "open")
 		}
 	}
@@ -740,7 +742,7 @@ func (w *world) checkSend(a Action, l *letter, s *wire) {
 func (w *world) replied(a Action, l *letter, s *wire, ans answer) {
 	s.busy = false
 	s.credit = w.now
-	usable := !ans.dead && s.state == "open"
+	usable := !ans.dead && s.state == "open" && !s.broken
 	if ans.untried {
 		w.unsettled--
 		l.attempts--
@@ -965,7 +967,7 @@ func (w *world) checkEmpty() {
 		"resolving": c.resolving, "failing": c.failing, "slots": c.slotQueues[known].n + c.slotQueues[probe].n, "probes": c.probes, "crowd": len(c.crowd.items),
 		"retries": len(c.retries.items), "line timers": len(c.lineTimers.items), "path timers": len(c.pathTimers.items),
 		"domain timers": len(c.domainTimers.items), "group timers": len(c.groupTimers.items),
-		"idle": c.idle.n, "parked": c.parked.n, "by age": c.byAge.n, "unsettled wait": c.unsettledWait.n, "dead": c.dead.n,
+		"idle": c.idle.n, "parked": c.parked.n + c.stuck.n, "by age": c.byAge.n, "unsettled wait": c.unsettledWait.n, "dead": c.dead.n,
 	}
 	for what, n := range kept {
 		if n != 0 {

@@ -1,0 +1,93 @@
+package mta
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/veredus/veredus/mta/smtpc"
+)
+
+// job is a message given to a session, from the core's word to its end or its return.
+type job struct {
+	h     *held
+	s     *session
+	stage atomic.Uint32
+	mail  mail
+	err   error // why it could not be prepared
+	wire  smtpc.Mail
+	began time.Time
+}
+
+// Stages of a job. Whoever takes it out of a stage decides what becomes of it, so that
+// it is either carried or given back: the pool prepares it, the session begins it just
+// before it says MAIL, and carries it from where the connection is its own. Until then
+// the owner may have it back, also when its envelope is on the wire behind another's
+// content: then the session ends with that one, as it cannot unsay an envelope.
+const (
+	jobGiven = iota
+	jobPreparing
+	jobPrepared
+	jobBegun
+	jobCarried
+	jobRecalled
+)
+
+func (j *job) move(from, to uint32) bool { return j.stage.CompareAndSwap(from, to) }
+
+// recall keeps a job from being carried. from is the stage it was in: jobCarried when it
+// is too late, jobRecalled when it was recalled before; from jobPreparing the pool gives
+// it back, else the caller does.
+func (j *job) recall() (from uint32) {
+	for {
+		stage := j.stage.Load()
+		if stage == jobCarried || stage == jobRecalled || j.move(stage, jobRecalled) {
+			return stage
+		}
+	}
+}
+
+// lane carries prepared jobs to a session. Its length is bounded by the credit.
+type lane struct {
+	mu     sync.Mutex
+	jobs   []*job
+	closed bool
+	ready  chan struct{} // capacity 1: there is something new
+}
+
+func newLane() *lane { return &lane{ready: make(chan struct{}, 1)} }
+
+func (l *lane) signal() {
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (l *lane) push(j *job) {
+	l.mu.Lock()
+	l.jobs = append(l.jobs, j)
+	l.mu.Unlock()
+	l.signal()
+}
+
+// take answers the next job; nil with last when there will be none.
+func (l *lane) take() (j *job, last bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.jobs) == 0 {
+		return nil, l.closed
+	}
+	j = l.jobs[0]
+	n := copy(l.jobs, l.jobs[1:])
+	l.jobs[n] = nil
+	l.jobs = l.jobs[:n]
+	return j, false
+}
+
+func (l *lane) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.signal()
+}
