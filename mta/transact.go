@@ -27,69 +27,43 @@ var errNoKey = errors.New("no DKIM key is loaded for the From domain")
 // keyWait is how long a message waits for a key that an operator took away.
 const keyWait = 20 * time.Minute
 
-// transact renders, signs and sends one message, and reports what became of it. It
-// answers whether the session can take another.
-func (r *Relay) transact(s *session, sess *smtpc.Session, h *held) bool {
-	m, err := r.prepare(h)
-	if r.ctx.Err() != nil {
-		r.untried(s, h, true)
-		return false
-	}
-	if !h.begin() {
-		return r.untried(s, h, true)
-	}
-	now := r.cfg.Now()
-	if !h.msg.Expires.After(now) {
-		return r.untold(s, h, expired(h, "", now))
-	}
-	if err == nil {
-		var reason bounce.Reason
-		if reason, err = r.excluded(m.to); reason != bounce.ReasonNotDefined {
-			return r.untold(s, h, suppressed(s, h, reason, now))
-		}
-	}
-	if err != nil {
-		return r.untold(s, h, r.unprepared(s, h, err, now))
-	}
-	res := sess.Send(r.ctx, m.envelope, m.bytes)
-	if !res.Began && !res.Local {
-		r.untried(s, h, res.Usable)
-		return res.Usable
-	}
-	r.report(s, sess, h, res, now)
-	return res.Usable
-}
-
 // untried gives a message back of which MAIL was never written. It answers whether
 // the relay goes on.
-func (r *Relay) untried(s *session, h *held, usable bool) bool {
-	return r.post(func(now time.Time) {
-		h.sending = false
-		r.core.Untried(now, s.id, h.id, usable)
+func (r *Relay) untried(j *job, usable bool) bool {
+	return r.post(func(now time.Time) { r.takenBack(now, j, usable) })
+}
+
+// lost gives a message back whose envelope was lost with the connection, before a word
+// about it.
+func (r *Relay) lost(j *job) {
+	r.post(func(now time.Time) {
+		j.h.sending, j.h.job = false, nil
+		r.core.Lost(now, j.s.id, j.h.id)
 	})
 }
 
 // untold ends a message without a word to the server.
-func (r *Relay) untold(s *session, h *held, end Settlement) bool {
-	told := r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, unsaid, true) })
+func (r *Relay) untold(j *job, end Settlement) {
+	s, h := j.s, j.h
+	r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, unsaid, true) })
 	r.writer.settle(h, end)
 	r.observe(r.settings.Load().Rules.ProviderOf(s.open.Host), end.Outcome, end.Verdict.Code, nil)
-	return told
 }
 
 // report settles an attempt and tells the core what the reply says about the path.
-func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Result, began time.Time) {
-	now := r.cfg.Now()
+// before is how many messages the connection had carried before it.
+func (r *Relay) report(c *carrier, j *job, res *smtpc.Result, before int) {
+	s, h, now := j.s, j.h, r.cfg.Now()
 	v := bounce.Verdict{Disposition: bounce.Delivered}
 	if !res.Delivered {
 		v = r.qualify(s, res.Reply, h.run.domain)
 	}
 	ev := r.cfg.Schedule.evidence(v, res.Reply)
-	ev.Messages = sess.Info().Messages - 1
+	ev.Messages = before
 	if res.Local || !res.Delivered && res.Reply.Code == 0 {
 		ev = silence
 	}
-	ev.Sign = signOf(v, &res)
+	ev.Sign = signOf(v, res)
 	if !res.Delivered && res.Reply.Code == 0 && r.ctx.Err() != nil {
 		v.Charged = false // broken off by our own stop
 	}
@@ -104,27 +78,16 @@ func (r *Relay) report(s *session, sess *smtpc.Session, h *held, res smtpc.Resul
 	if res.Local {
 		d.State.Attempts = h.msg.State.Attempts
 	} else {
-		end.Attempt = attempt(s, sess, res, d.State.Attempts, began, now)
+		end.Attempt = c.attempt(res, d.State.Attempts, j.began, now)
 	}
 	h.msg.State = d.State
 	if d.Outcome == Expired {
 		end.Verdict = bounce.Expired(v)
 	}
-	r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, ev, res.Usable) })
+	usable := res.Usable
+	r.post(func(now time.Time) { r.core.Replied(now, s.id, h.id, ev, usable) })
 	r.writer.settle(h, end)
 	r.observe(end.Provider, d.Outcome, end.Verdict.Code, end.Attempt)
-}
-
-func attempt(s *session, sess *smtpc.Session, res smtpc.Result, number int, began, now time.Time) *Attempt {
-	info := sess.Info()
-	a := &Attempt{
-		Number: number, Time: began, Duration: now.Sub(began), Source: s.open.Source.Name, RemoteHost: s.open.Host,
-		Reply: res.Reply, TLSVersion: info.TLSVersion, Uncertain: res.Uncertain,
-	}
-	if info.RemoteAddr != nil {
-		a.RemoteAddress = info.RemoteAddr.String()
-	}
-	return a
 }
 
 // prepare renders and signs. What it makes is the same in every attempt but for
