@@ -18,6 +18,7 @@ type adaptive struct {
 	limits  Limits
 	timings Timings
 	open    int
+	ready   int           // of those, the ones that came about
 	last    time.Duration // time of the last event
 
 	messages rateLearner
@@ -27,6 +28,7 @@ type adaptive struct {
 	quota    quotaLearner
 	rests    rests
 
+	door     door
 	vague    suspicion
 	ordinals ordinals
 	before   rateLearner // as the series of ordinals found it
@@ -96,6 +98,9 @@ func (a *adaptive) boundDials(l *Limits) {
 // Note implements Learner.
 func (a *adaptive) Note(at time.Duration, e Event) {
 	a.open, a.last = e.Open, at
+	if e.Kind != EventServed {
+		a.ready = e.Ready
+	}
 	probing := a.rests.probing
 	cause := ""
 	switch e.Kind {
@@ -106,6 +111,7 @@ func (a *adaptive) Note(at time.Duration, e Event) {
 	case EventReady:
 		a.dials.took(at, at-e.Took)
 		a.conns.ready(at, e.Open, e.Ready)
+		a.opened(at, e.Ready)
 	case EventServed:
 		a.serve(at, e)
 		cause = "messages were accepted"
@@ -182,17 +188,36 @@ func (a *adaptive) refuseConnection(at time.Duration, e *Evidence) {
 		a.refuseCrowd(at, e)
 	case a.open == 0:
 		a.standOff(at, e)
-	case e.Connection && speaksOfTrouble(e.Text):
-		a.rests.connectUntil = max(a.rests.connectUntil, at+a.timings.Soft) // neither a rate nor a limit
-	case e.Connection && (speaksOfRate(e.Text) || a.open < a.conns.peak):
-		if a.dials.phase == phaseFree && a.dials.sent.since(at-recentDials) < fewDials {
-			a.rests.connectUntil = max(a.rests.connectUntil, at+a.timings.Soft) // too few to be too many
-			return
-		}
-		a.dials.refused(at, at-e.Took)
+	case speaksOfTrouble(e.Text) && !a.servesOthers(at):
+		a.holdDials(at, a.timings.Soft) // neither a rate nor a limit
+	case speaksOfRate(e.Text):
+		a.refuseDial(at, e)
+	case a.open < a.conns.peak && !(speaksOfNumber(e.Text) && a.door.lowered < trustInWords):
+		a.weighDoor(at, e)
 	default:
-		a.conns.refused(at, a.open)
+		a.door.lowered++
+		a.fewerConnections(at, a.open)
 	}
+}
+
+// refuseDial answers a connection that came too soon after others.
+func (a *adaptive) refuseDial(at time.Duration, e *Evidence) {
+	if a.dials.phase == phaseFree && a.dials.sent.since(at-recentDials) < fewDials {
+		a.holdDials(at, a.timings.Soft) // too few to be too many
+		return
+	}
+	a.dials.refused(at, at-e.Took)
+}
+
+// fewerConnections answers a connection that was one too many besides those open.
+func (a *adaptive) fewerConnections(at time.Duration, open int) {
+	a.door.tries = 0
+	a.conns.refused(at, open, a.messages.sent.rate(at))
+}
+
+// holdDials opens no connection for a while.
+func (a *adaptive) holdDials(at, d time.Duration) {
+	a.rests.connectUntil = max(a.rests.connectUntil, at+d)
 }
 
 // standOff waits before the next connection, twice as long each time.
@@ -200,8 +225,8 @@ func (a *adaptive) standOff(at time.Duration, e *Evidence) {
 	if at < a.rests.connectUntil {
 		return
 	}
-	if speaksOfRate(e.Text) || a.dials.phase != phaseFree && !speaksOfTrouble(e.Text) {
-		a.dials.refused(at, at-e.Took)
+	if speaksOfRate(e.Text) || (a.dials.phase != phaseFree || at-a.served < recentDials) && !speaksOfTrouble(e.Text) {
+		a.refuseDial(at, e)
 	}
 	wait := time.Duration(doubled(a.timings.Soft, outageMost, a.conns.waits))
 	a.conns.waits = min(a.conns.waits+1, maxInARow)
@@ -326,6 +351,9 @@ func (a *adaptive) settle(at time.Duration, cause string) {
 	before := *p
 	a.rests.fill(p)
 	p.Connections, p.MessagesPerConnection = a.conns.cap, a.each.cap
+	if a.door.tries > 0 && at-a.door.at < doorOver { // one at a time
+		p.Connections = lowest(p.Connections, max(a.ready+1, a.open))
+	}
 	p.MessageRate = follow(&a.applied, a.level(), p.MessageRate)
 	p.ConnectionRate = follow(&a.appliedC, a.dials.limit(), p.ConnectionRate)
 	p.Suspicious = a.vague.believed && a.vague.level == 0
@@ -374,6 +402,16 @@ func follow(applied *float64, level float64, r Rate) Rate {
 // speaksOfRate reports whether a refused connection came too soon, not too many.
 func speaksOfRate(text string) bool {
 	for _, w := range [...]string{" rate", "too fast", "too often", "too quickly", "frequen", "per minute", "per second", "per hour"} {
+		if contains(text, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// speaksOfNumber reports whether a connection was refused for how many are open.
+func speaksOfNumber(text string) bool {
+	for _, w := range [...]string{"too many", "concurrent", "simultaneous", "number of connections", "max connections"} {
 		if contains(text, w) {
 			return true
 		}

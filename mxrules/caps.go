@@ -49,6 +49,8 @@ type climb struct {
 // Figures of connection learning.
 const (
 	firstConnections   = 4
+	shortConnPatience  = 20 * time.Second // of a cap that moves, if few are refused for the messages sent:
+	connBudget         = 0.002            // refused connections for each of them
 	leastConnPatience  = 2 * time.Minute
 	mostConnPatience   = 8 * time.Minute
 	peakFor            = 30 * time.Second
@@ -100,15 +102,19 @@ func (c *connectionLearner) set(t time.Duration, n int) {
 		n = c.high
 	}
 	c.cap = n
-	c.peak = 0
 	c.climb.reset(t)
 }
 
 func (c *climb) reset(t time.Duration) { c.changed, c.sum, c.n = t, 0, 0 }
 
-// refused notes a refused connection while so many others are open.
-func (c *connectionLearner) refused(t time.Duration, open int) {
+// refused notes a refused connection while so many others are open, and messages go
+// at a rate.
+func (c *connectionLearner) refused(t time.Duration, open int, rate float64) {
 	c.confirms++
+	least := min(max(time.Duration(float64(time.Second)/(connBudget*max(rate, 1e-3))), shortConnPatience), leastConnPatience)
+	if !c.raised && t-c.refusedAt > 2*time.Second { // the cap has fallen by itself
+		c.patience = max(c.patience/2, least)
+	}
 	if c.most() > open {
 		n := max(open, c.low)
 		c.phase = phaseHover
@@ -116,12 +122,13 @@ func (c *connectionLearner) refused(t time.Duration, open int) {
 		c.cap = n // also where it equals the rule's
 	}
 	c.known = c.cap
+	c.peak = min(c.peak, c.cap)
 	if t-c.refusedAt > 2*time.Second {
-		if c.raised || c.stride == 1 {
+		if c.raised && c.stride == 1 {
 			c.patience = min(c.patience*16/10, mostConnPatience)
 		}
 		if c.stride > 2 {
-			c.patience = leastConnPatience
+			c.patience = least
 		}
 	}
 	c.refusedAt, c.raised, c.stride = t, false, 1

@@ -105,10 +105,73 @@ func (a *adaptive) refuseCrowd(at time.Duration, e *Evidence) {
 	c.at = at
 	c.cuts++
 	if c.cuts <= crowdCuts && a.open > 1 {
-		a.conns.refused(at, a.open/2)
+		a.fewerConnections(at, a.open/2)
 		return
 	}
 	c.cuts = crowdCuts + 1
 	a.conns.restore(at, &c.before)
 	a.refuse(at, e)
+}
+
+// door is about connections refused with fewer open than were served a moment ago:
+// either the receiver's cap has fallen, or they come too soon after each other. Time
+// heals the one, only fewer connections the other; so it is tried again a little later.
+type door struct {
+	tries   int
+	at      time.Duration // of the last refusal
+	open    int           // the fewest that were open at one
+	took    time.Duration // how long the last took
+	lowered int           // refusals in a row taken for a cap
+
+	trouble time.Duration // since when words blame the receiver while it serves; 0: they do not
+}
+
+// Figures of doors.
+const (
+	doorTries    = 3 // refusals, 1 and 4 times Timings.Soft apart, show a cap
+	doorOver     = time.Minute
+	trustInWords = 3 // refusals in a row whose words alone decide
+	troubleFor   = 5 * time.Second
+)
+
+// weighDoor answers a refused connection that may be either.
+func (a *adaptive) weighDoor(at time.Duration, e *Evidence) {
+	d := &a.door
+	if at < a.rests.connectUntil && d.tries > 0 {
+		return // dialled before
+	}
+	if d.tries == 0 || at-d.at > doorOver {
+		d.tries, d.open = 0, a.open
+	}
+	d.tries++
+	d.at, d.took, d.open = at, e.Took, min(d.open, a.open)
+	if d.tries >= doorTries {
+		d.lowered++
+		a.fewerConnections(at, a.open)
+		return
+	}
+	a.holdDials(at, a.timings.Soft*time.Duration(4*d.tries-3))
+}
+
+// opened notes a connection that came about, with so many others.
+func (a *adaptive) opened(at time.Duration, ready int) {
+	d := &a.door
+	if ready >= a.conns.most() {
+		d.lowered = 0
+	}
+	d.trouble = 0
+	if d.tries > 0 && ready > d.open { // with as many others as made too many
+		d.tries, d.lowered = 0, 0
+		a.dials.refused(d.at, d.at-d.took)
+	}
+}
+
+// servesOthers reports whether messages are served for some time while connections are
+// refused as by a receiver in trouble.
+func (a *adaptive) servesOthers(at time.Duration) bool {
+	d := &a.door
+	if d.trouble == 0 {
+		d.trouble = at
+	}
+	return a.served > d.trouble+troubleFor
 }

@@ -286,7 +286,7 @@ func (g *Governor) ConnectionFailed(now time.Time) {
 
 // note tells the learner of an event of connections or of a message sent.
 func (g *Governor) note(t int64, kind EventKind) {
-	g.learner.Note(time.Duration(t), Event{Kind: kind, Open: g.open})
+	g.learner.Note(time.Duration(t), Event{Kind: kind, Open: g.open, Ready: g.ready})
 	g.follow(t)
 }
 

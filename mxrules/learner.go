@@ -35,7 +35,7 @@ type Event struct {
 	Took time.Duration
 	// Open is the number of connections after the event.
 	Open int
-	// Ready is, for EventReady, how many of those came about.
+	// Ready is how many of those came about; for EventServed it is not told.
 	Ready int
 	// Own says that a message was refused for a reason of its own: it passed what
 	// paces the path, but may not have used anything of it up.

@@ -339,7 +339,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 		if s != nil {
 			s.replied++
 			e.Took = time.Duration(c.now - s.sentAt)
-			e.Messages = s.sent - 1
+			e.Messages = s.replied - 1
 			l.path.took += (e.Took - l.path.took) / meanOf
 		}
 		c.worked(l)
