@@ -415,6 +415,11 @@ type run struct {
 	deferred int64
 	nextDue  int64 // no retry row lies below it; 0 when none
 	mark     mta.Position
+
+	// Behind logged no message of the run has a row of the log. It is not stored: the
+	// first claim finds it.
+	logged      mta.Position
+	loggedKnown bool
 }
 
 func (r *run) encode(b []byte) []byte {

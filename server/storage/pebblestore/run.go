@@ -86,13 +86,21 @@ type runWork struct {
 	changed bool
 }
 
-// runOf finds a run by number; nil when the directory has none.
-func (t *txn) runOf(w *work, k runKey) (*runWork, error) {
+// knownRun is a run in memory; nil when it is not.
+func (t *txn) knownRun(w *work, k runKey) *runWork {
 	if r := t.runs[k]; r != nil {
-		return r, nil
+		return r
 	}
 	if r := t.s.runs.get(k); r != nil {
-		return t.keepRun(w, k, *r), nil
+		return t.keepRun(w, k, *r)
+	}
+	return nil
+}
+
+// runOf finds a run by number; nil when the directory has none.
+func (t *txn) runOf(w *work, k runKey) (*runWork, error) {
+	if r := t.knownRun(w, k); r != nil {
+		return r, nil
 	}
 	row, err := t.s.get(w.state.scope().run(tableRun, k))
 	if err != nil || row == nil {

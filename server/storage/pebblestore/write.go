@@ -3,9 +3,11 @@ package pebblestore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/veredus/veredus/mta"
@@ -100,12 +102,12 @@ func (t *txn) claim(c *mta.Claim) (made bool, err error) {
 	if t.claimOf(id) != nil {
 		return true, nil
 	}
-	row, err := t.logOf(id)
-	if err != nil || row != nil && row.status.final() {
-		return false, err
-	}
 	r, err := t.runOf(w, keyOf(id))
 	if err != nil || r == nil {
+		return false, err
+	}
+	row, err := t.logOfRun(r, id)
+	if err != nil || row != nil && row.status.final() {
 		return false, err
 	}
 	n := &claim{epoch: t.epoch, time: c.Time, first: c.Time, messageID: c.MessageID, logged: row != nil}
@@ -162,8 +164,56 @@ func (t *txn) logOf(id mta.MessageID) (*logRow, error) {
 	return decodeLog(row)
 }
 
+// logOfRun is logOf for a message of a run. It does not look for rows behind the last
+// one: mostly runs go out in order, so that a fresh message is one of those.
+func (t *txn) logOfRun(r *runWork, id mta.MessageID) (*logRow, error) {
+	if !r.loggedKnown {
+		if err := t.findLogged(r); err != nil {
+			return nil, err
+		}
+	}
+	if !(mta.Position{Lane: id.Lane, Order: id.Order}).Less(r.logged) {
+		return nil, nil
+	}
+	return t.logOf(id)
+}
+
+// findLogged sets where the run's rows of the log end.
+func (t *txn) findLogged(r *runWork) error {
+	prefix := r.scope.run(tableLog, r.key)
+	it, err := t.s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return fmt.Errorf("pebblestore: reading: %w", err)
+	}
+	defer it.Close()
+	if it.Last() {
+		id, ok := parsePlace(it.Key())
+		if !ok {
+			return corrupt(errors.New("key of the log"))
+		}
+		r.logs(id)
+	}
+	for id := range t.logs {
+		if keyOf(id) == r.key {
+			r.logs(id)
+		}
+	}
+	r.loggedKnown = true
+	return it.Error()
+}
+
+// logs notes that a message has a row of the log.
+func (r *run) logs(id mta.MessageID) {
+	if at := (mta.Position{Lane: id.Lane, Order: id.Order}); !at.Less(r.logged) {
+		r.logged = mta.Position{Lane: id.Lane, Order: id.Order + 1}
+	}
+}
+
 func (t *txn) putLog(w *work, id mta.MessageID, row *logRow) {
 	t.logs[id] = row
+	if r := t.knownRun(w, keyOf(id)); r != nil {
+		r.logs(id)
+	}
 	t.set(w.state.scope().message(tableLog, id), row.encode(nil))
 }
 
