@@ -60,6 +60,11 @@ type Config struct {
 	// Credit is how many messages a session may be given at once, 1 or 2 (default 1): the
 	// second while the first is on the wire, to be made ready and begun behind it.
 	Credit int
+	// MaxGroups is how many sets of MX hosts with mail are kept in memory with all
+	// that is needed to send there (default 16384). Beyond it no more domains of bulk
+	// mail are looked up; half of it is the mark from which those without mail, and those
+	// whose hosts could not be reached, are forgotten until they are needed.
+	MaxGroups int
 	// IdleTimeout is how long a session without mail stays open (default 5 s).
 	IdleTimeout time.Duration
 	// HostCooldown is how long a host that failed to connect, greet or handshake is skipped (default 5 min).

@@ -53,9 +53,14 @@ type Core struct {
 
 	domains      map[string]*domain
 	domainTimers timers[domain]
-	lookups      [2]list[domain] // waiting for a look-up, by class
+	lookups      [2]list[delivery] // with domains waiting for a look-up, by class
 	lookupTurn   turn
 	resolving    int
+	again        int          // of these, look-ups that follow a failure
+	supply       int          // domains with mail that goes out now
+	paced        int64        // when the last look-up was due that had to keep the pace
+	trickle      bool         // the next look-up is one in spite of a crowd
+	lookupAt     int64        // when one that waits for the pace is due; none
 	dead         list[domain] // domains that failed for good and have mail
 	failing      int          // messages asked for or held, to be failed
 	failQueue    list[msg]    // loaded, waiting for room among the unsettled
@@ -86,7 +91,9 @@ type Core struct {
 	held        int           // slots in use: sessions from Open to their end
 	leaving     int           // of these, asked to close or retiring
 	slotQueues  [kinds]list[destination]
-	probes      int // sessions being opened on lines not known to work
+	opening     int // sessions being opened
+	probes      int // of these, on lines not known to work
+	hastes      int // lines in a row that did not wait behind others for a slot
 	crowd       crowd
 	turnAt      int64 // when a session's turn ends that others wait for; none
 
@@ -131,6 +138,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 		stops:        newStops(),
 		paused:       map[DeliveryID]struct{}{},
 		turnAt:       none,
+		lookupAt:     none,
 	}
 	c.warmTimers.of = func(s *source) *timer { return &s.timer }
 	c.releases.of = func(s *source) *links[source] { return &s.inReleases }
@@ -138,7 +146,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 	c.retries.of = func(r *run) *timer { return &r.retry }
 	c.domainTimers.of = func(d *domain) *timer { return &d.timer }
 	for class := range c.lookups {
-		c.lookups[class].of = func(d *domain) *links[domain] { return &d.inLookups }
+		c.lookups[class].of = func(d *delivery) *links[delivery] { return &d.lookups[class].inTurn }
 	}
 	c.dead.of = func(d *domain) *links[domain] { return &d.inDead }
 	c.failQueue.of = msgQueued
@@ -178,6 +186,7 @@ func (c Config) withDefaults() Config {
 	orInt(&c.MaxClaimed, 64)
 	orInt(&c.MaxResolving, 64)
 	orInt(&c.Credit, 1)
+	orInt(&c.MaxGroups, 16_384)
 	orTime(&c.IdleTimeout, 5*time.Second)
 	orTime(&c.HostCooldown, 5*time.Minute)
 	timings := mxrules.DefaultTimings()
@@ -201,7 +210,7 @@ func (c *Core) emit(a Action) { c.out = append(c.out, a) }
 // Wake is when Tick is due; zero when nothing waits for time.
 func (c *Core) Wake() time.Time {
 	at := min(c.retries.next(), c.domainTimers.next(), c.groupTimers.next(),
-		c.pathTimers.next(), c.lineTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.parkEnd(), c.overrideEnd)
+		c.pathTimers.next(), c.lineTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.parkEnd(), c.lookupAt, c.overrideEnd)
 	if at == none {
 		return time.Time{}
 	}
@@ -239,6 +248,7 @@ func (c *Core) stepBack(by int64) {
 	if c.turnAt != none {
 		c.turnAt += by
 	}
+	c.paced += by
 	for g := c.groupOrder.head; g != nil; g = g.inOrder.next {
 		g.shift(by)
 	}
@@ -291,6 +301,7 @@ func (c *Core) flush() {
 			c.fail(c.failQueue.pop())
 		case c.pumpSlots():
 		case c.flushWarmths():
+		case c.relieve():
 		default:
 			c.pumpLookups()
 			c.pumpDead()

@@ -60,7 +60,11 @@ type group struct {
 	orders  []preference // of pools
 	clock   [2]uint64    // passes of the flows served last, by class
 	held    int          // messages in memory
+	level   int          // back-offs in a row of lines that are to be made
 	timer   timer        // end of lingering without mail
+
+	stocked  int // domains with mail
+	supplied int // what of it is counted as supply
 
 	inOrder links[group]
 	inDirty links[group]
@@ -174,15 +178,20 @@ func (c *Core) pumpGroup(g *group) {
 		c.load(l)
 	}
 	for _, l := range g.lines {
+		c.hurry(l)
 		c.queueClaims(l)
 	}
 	c.releaseUnserved(g)
+	c.supplies(g)
 	c.lingerGroup(g)
 }
 
 // lingerGroup starts or ends the wait after which a group without mail is forgotten.
 func (c *Core) lingerGroup(g *group) {
 	switch {
+	case c.groups[g.key] != g:
+	case g.busy() && c.pressed() && c.unreachable(g):
+		c.shelve(g)
 	case g.busy():
 		c.groupTimers.stop(g)
 	case g.domains.n == 0:

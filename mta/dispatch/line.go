@@ -38,6 +38,7 @@ type line struct {
 	barren     int     // sessions in a row that served nothing
 	proven     bool    // a host has worked since the last failure
 	obsolete   bool    // by new rules: drains, another line takes over
+	hasty      bool    // waits for a slot in front
 	timer      timer   // when to try again
 
 	inClaimers links[line]
@@ -57,7 +58,7 @@ func (c *Core) lineOf(g *group, src *source) *line {
 			return l
 		}
 	}
-	l := &line{group: g, source: src}
+	l := &line{group: g, source: src, level: g.level}
 	l.sessions.of = func(s *session) *links[session] { return &s.inLine }
 	l.idle.of = func(s *session) *links[session] { return &s.inCredit }
 	l.spare.of = func(s *session) *links[session] { return &s.inSpare }
@@ -342,7 +343,7 @@ func (l *line) mostBackoff(now int64) int64 {
 
 // worked notes that a host of the line serves.
 func (c *Core) worked(l *line) {
-	l.level, l.barren, l.until = 0, 0, 0
+	l.level, l.barren, l.until, l.group.level = 0, 0, 0, 0
 	if l.timer.armed() {
 		c.lineTimers.stop(l)
 		c.dirtyGroups.push(l.group)

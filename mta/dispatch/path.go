@@ -140,7 +140,10 @@ func refill(r mxrules.Rate) time.Duration {
 
 // releasePath starts the wait after which a path without lines is forgotten.
 func (c *Core) releasePath(p *path) {
-	wait := max(linger, refill(p.limits.MessageRate), refill(p.limits.ConnectionRate))
+	wait := max(refill(p.limits.MessageRate), refill(p.limits.ConnectionRate), time.Second)
+	if !c.pressed() {
+		wait = max(wait, linger)
+	}
 	c.pathTimers.arm(p, c.now+int64(wait))
 }
 

@@ -32,6 +32,7 @@ func newChaos(rt *rapid.T, strict bool) *chaos {
 		MaxClaimed:   rapid.IntRange(1, 64).Draw(rt, "claimed"),
 		MaxResolving: rapid.IntRange(1, 3).Draw(rt, "resolving"),
 		Credit:       rapid.IntRange(1, 2).Draw(rt, "credit"),
+		MaxGroups:    rapid.IntRange(1, 8).Draw(rt, "groups"),
 		Seed:         seed,
 	}
 	sources := []string{"a", "b", "c"}[:rapid.IntRange(1, 3).Draw(rt, "sources")]

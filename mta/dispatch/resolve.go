@@ -20,8 +20,12 @@ type domain struct {
 	name    string
 	state   domainState
 	asking  bool // a look-up is under way
+	again   bool // which follows a failure
+	shelved bool // waits for its hosts' back-off, not for DNS
 	class   Class
-	level   int8 // temporary failures in a row
+	level   int8      // temporary failures in a row
+	dials   int8      // back-offs of its hosts in a row, as of when its group was shelved
+	asker   *delivery // on whose account it waits for a look-up, or is being looked up
 	avail   int32
 	expires int64  // of a route or a final failure
 	text    string // of the failure
@@ -53,7 +57,7 @@ func (c *Core) forgetDomain(d *domain) {
 	c.leaveGroup(d)
 	c.domainTimers.stop(d)
 	c.dead.remove(d)
-	leave(&d.inLookups, d)
+	c.unqueueLookup(d)
 	if !d.asking {
 		delete(c.domains, d.name)
 	}
@@ -66,31 +70,6 @@ func (d *domain) wantsLookup(now int64) bool {
 	}
 	return d.state == domainUnknown ||
 		d.state != domainWaiting && d.expires <= now
-}
-
-func (c *Core) queueLookup(d *domain, class Class) {
-	d.class = max(d.class, class)
-	c.lookups[d.class].push(d)
-}
-
-// pumpLookups asks for routes in the order in which domains got mail,
-// transactional mail's domains first.
-func (c *Core) pumpLookups() {
-	for c.resolving < c.cfg.MaxResolving && c.stopped == 0 {
-		transactional, bulk := c.lookups[Transactional].n > 0, c.lookups[Bulk].n > 0
-		if !transactional && !bulk {
-			return
-		}
-		class := c.lookupTurn.next(transactional, bulk)
-		d := c.lookups[class].pop()
-		if d.avail == 0 {
-			continue // its mail went away; it asks again when there is some
-		}
-		c.lookupTurn.took(class, bulk)
-		d.asking = true
-		c.resolving++
-		c.emit(Action{Kind: Resolve, Domain: d.name})
-	}
 }
 
 // Resolved answers a Resolve with the domain's route.
@@ -119,10 +98,7 @@ func (c *Core) answered(name string) *domain {
 	if d == nil {
 		return nil
 	}
-	if d.asking {
-		d.asking = false
-		c.resolving--
-	}
+	c.lookedUp(d)
 	if d.runs.n == 0 {
 		c.forgetDomain(d)
 		return nil
@@ -170,9 +146,9 @@ func (c *Core) domainDue(d *domain) {
 	if d.state != domainWaiting {
 		return
 	}
-	d.state = domainUnknown
+	d.state, d.shelved = domainUnknown, false
 	if d.avail > 0 {
-		c.queueLookup(d, d.class)
+		c.askFor(d)
 	}
 }
 
@@ -190,8 +166,12 @@ func (c *Core) join(d *domain, g *group) {
 	}
 	c.leaveGroup(d)
 	c.dead.remove(d)
-	d.group = g
+	d.group, d.shelved = g, false
+	g.level, d.dials = max(g.level, int(d.dials)), 0
 	g.domains.push(d)
+	if d.avail > 0 {
+		c.restock(d, 1)
+	}
 	for r := d.runs.head; r != nil; r = r.inDomain.next {
 		leave(&r.inHungry, r)
 		c.attach(r)
@@ -212,6 +192,9 @@ func (c *Core) leaveGroup(d *domain) {
 		c.detach(r)
 	}
 	g.domains.remove(d)
+	if d.avail > 0 {
+		c.restock(d, -1)
+	}
 	d.group = nil
 	c.dirtyGroups.push(g)
 }
@@ -230,7 +213,7 @@ func (c *Core) pumpDead() {
 		if d.expires <= c.now {
 			c.dead.remove(d)
 			if d.wantsLookup(c.now) {
-				c.queueLookup(d, d.class)
+				c.askFor(d)
 				c.pumpLookups()
 			}
 			continue

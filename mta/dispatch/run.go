@@ -57,6 +57,8 @@ type delivery struct {
 	id       DeliveryID
 	priority int
 	runs     list[run]
+	lookups  [2]asker // by class
+	asking   int      // look-ups under way
 	inOrder  links[delivery]
 }
 
@@ -106,6 +108,9 @@ func (c *Core) deliveryOf(spec *Run) *delivery {
 	if d == nil {
 		d = &delivery{id: spec.Delivery}
 		d.runs.of = runInDelivery
+		for class := range d.lookups {
+			d.lookups[class].init()
+		}
 		c.deliveries[d.id] = d
 		c.inOrder.push(d)
 	}
@@ -192,14 +197,21 @@ func (c *Core) refresh(r *run) {
 	c.refreshHungry(r, stock && !loading)
 	if avail := stock || !r.dropped && r.work != nil && r.work.out > 0; avail != r.avail {
 		r.avail = avail
-		if avail {
-			r.domain.avail++
-		} else {
-			r.domain.avail--
-		}
+		c.setAvail(r.domain, avail)
 	}
 	if stock && r.domain.wantsLookup(c.now) {
-		c.queueLookup(r.domain, r.class)
+		c.queueLookup(r.domain, r)
+	}
+}
+
+// setAvail counts one more, or one less, run with mail among the domain's.
+func (c *Core) setAvail(d *domain, more bool) {
+	if more {
+		if d.avail++; d.avail == 1 {
+			c.restock(d, 1)
+		}
+	} else if d.avail--; d.avail == 0 {
+		c.restock(d, -1)
 	}
 }
 
@@ -288,11 +300,12 @@ func (c *Core) dropRun(r *run) {
 	c.detach(r)
 	d := r.delivery
 	d.runs.remove(r)
+	r.domain.runs.remove(r)
 	if d.runs.n == 0 {
 		c.inOrder.remove(d)
 		delete(c.deliveries, d.id)
+		c.disown(d)
 	}
-	r.domain.runs.remove(r)
 	c.dropWork(r)
 	c.forgetDomain(r.domain)
 	if len(c.senders) > 2*len(c.runs)+1024 {

@@ -95,6 +95,7 @@ func (c *Core) connect(l *line) {
 	p.sessions.push(s)
 	d.sessions.push(s)
 	l.opening++
+	c.opening++
 	p.unused++
 	c.held++
 	if s.probe = !l.proven; s.probe {
@@ -127,6 +128,7 @@ func (c *Core) SessionOpened(now time.Time, id SessionID) {
 		s.open = true
 		c.probed(s)
 		l.opening--
+		c.opening--
 		l.proven = true
 		if !s.leaving {
 			l.open++
@@ -542,6 +544,7 @@ func (c *Core) end(s *session) {
 	c.setLeaving(s)
 	if !s.open {
 		l.opening--
+		c.opening--
 	}
 	c.probed(s)
 	c.unidle(s)

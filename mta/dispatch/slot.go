@@ -16,8 +16,9 @@ const (
 // Two kinds of lines wait for slots: those whose hosts are known to work, and
 // probes, the first sessions of lines of which that is not known (again). Dead
 // hosts keep a slot for as long as a dial lasts. So probes are given a quarter of
-// the slots when there is a crowd, and never more than half: however many
-// destinations are dead, they delay the others only so much.
+// the slots when there is a crowd, and never more than three eighths; all dials
+// together have at most half: however many destinations are dead, they delay the
+// others only so much.
 const (
 	known = iota
 	probe
@@ -32,8 +33,11 @@ func (l *line) kind() int {
 }
 
 // half is how many slots one destination may hold while another waits, and all
-// probes together at any time.
+// sessions being opened at any time.
 func (c *Core) half() int { return max(1, c.cfg.MaxSessions/2) }
+
+// mostProbes is how many slots all probes together may hold.
+func (c *Core) mostProbes() int { return max(1, c.cfg.MaxSessions*3/8) }
 
 // probesDue reports whether probes have less than their part of the slots.
 func (c *Core) probesDue() bool { return c.probes < max(1, c.cfg.MaxSessions/4) }
@@ -41,7 +45,7 @@ func (c *Core) probesDue() bool { return c.probes < max(1, c.cfg.MaxSessions/4) 
 // inLine is how many destinations wait for a slot that they may have.
 func (c *Core) inLine() int {
 	n := c.slotQueues[known].n
-	if c.probes < c.half() {
+	if c.probes < c.mostProbes() {
 		n += c.slotQueues[probe].n
 	}
 	return n
@@ -54,7 +58,7 @@ func (c *Core) othersWait(d *destination) bool {
 	if d.inSlots[known].on != nil {
 		n--
 	}
-	if d.inSlots[probe].on != nil && c.probes < c.half() {
+	if d.inSlots[probe].on != nil && c.probes < c.mostProbes() {
 		n--
 	}
 	return n > 0
@@ -63,18 +67,54 @@ func (c *Core) othersWait(d *destination) bool {
 // slotFree reports whether the line may take a slot now: there is one, and
 // nobody waited for it before.
 func (c *Core) slotFree(l *line) bool {
-	if l.kind() == probe && c.probes >= c.half() {
+	if l.kind() == probe && c.probes >= c.mostProbes() {
 		return false
 	}
-	return c.held < c.cfg.MaxSessions && c.inLine() == 0
+	return c.held < c.cfg.MaxSessions && c.opening < c.half() && c.inLine() == 0
 }
 
 // queueSlot makes a line wait for a slot. Destinations take turns, and lines
 // within a destination.
 func (c *Core) queueSlot(l *line) {
 	d, kind := l.group.dest, l.kind()
-	d.slotLines[kind].push(l)
-	c.slotQueues[kind].push(d)
+	l.hasty = c.hasty(l)
+	if !l.hasty || c.hastes >= maxTransactional {
+		c.hastes = 0
+		d.slotLines[kind].push(l)
+		c.slotQueues[kind].push(d)
+		return
+	}
+	c.hastes++
+	d.slotLines[kind].pushFront(l)
+	c.slotQueues[kind].remove(d)
+	c.slotQueues[kind].pushFront(d)
+}
+
+// hasty reports whether a line's mail shall not wait behind all others for a slot:
+// transactional mail, and much mail whose host was never tried, while thousands of
+// hosts with little mail may be dead.
+func (c *Core) hasty(l *line) bool {
+	if c.transactional(l) {
+		return true
+	}
+	if l.proven || l.level > 0 || l.failed != "" {
+		return false
+	}
+	for _, ln := range l.group.lanes {
+		if ln.waiting >= muchMail && ln.pool.reaches(l.source) {
+			return true
+		}
+	}
+	return false
+}
+
+// hurry lets a line that waits for a slot go before others, now that it has
+// transactional mail.
+func (c *Core) hurry(l *line) {
+	if l.inSlot.on != nil && !l.hasty && c.transactional(l) {
+		c.leaveSlots(l)
+		c.queueSlot(l)
+	}
 }
 
 func (c *Core) leaveSlots(l *line) {
@@ -92,7 +132,7 @@ func (c *Core) order() []int {
 	switch {
 	case c.probesDue():
 		return probesFirst[:]
-	case c.probes < c.half():
+	case c.probes < c.mostProbes():
 		return probesLast[:]
 	}
 	return probesLast[:1]
@@ -109,7 +149,7 @@ var (
 func (c *Core) pumpSlots() bool {
 	if c.inLine() > 0 && c.held >= c.cfg.MaxSessions {
 		c.reclaimSlots()
-	} else if c.inLine() > 0 {
+	} else if c.inLine() > 0 && c.opening < c.half() {
 		for _, kind := range c.order() {
 			if l := c.nextInLine(kind); l != nil {
 				c.takeSlot(l)

@@ -164,6 +164,8 @@ func (c *Core) waiting(r *run) Wait {
 		return Wait{Cause: CauseSuspended, Text: c.suspension(Selector{Kind: Everything})}
 	case d.group != nil && d.group.dest.stopped:
 		return Wait{Cause: CauseSuspended, Text: c.suspension(Selector{Kind: ByDestination, Value: d.group.dest.name})}
+	case d.state == domainWaiting && d.shelved:
+		return Wait{Cause: CauseBackoff, Until: moment(d.timer.at), Text: d.text}
 	case d.state == domainWaiting:
 		return Wait{Cause: CauseDNS, Until: moment(d.timer.at), Text: d.text}
 	case !c.stock(r) && !held:

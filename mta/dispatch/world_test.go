@@ -382,7 +382,7 @@ func (w *world) checkPaths() {
 // slotQueue names the destinations that wait for a session slot that they may have.
 func (w *world) slotQueue() (names []string) {
 	for kind := range w.c.slotQueues {
-		if kind == probe && w.c.probes >= w.c.half() {
+		if kind == probe && w.c.probes >= w.c.mostProbes() {
 			continue
 		}
 		for d := w.c.slotQueues[kind].head; d != nil; d = d.inSlots[kind].next {
@@ -499,6 +499,9 @@ func (w *world) checkOpen(a Action, p *ledger) {
 	checkRate(w, "connections on "+a.Path, p.connects, limits.ConnectionRate)
 	if w.halts(nil, a.Source.Name, a.Destination) {
 		w.fail("a session is opened on %s in spite of a suspension", a.Path)
+	}
+	if w.c.opening > w.c.half() {
+		w.fail("%d of %d sessions are being opened", w.c.opening, w.c.cfg.MaxSessions)
 	}
 	for _, other := range w.waiting {
 		if w.waited[other] && other != a.Destination && w.byDest[a.Destination] > w.c.half() {
@@ -965,6 +968,7 @@ func (w *world) checkEmpty() {
 		"destinations": len(c.destinations), "paths": len(c.paths), "flows": len(c.flows), "messages": len(c.msgs),
 		"sessions": len(c.sessions), "loaded": c.loaded.n, "held": c.held, "leaving": c.leaving, "unsettled": c.unsettled,
 		"resolving": c.resolving, "failing": c.failing, "slots": c.slotQueues[known].n + c.slotQueues[probe].n, "probes": c.probes, "crowd": len(c.crowd.items),
+		"again": c.again, "opening": c.opening, "supply": c.supply,
 		"retries": len(c.retries.items), "line timers": len(c.lineTimers.items), "path timers": len(c.pathTimers.items),
 		"domain timers": len(c.domainTimers.items), "group timers": len(c.groupTimers.items),
 		"idle": c.idle.n, "parked": c.parked.n + c.stuck.n, "by age": c.byAge.n, "unsettled wait": c.unsettledWait.n, "dead": c.dead.n,
