@@ -1,8 +1,10 @@
 // Package dkim signs mail (RFC 6376, RFC 8463) and looks after the keys.
 //
 // Load each key with LoadKeyFile, put them into a Keyring, and have it sign each
-// message just before it is sent. Record and RecordName say what to publish in
-// the DNS, Check compares the DNS with a key, and Verify checks what was signed.
+// message just before it is sent: Sign takes a whole message; SignHeader takes the
+// header alone and the hash of a body that a BodyHash made as it was written. Record
+// and RecordName say what to publish in the DNS, Check compares the DNS with a key,
+// and Verify checks what was signed.
 package dkim
 
 import (

@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,8 +9,12 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/veredus/veredus/dkim/openssl"
 )
 
 func block(kind string, der []byte) []byte {
@@ -52,6 +57,33 @@ func TestLoadKeyTakesBothForms(t *testing.T) {
 				t.Errorf("warnings %q, want %q", got, c.warning)
 			}
 		})
+	}
+}
+
+// Whichever library signs, the signature is the same.
+func TestLoadedKeysSignFastIfTheyCan(t *testing.T) {
+	pem := must(MarshalPEM(rsa2048()))
+	fast, slow := must(LoadKey("example.com", "s", pem)), must(LoadKey("example.com", "s", pem, WithGo()))
+	if slow.Library() != "Go" || slow.Slow == nil {
+		t.Errorf("asked for Go, got %s (%v)", slow.Library(), slow.Slow)
+	}
+	if version, err := openssl.Version(); err == nil && (fast.Library() != version || fast.Slow != nil) {
+		t.Errorf("libcrypto is there, but %s signs: %v", fast.Library(), fast.Slow)
+	} else if err != nil && (fast.Library() != "Go" || !errors.Is(fast.Slow, openssl.ErrUnavailable)) {
+		t.Errorf("libcrypto is not there, but %s signs: %v", fast.Library(), fast.Slow)
+	}
+	var fields [][]byte
+	for _, k := range []*Key{fast, slow} {
+		fields = append(fields, must(newKeyring(t, k).SignHeader(nil, []byte(header), [32]byte{}, "example.com", time.Unix(1, 0))))
+	}
+	if !bytes.Equal(fields[0], fields[1]) {
+		t.Errorf("two signatures:\n%s\n%s", fields[0], fields[1])
+	}
+	if ed := must(LoadKey("example.com", "s", must(MarshalPEM(edKey())))); ed.Library() != "Go" || ed.Slow != nil {
+		t.Errorf("Ed25519: %s (%v)", ed.Library(), ed.Slow)
+	}
+	if other := newKey(t, "example.com", "s", brokenSigner{rsa1024()}); other.Library() != "dkim.brokenSigner" {
+		t.Errorf("another signer: %s", other.Library())
 	}
 }
 
