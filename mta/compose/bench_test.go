@@ -55,7 +55,7 @@ func BenchmarkRender(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				size = len(r.Bytes)
+				size, j.Buffer = len(r.Bytes), r.Bytes
 			}
 			b.SetBytes(int64(size))
 		})

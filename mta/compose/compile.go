@@ -103,7 +103,7 @@ func (t *Template) link() {
 		f.link(t)
 	}
 	for i, h := range t.headers {
-		if value := clean(h.value.literal); h.value.isLiteral() && value != "" && len(value) <= MaxHeaderValue {
+		if value := h.value.cleaned; value != "" && len(value) <= MaxHeaderValue {
 			t.headers[i].fixed = appendField(nil, h.name, value)
 		}
 	}

@@ -20,6 +20,7 @@ type fragment struct {
 	field    string
 	html     bool
 	literal  string      // the whole of it, if it has no Liquid
+	cleaned  string      // the literal as a header's value
 	pieces   []piece     // of a flat template
 	root     render.Node // of any other template with Liquid
 	static   []string    // texts that are not written but have their place marked, in order; see setApart
@@ -58,7 +59,9 @@ func (f *fragment) isLiteral() bool { return f.pieces == nil && f.root == nil }
 func compileFragment(field, src string, html, body bool) (*fragment, error) {
 	f := &fragment{field: field, html: html}
 	if openAt(src, 0) == len(src) {
-		f.literal = src
+		if f.literal = src; !body {
+			f.cleaned = clean(src)
+		}
 		return f, nil
 	}
 	tokens, err := scan(src)

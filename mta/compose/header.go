@@ -195,10 +195,8 @@ func appendMailbox(dst []byte, name string, display string, a address.Address) [
 	dst = append(dst, name...)
 	dst = append(dst, ": "...)
 	col := len(name) + 2
-	addr := a.String()
 	if display == "" {
-		dst = append(dst, addr...)
-		return append(dst, "\r\n"...)
+		return append(appendAddress(dst, a), "\r\n"...)
 	}
 	switch {
 	case needsEncoding(display):
@@ -208,12 +206,14 @@ func appendMailbox(dst []byte, name string, display string, a address.Address) [
 	default:
 		dst, col = appendFolded(dst, col, quote(display))
 	}
-	if col+len(" <>")+len(addr) > lineWidth {
+	if col+len(" <@>")+len(a.Local)+len(a.Domain) > lineWidth {
 		dst = append(dst, "\r\n"...)
 	}
-	dst = append(dst, " <"...)
-	dst = append(dst, addr...)
-	return append(dst, ">\r\n"...)
+	return append(appendAddress(append(dst, " <"...), a), ">\r\n"...)
+}
+
+func appendAddress(dst []byte, a address.Address) []byte {
+	return append(append(append(dst, a.Local...), '@'), a.Domain...)
 }
 
 // isPhrase reports whether s is words of atext with single spaces between, which

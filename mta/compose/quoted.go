@@ -23,15 +23,36 @@ type passage struct {
 	cr     bool    // ends in a CR
 }
 
-// stretch is text of which is known whether it differs from its relaxed canonical form
-// (RFC 6376 section 3.4.4), but for white space at its end.
+// stretch is escaped or encoded text. White space never ends a line of it.
 type stretch struct {
-	text  []byte
-	relax bool
+	text      []byte
+	relax     bool   // text differs from its relaxed canonical form (RFC 6376 section 3.4.4)
+	canonical []byte // that form, if it differs
 }
 
 func newStretch(text []byte) stretch {
-	return stretch{text, bytes.IndexByte(text, '\t') >= 0 || bytes.Contains(text, twoSpaces)}
+	if isCanonical(text) {
+		return stretch{text: text}
+	}
+	return stretch{text, true, appendRelaxed(nil, text)}
+}
+
+// isCanonical reports whether text has neither a TAB nor two spaces in a row.
+func isCanonical(text []byte) bool {
+	return bytes.IndexByte(text, '\t') < 0 && !bytes.Contains(text, twoSpaces)
+}
+
+// appendRelaxed appends text with every run of white space as one space.
+func appendRelaxed(dst, text []byte) []byte {
+	for i, c := range text {
+		if c == '\t' {
+			c = ' '
+		}
+		if c != ' ' || i == 0 || text[i-1] != ' ' && text[i-1] != '\t' {
+			dst = append(dst, c)
+		}
+	}
+	return dst
 }
 
 var twoSpaces = []byte("  ")
@@ -97,7 +118,7 @@ func (q *quoter) text(s []byte) {
 		end := lineEnd(s)
 		from := len(q.line)
 		q.line = appendEscapes(q.line, s[:end])
-		q.relax = q.relax || newStretch(q.line[max(from-1, 0):]).relax
+		q.relax = q.relax || !isCanonical(q.line[max(from-1, 0):])
 		if end == len(s) {
 			return
 		}
@@ -143,8 +164,10 @@ func (q *quoter) add(s *stretch) {
 // lines adds encoded lines.
 func (q *quoter) lines(s *stretch) {
 	from := len(q.out)
-	if q.out = append(q.out, s.text...); s.relax {
-		q.relaxed(from)
+	if q.out = append(q.out, s.text...); s.relax && q.hash != nil {
+		q.hash.WriteCanonical(q.out[q.hashed:from])
+		q.hash.WriteCanonical(s.canonical)
+		q.hashed = len(q.out)
 	}
 }
 

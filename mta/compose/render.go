@@ -83,13 +83,14 @@ type message struct {
 	run      *run
 	job      Job
 	to       address.Address
-	address  string     // to, written
+	address  string     // to, written, if a template may read it
 	vars     []variable // what Template.names stand for
 	scopes   []scope    // of the fragments
 	out      []byte
 	start    int // of the body in out
 	sum      [sha256.Size]byte
 	quoter   quoter
+	targets  [2]string // memory for unsubscribe
 	subject  string
 	eightBit bool
 	utf8     bool
@@ -115,7 +116,8 @@ func (m *message) reset() {
 		clear(m.scopes[i].bindings)
 		m.scopes[i].bound = false
 	}
-	m.job, m.to, m.address, m.out, m.subject, m.eightBit, m.utf8 = Job{}, address.Address{}, "", nil, "", false, false
+	m.job, m.to, m.address, m.targets = Job{}, address.Address{}, "", [2]string{}
+	m.out, m.subject, m.eightBit, m.utf8 = nil, "", false, false
 	m.t.idle.Put(m)
 }
 
@@ -131,7 +133,6 @@ func (m *message) prepare() error {
 	if year := m.job.Date.Year(); year < 1970 || year > 9999 {
 		return &RenderError{Field: "date", Err: fmt.Errorf("the year %d is out of range; use 1970 to 9999", year)}
 	}
-	m.address = m.to.String()
 	if err := m.readVariables(m.job.Variables); err != nil {
 		return &RenderError{Field: "variables", Err: err}
 	}
@@ -146,11 +147,11 @@ func (m *message) prepare() error {
 func (m *message) builtins() error {
 	if len(m.job.Builtin) == 0 {
 		if i, read := m.t.places["recipient"]; read && m.vars[i].kind == absent {
-			m.vars[i].kind = builtinAddress
+			m.vars[i].kind, m.address = builtinAddress, m.to.String()
 		}
 		return nil
 	}
-	recipient := map[string]any{"address": m.address}
+	recipient := map[string]any{"address": m.to.String()}
 	for name, v := range m.job.Builtin {
 		v = clone(v, 1)
 		if more, ok := v.(map[string]any); ok && name == "recipient" {
@@ -198,10 +199,17 @@ func (m *message) field(f *fragment) (string, error) {
 	if f == nil {
 		return "", nil
 	}
-	if err := m.render(f); err != nil {
-		return "", err
+	value := f.cleaned
+	if f.isLiteral() {
+		if err := m.count(f); err != nil {
+			return "", err
+		}
+	} else {
+		if err := m.render(f); err != nil {
+			return "", err
+		}
+		value = clean(string(m.run.buf))
 	}
-	value := clean(string(m.run.buf))
 	if len(value) > MaxHeaderValue {
 		return "", &RenderError{Field: f.field, Err: fmt.Errorf("%w: %d octets are too many for a header (at most %d)", ErrLimit, len(value), MaxHeaderValue)}
 	}
@@ -305,7 +313,7 @@ func (m *message) unsubscribe() (targets []string, err error) {
 		if value, err = httpsURL(value); err != nil {
 			return nil, &RenderError{Field: m.t.unsubscribe.field, Err: err}
 		}
-		targets = append(targets, value)
+		targets = append(m.targets[:0], value)
 		m.unsubscribeURL(value)
 	}
 	value, err := m.field(m.t.mailto)
@@ -330,7 +338,7 @@ func (m *message) hosted() (targets []string, err error) {
 		return nil, &RenderError{Field: field, Err: err}
 	}
 	m.unsubscribeURL(links.URL)
-	targets = []string{links.URL}
+	targets = append(m.targets[:0], links.URL)
 	if links.Mailto == "" {
 		return targets, nil
 	}
@@ -349,10 +357,17 @@ func (m *message) unsubscribeURL(value string) {
 // (RFC 8058) and Feedback-ID.
 func (m *message) list(unsubscribe []string) {
 	if m.t.listID != "" {
-		m.out = appendVerbatim(m.out, "List-Id", "<"+m.t.listID+">")
+		m.out = append(append(append(m.out, "List-Id: <"...), m.t.listID...), ">\r\n"...)
+	}
+	for i, target := range unsubscribe {
+		begin := "List-Unsubscribe: <"
+		if i > 0 {
+			begin = ",\r\n <"
+		}
+		m.out = append(append(append(m.out, begin...), target...), '>')
 	}
 	if len(unsubscribe) > 0 {
-		m.out = appendVerbatim(m.out, "List-Unsubscribe", "<"+strings.Join(unsubscribe, ">,\r\n <")+">")
+		m.out = append(m.out, "\r\n"...)
 	}
 	if m.t.unsubscribe != nil || m.t.hosted {
 		m.out = appendVerbatim(m.out, "List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
@@ -375,6 +390,9 @@ func hostedURL(s string) (string, error) {
 }
 
 func webURL(s, scheme string) (string, error) {
+	if isPlainURL(s, scheme) && len(s) <= MaxURL {
+		return s, nil
+	}
 	s = escapeURL(s)
 	u, err := url.Parse(s)
 	switch {
@@ -388,6 +406,27 @@ func webURL(s, scheme string) (string, error) {
 		return "", fmt.Errorf("%w: the URL has %d octets (at most %d)", ErrLimit, len(s), MaxURL)
 	}
 	return s, nil
+}
+
+// isPlainURL reports whether s is a URL that nobody has to look at more closely: a host,
+// a path, and perhaps a query, of letters, digits and a few marks.
+func isPlainURL(s, scheme string) bool {
+	rest, found := strings.CutPrefix(s, scheme)
+	if rest, found = strings.CutPrefix(rest, "://"); !found {
+		return false
+	}
+	host, path, found := strings.Cut(rest, "/")
+	for i := range len(host) {
+		if c := host[i]; !isWord(c) && c != '-' && c != '.' || c == '_' {
+			return false
+		}
+	}
+	for i := range len(path) {
+		if c := path[i]; !isWord(c) && strings.IndexByte("-.~/?=&", c) < 0 {
+			return false
+		}
+	}
+	return found && host != ""
 }
 
 // mailtoURL makes a mailto: URL of an address or checks one.
@@ -404,10 +443,11 @@ func mailtoURL(s string) (string, error) {
 	if _, err := address.Parse(plain); err != nil {
 		return "", err
 	}
-	s = "mailto:" + escapeURL(addr)
+	mark := ""
 	if query != "" {
-		s += "?" + escapeURL(query)
+		mark = "?"
 	}
+	s = "mailto:" + escapeURL(addr) + mark + escapeURL(query)
 	if len(s) > MaxURL {
 		return "", fmt.Errorf("%w: the URL has %d octets (at most %d)", ErrLimit, len(s), MaxURL)
 	}
