@@ -30,13 +30,16 @@ type workspace struct {
 	digest    [sha256.Size]byte
 }
 
-// maxKept bounds what a workspace keeps of a large header, in octets.
-const maxKept = 64 << 10
+// What a workspace keeps of a large header is bounded: octets and fields.
+const (
+	maxKept       = 64 << 10
+	maxKeptFields = 1 << 10
+)
 
 var workspaces = sync.Pool{New: func() any { return &workspace{body: NewBodyHash()} }}
 
 func (w *workspace) release() {
-	if cap(w.canonical) > maxKept {
+	if cap(w.canonical) > maxKept || cap(w.header.list) > maxKeptFields {
 		return
 	}
 	clear(w.header.list[:cap(w.header.list)]) // they hold the message
