@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -33,6 +34,8 @@ type receivers struct {
 	delays   map[string]time.Duration // by recipient: the final reply takes so long
 	session  map[string]int           // by domain or host: messages it takes on one connection
 	latency  func() time.Duration     // before each reply; nil: none
+	distance time.Duration            // one way
+	manner   map[string]string        // by host: chunking, or how it breaks inside groups
 	conns    int
 	ledgers  map[string]*ledger // by host
 }
@@ -58,7 +61,8 @@ func newReceivers() *receivers {
 	return &receivers{
 		start: time.Now(), hosts: map[string][]string{}, scripts: map[string][]string{}, attempts: map[string][]time.Time{},
 		bodies: map[string][]string{}, accepted: map[string][]string{}, down: map[string]time.Time{}, greeting: map[string]string{}, hangUp: map[string]string{},
-		gates: map[string]chan struct{}{}, delays: map[string]time.Duration{}, session: map[string]int{}, ledgers: map[string]*ledger{},
+		manner: map[string]string{},
+		gates:  map[string]chan struct{}{}, delays: map[string]time.Duration{}, session: map[string]int{}, ledgers: map[string]*ledger{},
 	}
 }
 
@@ -108,7 +112,7 @@ func (w *receivers) dialer(p *process) func(context.Context, mta.Target) (net.Co
 		}
 		l.open++
 		l.most = max(l.most, l.open)
-		client, server := memnet.Pipe(64 << 10)
+		client, server := w.line()
 		go func() {
 			defer w.hungUp(l)
 			c := &caller{w: w, p: p, l: l, conn: server, in: bufio.NewReader(server), host: t.Host, source: t.Source.Name}
@@ -116,6 +120,14 @@ func (w *receivers) dialer(p *process) func(context.Context, mta.Target) (net.Co
 		}()
 		return client, nil
 	}
+}
+
+// line is a connection's; the caller holds the lock.
+func (w *receivers) line() (client, server *memnet.Conn) {
+	if w.distance > 0 {
+		return memnet.Distant(64<<10, w.distance)
+	}
+	return memnet.Pipe(64 << 10)
 }
 
 // ledger is a host's; the caller holds the lock.
@@ -302,6 +314,9 @@ func (c *caller) hear(line string) bool {
 	switch verb {
 	case "EHLO":
 		reply = "250-mx\r\n250-PIPELINING\r\n250 ENHANCEDSTATUSCODES"
+		if strings.Contains(c.manner(), "chunking") {
+			reply = "250-CHUNKING\r\n250-mx\r\n250-CHUNKING\r\n250 PIPELINING"
+		}
 	case "RSET":
 		c.began()
 		c.reset = true
@@ -324,10 +339,37 @@ func (c *caller) hear(line string) bool {
 			return c.say("354 go") && c.content()
 		}
 		reply = "503 5.5.1 no recipient"
+	case "BDAT":
+		return c.chunk(line)
 	case "QUIT":
 		reply = "221 2.0.0 bye"
 	}
 	return c.say(reply) && !last
+}
+
+func (c *caller) manner() string {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return of(c.w.manner, c.host)
+}
+
+// chunk takes a message in one piece and answers. It reports whether the line goes on.
+func (c *caller) chunk(line string) bool {
+	var octets int
+	if _, err := fmt.Sscanf(line, "BDAT %d LAST", &octets); err != nil {
+		return c.say("501 5.5.4 " + err.Error())
+	}
+	body := make([]byte, octets)
+	if _, err := io.ReadFull(c.in, body); err != nil {
+		return false
+	}
+	switch {
+	case c.script != "" && c.script[0] != 'd':
+		return c.say("503 5.5.1 no recipient")
+	case c.manner() == "chunking, not really":
+		return c.say("500 5.5.1 command unrecognized")
+	}
+	return c.taken(string(body))
 }
 
 // count counts a MAIL.
@@ -372,7 +414,16 @@ func (c *caller) content() bool {
 		}
 		body.WriteString(line)
 	}
-	if !c.take(body.String()) {
+	if c.manner() == "deaf behind content" && c.in.Buffered() > 0 {
+		_ = c.take(body.String()) && c.say("250 2.0.0 queued")
+		return false
+	}
+	return c.taken(body.String())
+}
+
+// taken takes a message and answers it. It reports whether the line goes on.
+func (c *caller) taken(body string) bool {
+	if !c.take(body) {
 		return false
 	}
 	if c.script == "drop" {
