@@ -9,20 +9,25 @@ import (
 	"github.com/veredus/veredus/mta/compose"
 )
 
-// maxContents is how many compiled contents are kept.
-const maxContents = 256
+// What is kept of compiled contents: so many, and about so many octets, but at least one.
+const (
+	maxContents    = 256
+	maxContentSize = 64 << 20
+)
 
 // contents keeps compiled contents, the least recently used leaving first.
 type contents struct {
 	store Store
 	mu    sync.Mutex
 	clock uint64
+	size  int // octets that those in by hold
 	by    map[uint64]*content
 }
 
 // content is compiled once; ready is closed when tmpl or err is set.
 type content struct {
 	used  uint64
+	size  int // octets, once it is compiled
 	ready chan struct{}
 	tmpl  *compose.Template
 	err   error
@@ -72,7 +77,23 @@ func (c *contents) evict() {
 			oldest, least = id, e.used
 		}
 	}
+	c.size -= c.by[oldest].size
 	delete(c.by, oldest)
+}
+
+// weigh makes room for a content that was just compiled.
+func (c *contents) weigh(id uint64, e *content) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[id] != e {
+		return // others needed its place meanwhile
+	}
+	c.clock++
+	e.used, e.size = c.clock, e.tmpl.Size()
+	c.size += e.size
+	for c.size > maxContentSize && len(c.by) > 1 {
+		c.evict()
+	}
 }
 
 func (c *contents) compile(ctx context.Context, id uint64, e *content) {
@@ -82,6 +103,7 @@ func (c *contents) compile(ctx context.Context, id uint64, e *content) {
 		e.tmpl, err = compile(src)
 	}
 	if err == nil {
+		c.weigh(id, e)
 		return
 	}
 	e.err = err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -73,6 +74,29 @@ func TestContentsAreBounded(t *testing.T) {
 	}
 	if n := s.asks.Load(); n != 3*maxContents {
 		t.Errorf("%d reads for %d contents: one in use was dropped", n, 3*maxContents)
+	}
+}
+
+// Large contents leave sooner than small ones would.
+func TestContentsAreBoundedByTheirSize(t *testing.T) {
+	large := says("hello")
+	large.Text = strings.Repeat("one line of a very long text\n", 30_000)
+	s := &shelf{read: func(uint64) (*compose.Source, error) { return large, nil }}
+	c := newContents(s)
+	for id := range uint64(maxContents) {
+		if _, err := c.get(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := 0
+	for _, e := range c.by {
+		held += e.size
+	}
+	if held != c.size || held > maxContentSize || held < maxContentSize/2 {
+		t.Errorf("%d contents hold %d octets, counted as %d, want at most %d", len(c.by), held, c.size, maxContentSize)
+	}
+	if _, kept := c.by[maxContents-1]; !kept {
+		t.Error("the last content is not kept")
 	}
 }
 

@@ -132,6 +132,28 @@ func (f *fragment) link(t *Template) {
 // From returns the sender's address, whose domain the mail is signed for.
 func (t *Template) From() address.Address { return t.from }
 
+// Size returns about how many octets of memory the template holds.
+func (t *Template) Size() int {
+	n := 1024 + len(t.body.start)
+	for i := range t.body.steps {
+		n += t.body.steps[i].passage.size() + 256
+	}
+	for _, f := range t.fragments() {
+		n += len(f.literal) + 512*len(f.outputs)
+		for _, texts := range [...][]string{f.literals, f.static} {
+			for _, text := range texts {
+				n += len(text) + 256
+			}
+		}
+	}
+	if t.raw != nil {
+		for _, field := range t.raw.fields {
+			n += len(field.text) + 64
+		}
+	}
+	return n
+}
+
 // Hosted reports whether the mail is unsubscribed from by the links of its Job (UnsubscribeHosted).
 func (t *Template) Hosted() bool { return t.hosted }
 

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/veredus/veredus/dkim"
 )
@@ -42,6 +43,15 @@ func isCanonical(text []byte) bool {
 	return bytes.IndexByte(text, '\t') < 0 && !bytes.Contains(text, twoSpaces)
 }
 
+// size is how many octets the passage holds.
+func (p *passage) size() int {
+	n := 0
+	for _, s := range [...]*stretch{&p.head, &p.lines, &p.tail} {
+		n += len(s.text) + len(s.canonical)
+	}
+	return n
+}
+
 // appendRelaxed appends text with every run of white space as one space.
 func appendRelaxed(dst, text []byte) []byte {
 	for i, c := range text {
@@ -72,7 +82,7 @@ func newPassage(text []byte) passage {
 	if text[first] == '\r' && behind < last && text[behind] == '\n' {
 		behind++
 	}
-	var q quoter
+	q := quoter{out: make([]byte, 0, last-behind+(last-behind)/8)}
 	q.text(text[behind:last])
 	p.lines = newStretch(q.out)
 	p.tail = newStretch(appendEscapes(nil, text[last:]))
@@ -231,6 +241,7 @@ func startEscape(line []byte) byte {
 // appendEscapes appends escaped text: white space and printable ASCII but "=" as it
 // is. The text has no line ends.
 func appendEscapes(dst, text []byte) []byte {
+	dst = slices.Grow(dst, len(text))
 	done := 0
 	for i := range len(text) {
 		if c := text[i]; standsForItself[c] {
