@@ -3,6 +3,7 @@ package mxrules
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Provider is a mailbox provider, known by the names of its MX hosts.
@@ -13,6 +14,28 @@ type Provider struct {
 	// Suffixes of MX host names, each with a leading dot: ".google.com" covers
 	// every host below google.com and google.com itself.
 	Suffixes []string
+	// SharedHosts says that its hosts receive for many organisations that have nothing
+	// to do with each other: what such a host refuses may be one organisation's own word
+	// (its filter, its block list), so a path to it rests for the recipient's domain
+	// first, and as a whole only when several unrelated domains say the same.
+	SharedHosts bool
+	// OwnDomains are recipient domains of the provider itself, in lower case: what is
+	// said about mail to them is the provider's word.
+	OwnDomains []string
+}
+
+// maxOwnDomains bounds the own domains of one provider.
+const maxOwnDomains = 1000
+
+// SharesHosts reports whether the provider receives mail for the domain, an A-label in
+// lower case, on hosts that serve other organisations as well.
+func (set *Rules) SharesHosts(provider, domain string) bool {
+	for i := range set.providers {
+		if p := &set.providers[i]; p.Name == provider {
+			return p.SharedHosts && !slices.Contains(p.OwnDomains, domain)
+		}
+	}
+	return false
 }
 
 // maxSuffixes bounds the suffixes of one provider.
@@ -52,6 +75,25 @@ func (p Provider) Check() error {
 			return fmt.Errorf("provider %s: %w", p.Name, err)
 		}
 	}
+	if len(p.OwnDomains) > maxOwnDomains {
+		return fmt.Errorf("provider %s has %d own domains; use at most %d", p.Name, len(p.OwnDomains), maxOwnDomains)
+	}
+	if len(p.OwnDomains) > 0 && !p.SharedHosts {
+		return fmt.Errorf("provider %s has own_domains; they are of use only with shared_hosts: true", p.Name)
+	}
+	for _, d := range p.OwnDomains {
+		if err := checkOwn(d); err != nil {
+			return fmt.Errorf("provider %s: %w", p.Name, err)
+		}
+	}
+	return nil
+}
+
+// checkOwn reports a text that is no domain name in lower case.
+func checkOwn(domain string) error {
+	if err := checkSuffix("." + domain); err != nil || strings.ToLower(domain) != domain || strings.Contains(domain, "..") {
+		return fmt.Errorf(`own domain %.40q must be a domain name in lower case, like "gmail.com"`, domain)
+	}
 	return nil
 }
 
@@ -80,5 +122,6 @@ func checkSuffix(s string) error {
 }
 
 func (p Provider) equal(o Provider) bool {
-	return p.Name == o.Name && slices.Equal(p.Suffixes, o.Suffixes)
+	return p.Name == o.Name && slices.Equal(p.Suffixes, o.Suffixes) &&
+		p.SharedHosts == o.SharedHosts && slices.Equal(p.OwnDomains, o.OwnDomains)
 }

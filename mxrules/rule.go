@@ -160,7 +160,7 @@ func (set *Rules) addProviders(providers []Provider) (map[string]bool, error) {
 			return nil, fmt.Errorf("provider %s is defined twice", p.Name)
 		}
 		known[p.Name] = true
-		own := Provider{Name: p.Name}
+		own := Provider{Name: p.Name, SharedHosts: p.SharedHosts, OwnDomains: slices.Clone(p.OwnDomains)}
 		for _, s := range p.Suffixes {
 			s = strings.ToLower(s)
 			if o, taken := owner[s]; taken {

@@ -49,8 +49,8 @@ func TestDiff(t *testing.T) {
 		{
 			"everyone else, but for what others decide", "rules: []", "rules: [{id: all, messages_per_hour: 100}]",
 			strings.Join([]string{
-				"provider apple", "provider comcast", "provider gmx", "provider google", "provider microsoft365", "provider netease", "provider orange",
-				"provider outlook", "provider qq", "provider yahoo", "provider yahoo-japan", "everyone else",
+				"provider apple", "provider barracuda", "provider comcast", "provider gmx", "provider google", "provider microsoft365", "provider mimecast", "provider netease", "provider orange",
+				"provider outlook", "provider proofpoint", "provider qq", "provider yahoo", "provider yahoo-japan", "everyone else",
 			}, ": messages_per_hour unlimited -> 100 (all)\n") + ": messages_per_hour unlimited -> 100 (all)",
 		},
 		{

@@ -22,6 +22,12 @@ func Print(r *mxrules.Rules, w io.Writer) error {
 	fmt.Fprintln(b)
 	for _, p := range providers {
 		fmt.Fprintf(b, "  - name: %s\n    suffixes: %s\n", quote(p.Name), list(p.Suffixes))
+		if p.SharedHosts {
+			fmt.Fprint(b, "    shared_hosts: true\n")
+		}
+		if len(p.OwnDomains) > 0 {
+			fmt.Fprintf(b, "    own_domains: %s\n", list(p.OwnDomains))
+		}
 	}
 	fmt.Fprint(b, "\nrules:\n")
 	for i, rule := range r.All() {

@@ -9,6 +9,9 @@
 //	providers:
 //	  - name: acme
 //	    suffixes: [.mx.acme.example]
+//	    shared_hosts: true              # its hosts serve many unrelated organisations: a path rests for
+//	                                    # the domain that refuses first, and as a whole only when several do
+//	    own_domains: [acme.example]     # but these are the provider's: their word counts for all of it
 //
 //	# In order: for each setting the first rule that matches and has it decides.
 //	rules:
@@ -249,11 +252,17 @@ func (p *parser) provider(node *yaml.Node) (mxrules.Provider, bool) {
 			p.texts(value, "suffixes", func(n *yaml.Node, s string) {
 				out.Suffixes = append(out.Suffixes, strings.ToLower(s))
 			})
+		case "shared_hosts":
+			p.boolean(value, &out.SharedHosts)
+		case "own_domains":
+			p.texts(value, "own_domains", func(n *yaml.Node, s string) {
+				out.OwnDomains = append(out.OwnDomains, strings.ToLower(s))
+			})
 		default:
 			return false
 		}
 		return true
-	}, "name, suffixes")
+	}, "name, suffixes, shared_hosts, own_domains")
 	if !ok {
 		return out, false
 	}

@@ -108,6 +108,36 @@ func TestProviderReplacesBuiltinOne(t *testing.T) {
 	}
 }
 
+func TestSharedHosts(t *testing.T) {
+	set, err := Parse("f", []byte("providers: [{name: acme, suffixes: [.mx.acme.example], shared_hosts: true, own_domains: [Acme.example]}]\nrules: []\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		provider, domain string
+		want             bool
+	}{
+		{"acme", "customer.example", true},
+		{"acme", "acme.example", false},
+		{"google", "gmail.com", false},
+		{"google", "customer.example", true},
+		{"microsoft365", "customer.example", true},
+		{"mimecast", "customer.example", true},
+		{"proofpoint", "customer.example", true},
+		{"barracuda", "customer.example", true},
+		{"yahoo", "yahoo.com", false},
+		{"", "customer.example", false},
+	} {
+		if got := set.SharesHosts(tt.provider, tt.domain); got != tt.want {
+			t.Errorf("%s at %q shares hosts: %v", tt.domain, tt.provider, got)
+		}
+	}
+	_, err = Parse("f", []byte("providers: [{name: acme, suffixes: [.mx.acme.example], own_domains: [acme.example]}]\nrules: []\n"))
+	if err == nil || !strings.Contains(err.Error(), "shared_hosts: true") {
+		t.Errorf("own domains of hosts that are not shared: %v", err)
+	}
+}
+
 func TestSources(t *testing.T) {
 	tests := map[string][]string{
 		"192.0.2.7":                       {"192.0.2.7/32"},
