@@ -189,8 +189,9 @@ func (s *Store) Close() error {
 }
 
 func pebbleOptions(o *Options) *pebble.Options {
+	log := &logger{log: o.Logger, exit: o.exit}
 	p := &pebble.Options{
-		FS:                          o.FS,
+		FS:                          &strictFS{o.FS, func(err error) { log.Fatalf("%v", err) }},
 		Comparer:                    comparer,
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		CacheSize:                   o.CacheBytes,
@@ -202,7 +203,7 @@ func pebbleOptions(o *Options) *pebble.Options {
 		MaxOpenFiles:                500,
 		BytesPerSync:                512 << 10,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
-		Logger:                      &logger{log: o.Logger, exit: o.exit},
+		Logger:                      log,
 	}
 	for i := range p.Levels {
 		p.Levels[i].BlockSize = 16 << 10
