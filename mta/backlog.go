@@ -2,6 +2,7 @@ package mta
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
@@ -20,22 +21,68 @@ type handover struct {
 	expired bool // its validity ended: a sweep ends what is left
 }
 
-// run is the owner's part of a run: where loading goes on, and what is in memory.
+// run is the owner's part of a run: where loading goes on. There may be half a million,
+// so what only runs with messages in memory need is in active.
 type run struct {
 	id      dispatch.RunID
 	ho      *handover
-	number  uint32
 	domain  string
+	active  *active  // nil while nothing is in memory or on its way there
 	next    Position // where the next load of fresh mail begins
-	rewind  Position // lowest fresh message given back while a load is under way
 	mark    Position // settled-below mark last written
-	more    bool     // fresh mail may be left in the store
-	nextDue time.Time
-	put     time.Time // earliest retry that came while a load is under way; zero: none
-	changes uint64    // counts what made mail of the run loadable
-	loading bool
+	due     int64    // when the earliest retry is due, in Unix nanoseconds; 0: none
+	number  uint32
+	changes uint32 // counts what made mail of the run loadable
+	more    bool   // fresh mail may be left in the store
 	dropped bool
+}
+
+// active is the part of a run with messages in memory, or on their way there.
+type active struct {
+	loading bool
+	rewind  Position  // lowest fresh message given back while a load is under way
+	put     time.Time // earliest retry that came while a load is under way; zero: none
 	held    []*held
+}
+
+// wake makes the run one with messages in memory.
+func (ru *run) wake() *active {
+	if ru.active == nil {
+		ru.active = &active{rewind: noRewind}
+	}
+	return ru.active
+}
+
+// sleep forgets what a run without messages in memory does not need.
+func (ru *run) sleep() {
+	if a := ru.active; a != nil && !a.loading && len(a.held) == 0 {
+		ru.active = nil
+	}
+}
+
+func (ru *run) loading() bool { return ru.active != nil && ru.active.loading }
+
+// held are its messages in memory.
+func (ru *run) held() []*held {
+	if ru.active == nil {
+		return nil
+	}
+	return ru.active.held
+}
+
+// nextDue is when its earliest retry is due; zero for none.
+func (ru *run) nextDue() time.Time {
+	if ru.due == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ru.due)
+}
+
+func (ru *run) setDue(at time.Time) {
+	ru.due = 0
+	if !at.IsZero() {
+		ru.due = at.UnixNano()
+	}
 }
 
 // held is a message in memory.
@@ -160,8 +207,9 @@ func (r *Relay) addRun(now time.Time, ho *handover, s RunState) *run {
 	r.lastRun++
 	ru := &run{
 		id: r.lastRun, ho: ho, number: s.Domain, domain: s.DomainName,
-		next: s.Mark, rewind: noRewind, mark: s.Mark, more: s.Fresh > 0, nextDue: s.NextDue,
+		next: s.Mark, mark: s.Mark, more: s.Fresh > 0,
 	}
+	ru.setDue(s.NextDue)
 	ho.runs[s.Domain] = ru
 	r.runs[ru.id] = ru
 	r.core.AddRun(now, r.describe(ru, s))
@@ -200,9 +248,9 @@ var noRewind = Position{Lane: 255, Order: 1<<64 - 1}
 // dueAt notes a retry in the store. A load under way may not have seen it.
 func (ru *run) dueAt(at time.Time) {
 	ru.changes++
-	ru.nextDue = earliest(ru.nextDue, at)
-	if ru.loading {
-		ru.put = earliest(ru.put, at)
+	ru.setDue(earliest(ru.nextDue(), at))
+	if ru.loading() {
+		ru.active.put = earliest(ru.active.put, at)
 	}
 }
 
@@ -220,8 +268,8 @@ func (ru *run) rewindTo(p Position) {
 	if p.Less(ru.next) {
 		ru.next = p
 	}
-	if p.Less(ru.rewind) {
-		ru.rewind = p
+	if ru.loading() && p.Less(ru.active.rewind) {
+		ru.active.rewind = p
 	}
 }
 
@@ -232,9 +280,10 @@ func (r *Relay) load(id dispatch.RunID, fresh, due int) {
 		r.core.Loaded(r.cfg.Now(), dispatch.Loaded{Run: id})
 		return
 	}
-	ru.loading, ru.rewind, ru.put = true, noRewind, time.Time{}
-	inMemory := make(map[MessageID]struct{}, len(ru.held))
-	for _, h := range ru.held {
+	a := ru.wake()
+	a.loading, a.rewind, a.put = true, noRewind, time.Time{}
+	inMemory := make(map[MessageID]struct{}, len(a.held))
+	for _, h := range a.held {
 		inMemory[h.msg.ID] = struct{}{}
 	}
 	req := LoadRequest{
@@ -252,17 +301,18 @@ func (r *Relay) load(id dispatch.RunID, fresh, due int) {
 }
 
 func (r *Relay) loaded(now time.Time, ru *run, res LoadResult) {
-	ru.loading = false
+	a := ru.active
+	a.loading = false
 	if ru.dropped {
 		return
 	}
 	ru.next, ru.more = res.Next, res.More
-	if ru.rewind != noRewind {
+	if a.rewind != noRewind {
 		ru.more = true
-		ru.rewindTo(ru.rewind)
+		ru.rewindTo(a.rewind)
 	}
-	ru.nextDue = earliest(res.NextDue, ru.put)
-	answer := dispatch.Loaded{Run: ru.id, MoreFresh: ru.more, NextDue: ru.nextDue}
+	ru.setDue(earliest(res.NextDue, a.put))
+	answer := dispatch.Loaded{Run: ru.id, MoreFresh: ru.more, NextDue: ru.nextDue()}
 	for _, batch := range [2][]*Message{res.Due, res.Fresh} {
 		for _, m := range batch {
 			if h := r.hold(now, ru, m); h != nil {
@@ -270,6 +320,7 @@ func (r *Relay) loaded(now time.Time, ru *run, res LoadResult) {
 			}
 		}
 	}
+	ru.sleep()
 	r.core.Loaded(now, answer)
 	r.forgetIfEmpty(now, ru)
 }
@@ -280,7 +331,7 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 	if other := r.byID[m.ID]; other != nil {
 		if other.run == nil { // expiring: the mark must not pass it
 			other.run = ru
-			ru.held = append(ru.held, other)
+			ru.keep(other)
 		}
 		return nil
 	}
@@ -288,7 +339,7 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 	h := &held{id: r.lastMsg, msg: m, run: ru}
 	h.mailID = r.earlierID(m, ru.ho)
 	r.byID[m.ID] = h
-	ru.held = append(ru.held, h)
+	ru.keep(h)
 	switch {
 	case ru.ho.expired || !m.Expires.After(now):
 		r.expire(now, h, heldBy(r.core.Waiting(now, ru.id)))
@@ -313,20 +364,24 @@ func (r *Relay) release(now time.Time, h *held) {
 	if ru == nil {
 		return
 	}
-	for i, other := range ru.held {
-		if other == h {
-			last := len(ru.held) - 1
-			ru.held[i] = ru.held[last]
-			ru.held[last] = nil
-			ru.held = ru.held[:last]
-			break
-		}
+	list := ru.held()
+	if i := slices.Index(list, h); i >= 0 {
+		last := len(list) - 1
+		list[i], list[last] = list[last], nil
+		ru.active.held = list[:last]
+		ru.sleep()
 	}
+}
+
+// keep adds a message in memory.
+func (ru *run) keep(h *held) {
+	a := ru.wake()
+	a.held = append(a.held, h)
 }
 
 // forgetIfEmpty drops a run with nothing left in store or memory.
 func (r *Relay) forgetIfEmpty(now time.Time, ru *run) {
-	if ru.dropped || ru.loading || ru.more || !ru.nextDue.IsZero() || len(ru.held) > 0 {
+	if ru.dropped || ru.active != nil || ru.more || ru.due != 0 {
 		return
 	}
 	r.advanceMark(ru, true)
@@ -366,7 +421,7 @@ func (r *Relay) advanceMark(ru *run, end bool) {
 		return
 	}
 	low := ru.next
-	for _, h := range ru.held {
+	for _, h := range ru.held() {
 		if p := h.msg.ID.position(); !h.msg.Retry && p.Less(low) {
 			low = p
 		}

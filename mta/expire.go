@@ -197,7 +197,7 @@ func (r *Relay) dropSwept(ho *handover, from, to uint32) {
 	}
 	_ = r.call(r.calm, func(now time.Time) {
 		for number := from; number < to; number++ {
-			if ru := ho.runs[number]; ru != nil && len(ru.held) == 0 {
+			if ru := ho.runs[number]; ru != nil && len(ru.held()) == 0 {
 				r.core.DropRun(now, ru.id)
 				r.forget(ru)
 			}
@@ -282,7 +282,7 @@ type runName struct {
 
 func (r *Relay) recountRun(name runName) {
 	var ru *run
-	var changes uint64
+	var changes uint32
 	find := func(time.Time) {
 		if ho := r.handovers[name.handover]; ho != nil && ho.runs[name.domain] != nil {
 			ru = ho.runs[name.domain]
@@ -302,10 +302,11 @@ func (r *Relay) recountRun(name runName) {
 		is = left[0]
 	}
 	_ = r.call(r.calm, func(now time.Time) {
-		if ru.changes != changes || ru.loading || len(ru.held) > 0 {
+		if ru.changes != changes || ru.active != nil {
 			return
 		}
-		ru.more, ru.nextDue = is.Fresh > 0, is.NextDue
+		ru.more = is.Fresh > 0
+		ru.setDue(is.NextDue)
 		r.core.Recount(now, ru.id, is.Fresh, is.Deferred, is.NextDue)
 		r.forgetIfEmpty(now, ru)
 	})

@@ -83,7 +83,7 @@ func BenchmarkClaimSettle(b *testing.B) {
 		}
 		_ = r.call(b.Context(), func(time.Time) {
 			for _, h := range msgs {
-				ru.held = append(ru.held, h)
+				ru.keep(h)
 				r.byID[h.msg.ID] = h
 			}
 			r.writer.claim(claims, msgs, "s1>a.example", mxrules.Usage{})

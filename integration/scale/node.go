@@ -23,6 +23,7 @@ import (
 	"github.com/veredus/veredus/proto/client"
 	"github.com/veredus/veredus/server"
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/heap"
 )
 
 // nodeRole is the first argument of the process that is the node.
@@ -34,6 +35,7 @@ const listening = "listening "
 // runNode serves until SIGTERM. SIGUSR1 begins a CPU profile and SIGUSR2 ends it and
 // writes one of the heap, both into the directory of the configuration.
 func runNode(file string) error {
+	heap.Calm() // as `veredus serve` does
 	cfg, err := config.Load(file)
 	if err != nil {
 		return err
@@ -70,11 +72,12 @@ func profiles(dir string) {
 		}
 		pprof.StopCPUProfile()
 		_ = file.Close()
-		heap, err := os.Create(filepath.Join(dir, "heap.pprof"))
+		file, err := os.Create(filepath.Join(dir, "heap.part"))
 		if err == nil {
 			runtime.GC()
-			_ = pprof.WriteHeapProfile(heap)
-			_ = heap.Close()
+			_ = pprof.WriteHeapProfile(file)
+			_ = file.Close()
+			_ = os.Rename(file.Name(), filepath.Join(dir, "heap.pprof"))
 		}
 	}
 }
@@ -142,7 +145,9 @@ func (n *node) profile(to string, f func()) error {
 	_ = n.cmd.Process.Signal(syscall.SIGUSR1)
 	f()
 	_ = n.cmd.Process.Signal(syscall.SIGUSR2)
-	time.Sleep(3 * time.Second) // a collection, and the writing
+	if err := awaitFile(filepath.Join(n.dir, "heap.pprof")); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
@@ -156,6 +161,17 @@ func (n *node) profile(to string, f func()) error {
 		}
 	}
 	return nil
+}
+
+// awaitFile waits until a file is there.
+func awaitFile(name string) error {
+	for range 600 {
+		if _, err := os.Stat(name); err == nil {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return fmt.Errorf("%s was not written within a minute", name)
 }
 
 // writeConfig makes the node's files: a key, MX rules without limits but for

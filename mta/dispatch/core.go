@@ -148,7 +148,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 	for class := range c.lookups {
 		c.lookups[class].of = func(d *delivery) *links[delivery] { return &d.lookups[class].inTurn }
 	}
-	c.dead.of = func(d *domain) *links[domain] { return &d.inDead }
+	c.dead.of = func(d *domain) *links[domain] { return &d.trouble.inDead }
 	c.failQueue.of = msgQueued
 	c.groupOrder.of = func(g *group) *links[group] { return &g.inOrder }
 	c.groupTimers.of = func(g *group) *timer { return &g.timer }

@@ -102,7 +102,7 @@ func (c *Core) Competition(now time.Time, destinations map[string]bool) map[stri
 			continue
 		}
 		for d := g.domains.head; d != nil; d = d.inGroup.next {
-			for r := d.runs.head; r != nil; r = r.inDomain.next {
+			for r := d.runs; r != nil; r = r.inDomain {
 				if !r.stopped && r.fresh+r.deferred > 0 {
 					found[g.dest.name] = compete(found[g.dest.name], r)
 				}

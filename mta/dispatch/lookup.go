@@ -128,7 +128,7 @@ func (c *Core) disown(gone *delivery) {
 
 // askFor queues a domain for a look-up on account of its first run with mail.
 func (c *Core) askFor(d *domain) {
-	for r := d.runs.head; r != nil; r = r.inDomain.next {
+	for r := d.runs; r != nil; r = r.inDomain {
 		if !r.stopped && !r.dropped && c.stock(r) {
 			c.queueLookup(d, r)
 			return

@@ -57,7 +57,8 @@ func (c *Core) shelve(g *group) {
 	}
 	for d := g.domains.head; d != nil; d = g.domains.head {
 		c.leaveGroup(d)
-		d.state, d.shelved, d.dials, d.text = domainWaiting, true, int8(min(level, maxLevel)), text
+		d.state, d.shelved, d.dials = domainWaiting, true, int8(min(level, maxLevel))
+		d.troubled(text)
 		c.domainTimers.arm(d, until)
 		c.refreshDomain(d)
 	}

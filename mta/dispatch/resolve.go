@@ -26,24 +26,77 @@ type domain struct {
 	level   int8      // temporary failures in a row
 	dials   int8      // back-offs of its hosts in a row, as of when its group was shelved
 	asker   *delivery // on whose account it waits for a look-up, or is being looked up
-	avail   int32
-	expires int64  // of a route or a final failure
-	text    string // of the failure
-	timer   timer  // end of the back-off
+	avail   int32     // runs with mail
+	live    int32     // runs
+	runs    *run      // the first of them
+	expires int64     // of a route or a final failure
+	timer   timer     // end of the back-off
 	group   *group
-	runs    list[run]
-	hungry  list[run] // of a dead domain: runs with mail to be failed
+	trouble *trouble // nil while nothing has failed
 
 	inGroup   links[domain]
 	inLookups links[domain]
-	inDead    links[domain]
+}
+
+// trouble is what a domain has that failed.
+type trouble struct {
+	text   string    // why
+	hungry list[run] // of a dead domain: runs with mail to be failed
+	inDead links[domain]
+}
+
+// troubled makes the domain one that failed.
+func (d *domain) troubled(text string) {
+	if d.trouble == nil {
+		d.trouble = &trouble{}
+		d.trouble.hungry.of = runHungry
+	}
+	d.trouble.text = text
+}
+
+// untroubled makes it one that did not fail.
+func (d *domain) untroubled() {
+	switch t := d.trouble; {
+	case t == nil:
+	case t.hungry.n == 0 && t.inDead.on == nil:
+		d.trouble = nil
+	default:
+		t.text = ""
+	}
+}
+
+// text is why the domain failed; empty when it did not.
+func (d *domain) text() string {
+	if d.trouble == nil {
+		return ""
+	}
+	return d.trouble.text
+}
+
+// addRun puts a run behind the others; there are few.
+func (d *domain) addRun(r *run) {
+	at := &d.runs
+	for *at != nil {
+		at = &(*at).inDomain
+	}
+	*at = r
+	d.live++
+}
+
+func (d *domain) removeRun(r *run) {
+	for at := &d.runs; *at != nil; at = &(*at).inDomain {
+		if *at == r {
+			*at, r.inDomain = r.inDomain, nil
+			d.live--
+			return
+		}
+	}
 }
 
 func (c *Core) domainOf(name string) *domain {
 	d := c.domains[name]
 	if d == nil {
 		d = &domain{name: strings.Clone(name)}
-		d.runs.of, d.hungry.of = runInDomain, runHungry
 		c.domains[d.name] = d
 	}
 	return d
@@ -51,12 +104,12 @@ func (c *Core) domainOf(name string) *domain {
 
 // forgetDomain drops a domain without runs, unless a look-up is under way.
 func (c *Core) forgetDomain(d *domain) {
-	if d.runs.n > 0 {
+	if d.live > 0 {
 		return
 	}
 	c.leaveGroup(d)
 	c.domainTimers.stop(d)
-	c.dead.remove(d)
+	c.undead(d)
 	c.unqueueLookup(d)
 	if !d.asking {
 		delete(c.domains, d.name)
@@ -80,10 +133,11 @@ func (c *Core) Resolved(now time.Time, name string, route Route) {
 	}
 	c.begin(now)
 	if d := c.answered(name); d != nil {
-		d.state, d.level, d.text = domainRouted, 0, ""
+		d.state, d.level = domainRouted, 0
 		d.expires = c.routeEnd(route.Expires)
 		c.domainTimers.stop(d)
 		c.join(d, c.groupFor(d, &route))
+		d.untroubled()
 	}
 	c.flush()
 }
@@ -99,7 +153,7 @@ func (c *Core) answered(name string) *domain {
 		return nil
 	}
 	c.lookedUp(d)
-	if d.runs.n == 0 {
+	if d.live == 0 {
 		c.forgetDomain(d)
 		return nil
 	}
@@ -111,7 +165,7 @@ func (c *Core) answered(name string) *domain {
 func (c *Core) Unresolved(now time.Time, name string, f ResolveFailure) {
 	c.begin(now)
 	if d := c.answered(name); d != nil {
-		d.text = f.Text
+		d.troubled(f.Text)
 		c.leaveGroup(d)
 		if f.Final {
 			d.state, d.level = domainDead, 0
@@ -153,7 +207,7 @@ func (c *Core) domainDue(d *domain) {
 }
 
 func (c *Core) refreshDomain(d *domain) {
-	for r := d.runs.head; r != nil; r = r.inDomain.next {
+	for r := d.runs; r != nil; r = r.inDomain {
 		c.refresh(r)
 	}
 }
@@ -165,14 +219,14 @@ func (c *Core) join(d *domain, g *group) {
 		return
 	}
 	c.leaveGroup(d)
-	c.dead.remove(d)
+	c.undead(d)
 	d.group, d.shelved = g, false
 	g.level, d.dials = max(g.level, int(d.dials)), 0
 	g.domains.push(d)
 	if d.avail > 0 {
 		c.restock(d, 1)
 	}
-	for r := d.runs.head; r != nil; r = r.inDomain.next {
+	for r := d.runs; r != nil; r = r.inDomain {
 		leave(&r.inHungry, r)
 		c.attach(r)
 		c.refresh(r)
@@ -188,7 +242,7 @@ func (c *Core) leaveGroup(d *domain) {
 	if g.held > 0 {
 		c.returnWhere(func(m *msg) bool { return m.run.domain == d })
 	}
-	for r := d.runs.head; r != nil; r = r.inDomain.next {
+	for r := d.runs; r != nil; r = r.inDomain {
 		c.detach(r)
 	}
 	g.domains.remove(d)
@@ -197,6 +251,13 @@ func (c *Core) leaveGroup(d *domain) {
 	}
 	d.group = nil
 	c.dirtyGroups.push(g)
+}
+
+// undead takes a domain out of those whose mail is failed.
+func (c *Core) undead(d *domain) {
+	if d.trouble != nil {
+		c.dead.remove(d)
+	}
 }
 
 // maxFailing bounds the messages in memory to be failed; a part of the outcomes
@@ -211,14 +272,14 @@ func (c *Core) pumpDead() {
 	for c.dead.n > 0 && c.stopped == 0 && c.failing < c.maxFailing() {
 		d := c.dead.head
 		if d.expires <= c.now {
-			c.dead.remove(d)
+			c.undead(d)
 			if d.wantsLookup(c.now) {
 				c.askFor(d)
 				c.pumpLookups()
 			}
 			continue
 		}
-		r := d.hungry.head
+		r := d.trouble.hungry.head
 		n := min(failBatch, c.maxFailing()-c.failing)
 		c.failing += n
 		c.askLoad(r, n)
@@ -237,5 +298,5 @@ func (c *Core) doom(m *msg) {
 func (c *Core) fail(m *msg) {
 	m.state = msgFailing
 	c.unsettled++
-	c.emit(Action{Kind: Fail, Msg: m.id, Run: m.run.id, Domain: m.run.domain.name, Text: m.run.domain.text})
+	c.emit(Action{Kind: Fail, Msg: m.id, Run: m.run.id, Domain: m.run.domain.name, Text: m.run.domain.text()})
 }

@@ -22,7 +22,7 @@ type run struct {
 	counted  int64 // what it adds to its lane's waiting mail
 
 	inDelivery links[run]
-	inDomain   links[run]
+	inDomain   *run // the next of its domain
 	inHungry   links[run]
 
 	class   Class
@@ -63,7 +63,6 @@ type delivery struct {
 }
 
 func runInDelivery(r *run) *links[run] { return &r.inDelivery }
-func runInDomain(r *run) *links[run]   { return &r.inDomain }
 func runHungry(r *run) *links[run]     { return &r.inHungry }
 func runReady(r *run) *links[run]      { return &r.work.inReady }
 
@@ -97,7 +96,7 @@ func (c *Core) addRun(spec *Run) {
 	}
 	c.runs[r.id] = r
 	r.delivery.runs.push(r)
-	r.domain.runs.push(r)
+	r.domain.addRun(r)
 	r.stopped = c.isStopped(r)
 	c.attach(r)
 	c.refresh(r)
@@ -257,8 +256,8 @@ func (c *Core) refreshHungry(r *run, hungry bool) {
 			c.dirtyGroups.push(r.flow.lane.group)
 		}
 	case r.domain.state == domainDead:
-		r.domain.hungry.set(r, hungry)
-		if r.domain.hungry.n > 0 {
+		r.domain.trouble.hungry.set(r, hungry)
+		if r.domain.trouble.hungry.n > 0 {
 			c.dead.push(r.domain)
 		} else {
 			c.dead.remove(r.domain)
@@ -300,7 +299,7 @@ func (c *Core) dropRun(r *run) {
 	c.detach(r)
 	d := r.delivery
 	d.runs.remove(r)
-	r.domain.runs.remove(r)
+	r.domain.removeRun(r)
 	if d.runs.n == 0 {
 		c.inOrder.remove(d)
 		delete(c.deliveries, d.id)

@@ -165,13 +165,13 @@ func (c *Core) waiting(r *run) Wait {
 	case d.group != nil && d.group.dest.stopped:
 		return Wait{Cause: CauseSuspended, Text: c.suspension(Selector{Kind: ByDestination, Value: d.group.dest.name})}
 	case d.state == domainWaiting && d.shelved:
-		return Wait{Cause: CauseBackoff, Until: moment(d.timer.at), Text: d.text}
+		return Wait{Cause: CauseBackoff, Until: moment(d.timer.at), Text: d.text()}
 	case d.state == domainWaiting:
-		return Wait{Cause: CauseDNS, Until: moment(d.timer.at), Text: d.text}
+		return Wait{Cause: CauseDNS, Until: moment(d.timer.at), Text: d.text()}
 	case !c.stock(r) && !held:
 		return Wait{Cause: CauseRetry, Until: moment(r.retry.at)}
 	case d.state == domainDead:
-		return Wait{Cause: CauseQueue, Text: d.text}
+		return Wait{Cause: CauseQueue, Text: d.text()}
 	case d.group == nil:
 		return Wait{Cause: CauseDNS, Text: "looking up " + d.name}
 	}
@@ -327,7 +327,7 @@ func (c *Core) addGroup(v *DestinationView, g *group) {
 		if len(v.Domains) < maxDomains {
 			v.Domains = append(v.Domains, d.name)
 		}
-		for r := d.runs.head; r != nil; r = r.inDomain.next {
+		for r := d.runs; r != nil; r = r.inDomain {
 			countRun(r, &v.Ready, &v.Deferred)
 		}
 	}
@@ -410,7 +410,7 @@ func (c *Core) Explain(now time.Time, name string) (DomainView, bool) {
 	c.begin(now)
 	defer c.flush()
 	d := c.domains[name]
-	if d == nil || d.runs.n == 0 {
+	if d == nil || d.live == 0 {
 		return DomainView{}, false
 	}
 	v := DomainView{Domain: d.name, Expires: moment(d.expires)}
@@ -425,7 +425,7 @@ func (c *Core) Explain(now time.Time, name string) (DomainView, bool) {
 
 func (c *Core) addRuns(v *DomainView, d *domain) {
 	due := none
-	for r := d.runs.head; r != nil; r = r.inDomain.next {
+	for r := d.runs; r != nil; r = r.inDomain {
 		countRun(r, &v.Ready, &v.Deferred)
 		if r.deferred > 0 {
 			due = min(due, r.retry.at)
