@@ -29,7 +29,7 @@ var (
 	text      = "Dear {{ first_name }},\n\nyou have {{ points }} points ({{ tier }}).\n\n" +
 		strings.Repeat(paragraph+"\n\n", 9) + "Greetings to {{ city }}\n\nLeave: {{ unsubscribe_url }}\n"
 	html = "<html><body><p>Dear {{ first_name }},</p><p>you have {{ points }} points ({{ tier }}).</p>\n" +
-		strings.Repeat("<p>"+paragraph+"</p>\n", 11) +
+		strings.Repeat("<p>"+paragraph+"</p>\n", 12) +
 		"<p>Greetings to {{ city }}</p><p><a href=\"{{ unsubscribe_url }}\">Leave</a></p></body></html>\n"
 )
 
