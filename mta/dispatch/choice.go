@@ -200,7 +200,7 @@ func (c *Core) acts(g *group, s *source) bool {
 		return n > s.warmth.reserved
 	}
 	l := g.lines[i]
-	if !c.usable(l) || l.until > c.now || c.resting(l.path) {
+	if !c.usable(l) || l.until > c.now || c.rests(l) {
 		return false
 	}
 	if l.reserved || l.idle.n > 0 {

@@ -73,6 +73,8 @@ type Core struct {
 	paths        map[string]*path
 	pathTimers   timers[path]
 	lineTimers   timers[line]
+	tenantTimers timers[tenant]
+	apart        map[string]int           // domains that are tenants of so many paths
 	usage        map[string]mxrules.Usage // restored, of paths not used yet
 	overrides    map[overrideKey]*Override
 	overrideEnd  int64 // when the next of them ends; none
@@ -128,6 +130,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 		destinations: map[string]*destination{},
 		groups:       map[string]*group{},
 		flows:        map[flowKey]*flow{},
+		apart:        map[string]int{},
 		paths:        map[string]*path{},
 		usage:        map[string]mxrules.Usage{},
 		overrides:    map[overrideKey]*Override{},
@@ -154,6 +157,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 	c.groupTimers.of = func(g *group) *timer { return &g.timer }
 	c.pathTimers.of = func(p *path) *timer { return &p.timer }
 	c.lineTimers.of = func(l *line) *timer { return &l.timer }
+	c.tenantTimers.of = func(t *tenant) *timer { return &t.timer }
 	c.loaded.of = func(m *msg) *links[msg] { return &m.inCore }
 	c.byAge.of = func(s *session) *links[session] { return &s.inCore }
 	c.idle.of = func(s *session) *links[session] { return &s.inIdle }
@@ -192,6 +196,7 @@ func (c Config) withDefaults() Config {
 	timings := mxrules.DefaultTimings()
 	orTime(&c.Timings.BackoffFirst, timings.BackoffFirst)
 	orTime(&c.Timings.BackoffMax, timings.BackoffMax)
+	orTime(&c.Timings.RestFirst, timings.RestFirst)
 	return c
 }
 
@@ -210,7 +215,7 @@ func (c *Core) emit(a Action) { c.out = append(c.out, a) }
 // Wake is when Tick is due; zero when nothing waits for time.
 func (c *Core) Wake() time.Time {
 	at := min(c.retries.next(), c.domainTimers.next(), c.groupTimers.next(),
-		c.pathTimers.next(), c.lineTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.parkEnd(), c.lookupAt, c.overrideEnd)
+		c.pathTimers.next(), c.lineTimers.next(), c.tenantTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.parkEnd(), c.lookupAt, c.overrideEnd)
 	if at == none {
 		return time.Time{}
 	}
@@ -239,6 +244,7 @@ func (c *Core) stepBack(by int64) {
 	c.groupTimers.shift(by)
 	c.pathTimers.shift(by)
 	c.lineTimers.shift(by)
+	c.tenantTimers.shift(by)
 	for s := c.byAge.head; s != nil; s = s.inCore.next {
 		s.opened += by
 		s.creditAt += by
@@ -271,6 +277,9 @@ func (c *Core) fire() {
 	}
 	for l := c.lineTimers.due(c.now); l != nil; l = c.lineTimers.due(c.now) {
 		c.dirtyGroups.push(l.group)
+	}
+	for t := c.tenantTimers.due(c.now); t != nil; t = c.tenantTimers.due(c.now) {
+		c.tenantDue(t)
 	}
 	for s := c.warmTimers.due(c.now); s != nil; s = c.warmTimers.due(c.now) {
 		c.warmDue(s)

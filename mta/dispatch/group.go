@@ -52,6 +52,7 @@ type group struct {
 	dest    *destination
 	key     string
 	scope   string // the domain, if rules name it; else empty
+	tenant  string // the domain, if it is held apart from others on its hosts; else empty
 	hosts   []Host
 	tls     mxrules.TLS
 	domains list[domain]
@@ -86,12 +87,16 @@ func (c *Core) groupFor(d *domain, route *Route) *group {
 func (c *Core) groupOf(dest, provider string, hosts []Host, domainName string) *group {
 	scope := c.scopeOf(hosts[0].Name, provider, domainName)
 	tls := c.match(hosts[0].Name, provider, scope, nil).Limits.TLS
-	key := groupKey(dest, scope, hosts, tls)
+	tenant := ""
+	if c.apart[domainName] > 0 {
+		tenant = domainName
+	}
+	key := groupKey(dest, scope+"\n"+tenant, hosts, tls)
 	g := c.groups[key]
 	if g != nil {
 		return g
 	}
-	g = &group{dest: c.destinationOf(dest, provider), key: key, scope: scope, hosts: slices.Clone(hosts), tls: tls}
+	g = &group{dest: c.destinationOf(dest, provider), key: key, scope: scope, tenant: tenant, hosts: slices.Clone(hosts), tls: tls}
 	g.domains.of = func(d *domain) *links[domain] { return &d.inGroup }
 	g.dest.groups++
 	c.groups[key] = g

@@ -149,7 +149,7 @@ func (c *Core) usable(l *line) bool {
 
 // sendable reports whether mail pinned to the line's source can wait for it.
 func (c *Core) sendable(l *line) bool {
-	return c.usable(l) && l.until <= c.now && !c.resting(l.path)
+	return c.usable(l) && l.until <= c.now && !c.rests(l)
 }
 
 // pinLine is the line that a loaded message has to wait for; nil if any will
@@ -260,6 +260,15 @@ func (c *Core) eligible(l *line) bool {
 	if l.until > c.now {
 		c.lineTimers.arm(l, l.until)
 		return false
+	}
+	if held, until := c.tenantHeld(l); held {
+		if until > 0 {
+			c.lineTimers.arm(l, max(until, c.now+1))
+		}
+		return false
+	}
+	if t := l.ofTenant(); t != nil && t.apart.Probing() && l.sessions.n > 0 {
+		return false // one at a time, too, until it is known to be served again
 	}
 	return !c.draining(l) && c.roomToOpen(l)
 }

@@ -255,7 +255,7 @@ func (c *Core) supplies(g *group) {
 // flowing reports whether the group has an open session that may send soon.
 func (c *Core) flowing(g *group) bool {
 	for _, l := range g.lines {
-		if l.open > 0 && c.usable(l) && !c.resting(l.path) {
+		if l.open > 0 && c.usable(l) && !c.rests(l) {
 			return true
 		}
 	}

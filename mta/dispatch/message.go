@@ -30,6 +30,7 @@ type msg struct {
 	charged *warmth // whose cap it was charged to, until its attempt ends
 	kept    *warmth // whose room it is kept for
 	engaged bool
+	tenant  *tenant // that counts it as carried
 	inCore  links[msg]
 	// inQueue is its place with its run's work, its line or the fail queue.
 	inQueue links[msg]
@@ -55,6 +56,7 @@ func (c *Core) newMsg(spec Msg, r *run) *msg {
 
 // forgetMsg removes a message from memory and from all counts.
 func (c *Core) forgetMsg(m *msg) {
+	c.landed(m)
 	c.unhold(m)
 	leave(&m.inQueue, m)
 	c.loaded.remove(m)

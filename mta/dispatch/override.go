@@ -145,6 +145,7 @@ func (c *Core) ResetPaths(now time.Time, source, destination string) map[string]
 		p.history.set, p.told = [len(paced)]int64{}, c.paceOf(p)
 		c.decide(p, Decision{Action: "reset", Cause: "by an operator"})
 		p.restEnd = 0
+		c.dropTenants(p)
 		c.eachLine(func(l *line) {
 			if l.path == p {
 				l.cool, l.failed = nil, ""

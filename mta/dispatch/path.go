@@ -40,7 +40,9 @@ type path struct {
 	told      pace   // last reported, or at the beginning
 	observed  pace   // what a governor that only observes would do
 	history   history
-	suspended bool // reported so
+	tenants   map[string]*tenant // domains that are held alone, on hosts that serve many
+	refusals  []refusal          // of such domains, the oldest first
+	suspended bool               // reported so
 	restEnd   int64
 	timer     timer // when a rate, quota or rest lets it go on, or it may be forgotten
 	inDirty   links[path]
@@ -112,7 +114,8 @@ func (c *Core) forgetPath(p *path) {
 		return
 	}
 	s, u := p.gov.State(c.at), p.gov.Usage()
-	if s.Open > 0 {
+	if s.Open > 0 || len(p.tenants) > 0 {
+		c.pathTimers.arm(p, c.now+int64(linger))
 		return
 	}
 	// A probe after a rest that nobody needed any more ends with the rest's memory.
@@ -188,6 +191,9 @@ func (l *line) ahead(now int64) int {
 	if p.holding && p.sendAt > now {
 		return l.open
 	}
+	if t := l.ofTenant(); t != nil && t.apart.Probing() {
+		return 1
+	}
 	n := claimPerSession
 	if rate := p.gov.MessageRate().PerSecond(); rate > 0 && rate < claimPerSession {
 		n = max(1, int(rate))
@@ -239,6 +245,9 @@ func (c *Core) richest(l *line, class Class) *queue {
 
 // queueClaims notes that a line wants to claim.
 func (c *Core) queueClaims(l *line) {
+	if held, _ := c.tenantHeld(l); held {
+		return
+	}
 	if l.open > 0 && c.usable(l) && (c.mayClaim(l, Transactional) || c.mayClaim(l, Bulk)) {
 		l.path.claimers.push(l)
 		c.dirtyPaths.push(l.path)
@@ -336,6 +345,9 @@ func (c *Core) Claimed(now time.Time, ids []MsgID) {
 // queueLine keeps a line in the path's queues of those that could send.
 func (c *Core) queueLine(l *line) {
 	may := (l.idle.n > 0 || c.mayPark(l)) && c.usable(l)
+	if held, _ := c.tenantHeld(l); held {
+		may = false
+	}
 	for class := range l.ready {
 		ready := may && l.ready[class].n > 0
 		l.path.senders[class].set(l, ready)
@@ -456,11 +468,16 @@ func (c *Core) transactional(l *line) bool {
 func (q *queue) any() bool { return len(q.ready)+q.starving.n+q.hungry.n > 0 }
 
 // serveWaiters gives free connections to the lines that wait for one, in order.
-// A line that still wants more afterwards goes behind the others.
+// A line that still wants more afterwards goes behind the others, and so does one that
+// has sessions when there are no connections left: those behind it may have none.
 func (c *Core) serveWaiters(p *path) {
 	for n := p.waiters.n; n > 0; n-- {
 		l := p.waiters.pop()
 		if c.lineWants(l) && c.dial(l) == dialHeld {
+			if n > 1 && l.sessions.n > 0 && p.openHold == mxrules.HoldConnections {
+				p.waiters.push(l)
+				continue
+			}
 			p.waiters.pushFront(l)
 			c.reclaimConnection(p, l)
 			return

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -115,7 +116,7 @@ func (c *Core) connect(l *line) {
 // anyDomain is a recipient domain whose route names the group's hosts.
 func (g *group) anyDomain() string {
 	if g.domains.head == nil {
-		return g.scope
+		return cmp.Or(g.scope, g.tenant)
 	}
 	return g.domains.head.name
 }
@@ -272,6 +273,9 @@ func (c *Core) mayStay(s *session) bool {
 // send gives a line's next claimed message of a class to a session. It answers
 // whether a session could take it.
 func (c *Core) send(l *line, class Class) bool {
+	if held, _ := c.tenantHeld(l); held {
+		return false
+	}
 	s := c.taker(l)
 	if s == nil {
 		return false
@@ -296,6 +300,7 @@ func (c *Core) send(l *line, class Class) bool {
 	c.offer(s)
 	c.unsettled++
 	l.path.gov.MessageSent(c.at)
+	c.sentApart(l, m)
 	c.emit(Action{Kind: Send, Session: s.id, Msg: m.id, Run: m.run.id, Path: l.path.key, Destination: l.group.dest.name})
 	c.dirtyGroups.push(l.group)
 	return true
@@ -335,6 +340,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 	if m != nil && m.state == msgSending {
 		e.Again = m.retry
 		m.state = msgReplied
+		c.landed(m)
 		c.ended(m, e.Sign)
 	}
 	if l != nil {
@@ -349,7 +355,11 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 			l.servedAt, l.servedHost = c.now, s.host
 		}
 		if !e.HostFault {
-			c.observe(l.path, e.Evidence)
+			var d *domain
+			if m != nil && m.run != nil {
+				d = m.run.domain
+			}
+			c.heard(l, d, e)
 		}
 	}
 	if s != nil {
@@ -435,6 +445,7 @@ func (c *Core) untried(id MsgID) {
 	l := m.line
 	c.unsettled--
 	m.state = msgClaimed
+	c.landed(m)
 	if m.back || !c.usable(l) {
 		c.giveBack(m)
 	} else {
@@ -467,11 +478,11 @@ func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
 		case e.HostFault && s.replied == 0 && e.ReplyCode() < 500 && c.turnedAway(s):
 			// Another was served a moment ago: it is one connection too many, or too soon, whatever the words.
 			e.Evidence = mxrules.Evidence{Effect: mxrules.EffectFewerConnections, Text: e.Text}
-			c.refusedDial(s, e.Evidence)
+			c.refusedDial(s, e)
 		case e.HostFault && s.replied == 0:
 			c.hostFault(l, s.host, e.Text)
 		case e.Effect != mxrules.EffectNone:
-			c.refusedDial(s, e.Evidence)
+			c.refusedDial(s, e)
 		default:
 			c.barren(s, false)
 		}
@@ -480,10 +491,10 @@ func (c *Core) SessionFailed(now time.Time, id SessionID, e Evidence) {
 }
 
 // refusedDial learns from a connection that the receiver did not want.
-func (c *Core) refusedDial(s *session, e mxrules.Evidence) {
+func (c *Core) refusedDial(s *session, e Evidence) {
 	s.line.failed = clip(e.Text)
 	e.Took, e.Connection = time.Duration(c.now-s.opened), s.replied == 0
-	c.observe(s.line.path, e)
+	c.heard(s.line, s.line.group.only(), e)
 	c.refused(s)
 }
 
@@ -506,7 +517,7 @@ func (c *Core) turnedAway(s *session) bool {
 // no other session, unless the path rests anyway.
 func (c *Core) refused(s *session) {
 	l := s.line
-	if s.replied > 0 || l.open > 0 || c.resting(l.path) || l.limits.Governor == mxrules.GovernorOn && c.waits(l.path) {
+	if s.replied > 0 || l.open > 0 || c.rests(l) || l.limits.Governor == mxrules.GovernorOn && c.waits(l.path) {
 		return
 	}
 	c.backOff(l)
@@ -571,9 +582,9 @@ func (c *Core) end(s *session) {
 }
 
 // observe feeds a reply to the path's governor and reports what it changed.
-func (c *Core) observe(p *path, e mxrules.Evidence) {
-	if e.Effect == mxrules.EffectNone && !p.gov.Suspects(&e) {
-		p.gov.Observe(c.at, e)
+func (c *Core) observe(p *path, e Evidence) {
+	if e.Effect == mxrules.EffectNone && !p.gov.Suspects(&e.Evidence) {
+		p.gov.Observe(c.at, e.Evidence)
 		if n := p.gov.Changes(); n != p.changes {
 			p.changes = n
 			c.trim(p)
@@ -586,7 +597,7 @@ func (c *Core) observe(p *path, e mxrules.Evidence) {
 		return
 	}
 	before := p.gov.State(c.at)
-	p.gov.Observe(c.at, e)
+	p.gov.Observe(c.at, e.Evidence)
 	after := p.gov.State(c.at)
 	switch {
 	case after.Hold == mxrules.HoldRest && after.Until != before.Until && !after.Until.IsZero():

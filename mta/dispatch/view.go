@@ -237,6 +237,7 @@ func sooner(a, b Wait) bool {
 
 func (c *Core) lineWait(l *line) Wait {
 	s := l.path.gov.State(c.at)
+	held, until := c.tenantHeld(l)
 	switch {
 	case l.source.stopped:
 		return Wait{Cause: CauseSuspended, Text: c.suspension(Selector{Kind: BySource, Value: l.source.Name})}
@@ -244,6 +245,8 @@ func (c *Core) lineWait(l *line) Wait {
 		return Wait{Cause: CauseSource, Text: "source " + l.source.Name + " was removed"}
 	case s.Hold == mxrules.HoldRest:
 		return Wait{Cause: CauseRest, Until: s.Until, Text: s.Trouble}
+	case held:
+		return c.tenantWait(l, until)
 	case l.until > c.now && l.open == 0:
 		return Wait{Cause: CauseBackoff, Until: moment(l.until), Text: l.failed, Since: moment(l.failedAt)}
 	case c.warmHeld(l):
