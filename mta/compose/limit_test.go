@@ -201,3 +201,22 @@ func TestAPanickingFilterFailsItsMessageOnly(t *testing.T) {
 		}
 	}
 }
+
+// However often a template names a large value, it is read once or little of it.
+func TestLargeValuesAreNotReadAgainAndAgain(t *testing.T) {
+	digits := strings.Repeat("0", 500_000)
+	for name, tc := range map[string]struct{ output, variables string }{
+		"a property":       {"{{ o.last }}", `{"o":{"long":"` + digits + `","last":1}}`},
+		"a number":         {"{{ n }}", `{"n":1e` + digits + `0}`},
+		"an empty text":    {"{{ o.e }}", `{"o":{"` + digits + `":1,"e":""}}`},
+		"a missing thing":  {"{{ o.none }}", `{"o":["` + digits + `"]}`},
+		"many small reads": {"{{ o.last }}", `{"o":{"long":"` + digits[:3000] + `","last":1}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := compile(t, newsletter(strings.Repeat(tc.output, 5_000))).Render(t.Context(), job(tc.variables))
+			if err != nil || len(r.Bytes) > 100_000 {
+				t.Errorf("%d octets: %v", len(r.Bytes), err)
+			}
+		})
+	}
+}

@@ -99,7 +99,7 @@ func (b *body) part(f *fragment) {
 		b.pass(readable([]byte(f.literal)))
 	} else {
 		for i := range len(f.static) + 1 {
-			if slices.Contains(f.gaps, i) {
+			if _, open := slices.BinarySearch(f.gaps, i); open {
 				b.steps = append(b.steps, step{action: fillStep, gap: i})
 			}
 			if i < len(f.static) {

@@ -121,19 +121,19 @@ func setApart(tokens []token) (all []token, static []bool) {
 
 // cut parts a text at two places, without what is empty.
 func (t token) cut(from, to int) (parts []token) {
-	body, right := t.body, t.right
-	rest := t.lines - strings.Count(body, "\n")
-	for _, part := range []string{body[:from], body[from:to], body[to:]} {
-		if part == "" {
+	next := t
+	next.right = false
+	tags := t.lines - strings.Count(t.body, "\n") // lines of the tags around the text of a raw block
+	for _, body := range []string{t.body[:from], t.body[from:to], t.body[to:]} {
+		if body == "" {
 			continue
 		}
-		t.body, t.right = part, false
-		t.lines = strings.Count(part, "\n") + rest
-		parts = append(parts, t)
-		t.left, rest = false, 0
-		t.line += t.lines
+		next.body, next.lines = body, strings.Count(body, "\n")+tags
+		parts = append(parts, next)
+		next.line += next.lines
+		next.left, tags = false, 0
 	}
-	parts[len(parts)-1].right = right
+	parts[len(parts)-1].right = t.right
 	return parts
 }
 
@@ -187,20 +187,26 @@ func (m *message) output(f *fragment, p *piece) error {
 		return err
 	}
 	_, marked := v.(safe)
-	m.write(f, r.text(v), marked)
+	write(r, r.text(v), f.html && !marked)
 	return nil
 }
 
 // write writes a value's text.
-func (m *message) write(f *fragment, text string, marked bool) {
-	r := m.run
+func write[T string | []byte](r *run, text T, escape bool) {
 	before := len(r.buf)
-	if f.html && !marked {
+	if escape {
 		r.buf = appendEscaped(r.buf, text)
 	} else {
 		r.buf = append(r.buf, text...)
 	}
 	r.wrote(len(r.buf) - before)
+}
+
+// miss records that a variable or property was needed and not given.
+func (m *message) miss(name string) {
+	m.run.loud = true
+	m.run.note(name)
+	m.run.loud = false
 }
 
 // plain writes a variable or a property that is text, a number, a boolean, null or
@@ -209,13 +215,11 @@ func (m *message) plain(f *fragment, p *piece) bool {
 	v := &m.vars[p.slot]
 	switch v.kind {
 	case absent:
-		m.run.loud = true
-		m.run.note(p.path[0])
-		m.run.loud = false
+		m.miss(p.path[0])
 		return true
 	case builtinAddress:
 		if len(p.path) == 2 && p.path[1] == "address" {
-			m.write(f, m.address, false)
+			write(m.run, m.address, f.html)
 			return true
 		}
 		return false
@@ -224,14 +228,18 @@ func (m *message) plain(f *fragment, p *piece) bool {
 		if !ok || len(p.path) > 1 || len(text) >= bulkString {
 			return false
 		}
-		m.write(f, text, false)
+		write(m.run, text, f.html)
 		return true
 	}
 	return m.scalar(f, p, v.raw)
 }
 
-// scalar is plain for a variable that is still JSON.
+// scalar is plain for a variable that is still JSON. What is large is better decoded
+// once than read again wherever a template names it.
 func (m *message) scalar(f *fragment, p *piece, raw []byte) bool {
+	if len(raw) > bulkString {
+		return false
+	}
 	for i, name := range p.path[1:] {
 		if raw[0] != '{' {
 			return false
@@ -241,9 +249,7 @@ func (m *message) scalar(f *fragment, p *piece, raw []byte) bool {
 			if name == "size" {
 				return false
 			}
-			m.run.loud = true
-			m.run.note(strings.Join(p.path[:i+2], "."))
-			m.run.loud = false
+			m.miss(strings.Join(p.path[:i+2], "."))
 			return true
 		}
 		raw = inner
@@ -256,44 +262,19 @@ func (m *message) scalar(f *fragment, p *piece, raw []byte) bool {
 	case '"':
 		text, ok := plainText(raw)
 		if !ok {
-			return m.unquoted(f, raw)
+			text = []byte(unquote(raw))
 		}
-		if len(text) >= bulkString {
-			return false
-		}
-		m.writeBytes(f, text)
+		write(m.run, text, f.html)
 	case 't', 'f':
-		m.writeBytes(f, raw)
+		write(m.run, raw, f.html)
 	default:
 		if !isAsWritten(raw) {
-			m.write(f, m.run.text(number(string(raw))), false)
+			write(m.run, m.run.text(number(string(raw))), f.html)
 			return true
 		}
-		m.writeBytes(f, raw)
+		write(m.run, raw, f.html)
 	}
 	return true
-}
-
-// unquoted writes a JSON string with escapes.
-func (m *message) unquoted(f *fragment, raw []byte) bool {
-	text := unquote(raw)
-	if len(text) >= bulkString {
-		return false
-	}
-	m.write(f, text, false)
-	return true
-}
-
-// writeBytes is write.
-func (m *message) writeBytes(f *fragment, text []byte) {
-	r := m.run
-	before := len(r.buf)
-	if f.html {
-		r.buf = appendEscaped(r.buf, text)
-	} else {
-		r.buf = append(r.buf, text...)
-	}
-	r.wrote(len(r.buf) - before)
 }
 
 // appendEscaped appends text with the characters that mean something in HTML

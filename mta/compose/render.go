@@ -411,11 +411,11 @@ func webURL(s, scheme string) (string, error) {
 // isPlainURL reports whether s is a URL that nobody has to look at more closely: a host,
 // a path, and perhaps a query, of letters, digits and a few marks.
 func isPlainURL(s, scheme string) bool {
-	rest, found := strings.CutPrefix(s, scheme)
-	if rest, found = strings.CutPrefix(rest, "://"); !found {
+	const mark = "://"
+	if !strings.HasPrefix(s, scheme) || !strings.HasPrefix(s[len(scheme):], mark) {
 		return false
 	}
-	host, path, found := strings.Cut(rest, "/")
+	host, path, found := strings.Cut(s[len(scheme)+len(mark):], "/")
 	for i := range len(host) {
 		if c := host[i]; !isWord(c) && c != '-' && c != '.' || c == '_' {
 			return false

@@ -7,6 +7,14 @@
 // they hold, a message costs bounded time and memory, no header can be injected,
 // lines keep to 998 octets and end in CRLF.
 //
+// What is the same for every recipient is made once: Compile encodes all text that no
+// variable changes into quoted-printable lines and hashes what every body begins with,
+// as DKIM signs it. Render fills in what varies, encodes the lines that it stands in, and
+// answers header, body and the body's hash. Templates of text and outputs alone are
+// rendered without the Liquid library, and of the variables only those that a template
+// names are decoded. The result is what the library's rendering of the whole, encoded
+// from its beginning, would be.
+//
 // # Liquid
 //
 // Templates are Liquid as github.com/osteele/liquid parses and evaluates it,
