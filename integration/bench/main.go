@@ -125,8 +125,10 @@ func (b *bench) check() error {
 		flag             string
 		value, low, high int
 	}{
-		{"messages", b.messages, 1, maxMessages}, {"postfix-messages", b.postfixMessages, 1, maxMessages},
-		{"repeat", b.repeat, 1, 100}, {"sessions", b.sessions, 1, 1000},
+		{"messages", b.messages, 1, maxMessages},
+		{"postfix-messages", b.postfixMessages, 1, maxMessages},
+		{"repeat", b.repeat, 1, 100},
+		{"sessions", b.sessions, 1, 1000},
 	} {
 		if n.value < n.low || n.value > n.high {
 			return fmt.Errorf("-%s %d: use %d to %d", n.flag, n.value, n.low, n.high)

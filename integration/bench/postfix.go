@@ -38,7 +38,7 @@ type postfix struct {
 // startPostfix needs root: Postfix's processes run as its own users.
 func (b *bench) startPostfix(dir string, k *key, s *sink) (*postfix, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("Postfix runs its processes as its own users: run this as root, or with -only veredus,unsigned")
+		return nil, errors.New("the processes of Postfix run as its own users: run this as root, or with -only veredus,unsigned")
 	}
 	port, err := freePort()
 	if err != nil {
