@@ -16,10 +16,13 @@ const runPage = 500
 // handover is a hand-over as the owner holds it.
 type handover struct {
 	Handover
-	runs    map[uint32]*run
-	gone    bool // cancelled, finished or expired: its runs are being forgotten
-	expired bool // its validity ended: a sweep ends what is left
+	runs    dispatch.Table[run] // by domain number
+	gone    bool                // cancelled, finished or expired: its runs are being forgotten
+	expired bool                // its validity ended: a sweep ends what is left
 }
+
+// run is the hand-over's run to the domain of a number; nil when it is not in memory.
+func (ho *handover) run(domain uint32) *run { return ho.runs.Get(uint64(domain)) }
 
 // run is the owner's part of a run: where loading goes on. There may be half a million,
 // so what only runs with messages in memory need is in active.
@@ -116,7 +119,7 @@ func (r *Relay) adopt(now time.Time, h *Handover) *handover {
 	if ho != nil {
 		return ho
 	}
-	ho = &handover{Handover: *h, runs: map[uint32]*run{}}
+	ho = &handover{Handover: *h}
 	r.handovers[h.ID] = ho
 	if _, resumed := r.resumed[h.Delivery]; resumed {
 		ho.Paused = false
@@ -181,7 +184,7 @@ func (r *Relay) addRuns(now time.Time, id uint64, page []RunState) bool {
 		return false
 	}
 	for _, s := range page {
-		if ru := ho.runs[s.Domain]; ru == nil {
+		if ru := ho.run(s.Domain); ru == nil {
 			r.addRun(now, ho, s)
 		} else {
 			r.growRun(now, ru, s)
@@ -210,8 +213,8 @@ func (r *Relay) addRun(now time.Time, ho *handover, s RunState) *run {
 		next: s.Mark, mark: s.Mark, more: s.Fresh > 0,
 	}
 	ru.setDue(s.NextDue)
-	ho.runs[s.Domain] = ru
-	r.runs[ru.id] = ru
+	ho.runs.Put(uint64(s.Domain), ru)
+	r.runs.Put(uint64(ru.id), ru)
 	r.core.AddRun(now, r.describe(ru, s))
 	return ru
 }
@@ -231,7 +234,7 @@ func (r *Relay) Arrived(h *Handover, id MessageID, domain string, expires time.T
 	r.post(func(now time.Time) {
 		ho := r.adopt(now, h)
 		r.expiry.at(r, expires)
-		ru := ho.runs[id.Domain]
+		ru := ho.run(id.Domain)
 		if ru == nil {
 			r.addRun(now, ho, RunState{Domain: id.Domain, DomainName: domain, Mark: id.position(), Fresh: 1})
 			return
@@ -275,7 +278,7 @@ func (ru *run) rewindTo(p Position) {
 
 // load reads messages of a run and reports them to the core.
 func (r *Relay) load(id dispatch.RunID, fresh, due int) {
-	ru := r.runs[id]
+	ru := r.runs.Get(uint64(id))
 	if ru == nil || ru.ho.gone || ru.ho.expired {
 		r.core.Loaded(r.cfg.Now(), dispatch.Loaded{Run: id})
 		return
@@ -391,18 +394,18 @@ func (r *Relay) forgetIfEmpty(now time.Time, ru *run) {
 
 func (r *Relay) forget(ru *run) {
 	ru.dropped = true
-	delete(ru.ho.runs, ru.number)
-	delete(r.runs, ru.id)
+	ru.ho.runs.Remove(uint64(ru.number))
+	r.runs.Remove(uint64(ru.id))
 	r.forgetDead()
 }
 
 // forgetDead forgets the failures of domains without runs, once they outnumber the runs.
 func (r *Relay) forgetDead() {
-	if len(r.dead) <= 2*len(r.runs)+1024 {
+	if len(r.dead) <= 2*r.runs.Len()+1024 {
 		return
 	}
 	kept := map[string]*route.Error{}
-	for _, ru := range r.runs {
+	for ru := range r.runs.All() {
 		if failed := r.dead[ru.domain]; failed != nil {
 			kept[ru.domain] = failed
 		}
@@ -498,7 +501,7 @@ func (r *Relay) closeHandover(now time.Time, ho *handover) {
 
 func (r *Relay) dropRuns(now time.Time, ho *handover) {
 	n := 0
-	for _, ru := range ho.runs {
+	for ru := range ho.runs.All() {
 		if n++; n > dropStep {
 			r.work(func() { r.post(func(now time.Time) { r.dropRuns(now, ho) }) })
 			return

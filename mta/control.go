@@ -91,8 +91,8 @@ func (r *Relay) Waiting(ctx context.Context, id MessageID) (wait dispatch.Wait, 
 			sending = true
 			return
 		}
-		if ho := r.handovers[id.Handover]; ho != nil && ho.runs[id.Domain] != nil {
-			wait = r.core.Waiting(now, ho.runs[id.Domain].id)
+		if ho := r.handovers[id.Handover]; ho != nil && ho.run(id.Domain) != nil {
+			wait = r.core.Waiting(now, ho.run(id.Domain).id)
 		}
 	})
 	return wait, sending, err

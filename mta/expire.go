@@ -197,7 +197,7 @@ func (r *Relay) dropSwept(ho *handover, from, to uint32) {
 	}
 	_ = r.call(r.calm, func(now time.Time) {
 		for number := from; number < to; number++ {
-			if ru := ho.runs[number]; ru != nil && len(ru.held()) == 0 {
+			if ru := ho.run(number); ru != nil && len(ru.held()) == 0 {
 				r.core.DropRun(now, ru.id)
 				r.forget(ru)
 			}
@@ -252,10 +252,10 @@ type reasons struct {
 }
 
 func (w *reasons) of(ho *handover, domain uint32) string {
-	if ho == nil || ho.runs[domain] == nil {
+	if ho == nil || ho.run(domain) == nil {
 		return ""
 	}
-	if ru := ho.runs[domain]; ru != w.run {
+	if ru := ho.run(domain); ru != w.run {
 		w.run, w.text = ru, heldBy(w.r.core.Waiting(w.now, ru.id))
 	}
 	return w.text
@@ -284,8 +284,8 @@ func (r *Relay) recountRun(name runName) {
 	var ru *run
 	var changes uint32
 	find := func(time.Time) {
-		if ho := r.handovers[name.handover]; ho != nil && ho.runs[name.domain] != nil {
-			ru = ho.runs[name.domain]
+		if ho := r.handovers[name.handover]; ho != nil && ho.run(name.domain) != nil {
+			ru = ho.run(name.domain)
 			changes = ru.changes
 		}
 	}

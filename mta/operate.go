@@ -381,10 +381,10 @@ func (r *Relay) hurryPage(ctx context.Context, page []*Message, order Order) err
 		for i := range list {
 			id := list[i].Message.ID
 			ho := r.handovers[id.Handover]
-			if ho == nil || ho.runs[id.Domain] == nil {
+			if ho == nil || ho.run(id.Domain) == nil {
 				continue
 			}
-			if ru := ho.runs[id.Domain]; i == 0 || keyOf(list[i-1].Message.ID) != keyOf(id) {
+			if ru := ho.run(id.Domain); i == 0 || keyOf(list[i-1].Message.ID) != keyOf(id) {
 				ru.dueAt(list[i].Due)
 				r.core.Hurried(now, ru.id, list[i].Due)
 			}

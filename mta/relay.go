@@ -127,7 +127,7 @@ type Relay struct {
 	// What follows belongs to the owner goroutine.
 	core      *dispatch.Core
 	handovers map[uint64]*handover
-	runs      map[dispatch.RunID]*run
+	runs      dispatch.Table[run] // by RunID
 	held      map[dispatch.MsgID]*held
 	byID      map[MessageID]*held
 	sessions  map[dispatch.SessionID]*session
@@ -165,7 +165,6 @@ func New(cfg Config) *Relay {
 		done:      make(chan struct{}),
 		stop:      make(chan struct{}),
 		handovers: map[uint64]*handover{},
-		runs:      map[dispatch.RunID]*run{},
 		held:      map[dispatch.MsgID]*held{},
 		byID:      map[MessageID]*held{},
 		sessions:  map[dispatch.SessionID]*session{},

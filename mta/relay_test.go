@@ -531,7 +531,7 @@ func TestExpiredRunsAreForgotten(t *testing.T) {
 		if dials != before {
 			t.Errorf("%d dials for mail that is gone", dials-before)
 		}
-		if n := len(r.runs); n != 0 {
+		if n := r.runs.Len(); n != 0 {
 			t.Errorf("%d runs are left", n)
 		}
 		stop(t, r)
@@ -569,8 +569,8 @@ func TestLargeHandoverExpires(t *testing.T) {
 				t.Errorf("%d messages in one write", n)
 			}
 		}
-		if len(r.runs)+len(r.handovers) != 0 {
-			t.Errorf("%d runs and %d hand-overs are left", len(r.runs), len(r.handovers))
+		if r.runs.Len()+len(r.handovers) != 0 {
+			t.Errorf("%d runs and %d hand-overs are left", r.runs.Len(), len(r.handovers))
 		}
 		stop(t, r)
 	})

@@ -66,7 +66,7 @@ func BenchmarkClaimSettle(b *testing.B) {
 		b.Fatal(err)
 	}
 	const batch = 64
-	ho := &handover{Handover: *bulk(1), runs: map[uint32]*run{}}
+	ho := &handover{Handover: *bulk(1)}
 	ru := &run{id: 1, ho: ho, number: 1, domain: "a.example", more: true}
 	msgs := make([]*held, batch)
 	claims := make([]Claim, batch)

@@ -48,7 +48,7 @@ type Core struct {
 	deliveries map[DeliveryID]*delivery
 	inOrder    list[delivery]
 	senders    map[sender]*sender
-	runs       map[RunID]*run
+	runs       Table[run] // by RunID
 	retries    timers[run]
 
 	domains      map[string]*domain
@@ -125,7 +125,6 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 		warmStates:   map[string]mxrules.WarmUpState{},
 		deliveries:   map[DeliveryID]*delivery{},
 		senders:      map[sender]*sender{},
-		runs:         map[RunID]*run{},
 		domains:      map[string]*domain{},
 		destinations: map[string]*destination{},
 		groups:       map[string]*group{},

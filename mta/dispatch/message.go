@@ -93,7 +93,7 @@ func (c *Core) unhold(m *msg) {
 // Loaded answers a Load.
 func (c *Core) Loaded(now time.Time, l Loaded) {
 	c.begin(now)
-	r := c.runs[l.Run]
+	r := c.runs.Get(uint64(l.Run))
 	if r == nil {
 		for _, spec := range l.Msgs {
 			if c.msgs[spec.ID] == nil {

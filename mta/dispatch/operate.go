@@ -16,7 +16,7 @@ func (c *Core) DestinationOf(domain string) string {
 // were before. An unknown run is ignored.
 func (c *Core) Hurried(now time.Time, id RunID, due time.Time) {
 	c.begin(now)
-	if r := c.runs[id]; r != nil {
+	if r := c.runs.Get(uint64(id)); r != nil {
 		counted := r.deferred
 		c.put(r, 1, nanos(due))
 		r.deferred = max(counted, 1)
@@ -29,7 +29,7 @@ func (c *Core) Hurried(now time.Time, id RunID, due time.Time) {
 // or on its way there is left as it is: loading corrects its counts.
 func (c *Core) Recount(now time.Time, id RunID, fresh, deferred int64, next time.Time) {
 	c.begin(now)
-	if r := c.runs[id]; r != nil && r.work == nil {
+	if r := c.runs.Get(uint64(id)); r != nil && r.work == nil {
 		r.fresh, r.deferred, r.empty = max(fresh, 0), max(deferred, 0), false
 		if r.deferred > 0 {
 			c.setDue(r, nanos(next))

@@ -71,7 +71,7 @@ func runReady(r *run) *links[run]      { return &r.work.inReady }
 // stays until DropRun.
 func (c *Core) AddRun(now time.Time, spec Run) {
 	c.begin(now)
-	if r := c.runs[spec.ID]; r != nil {
+	if r := c.runs.Get(uint64(spec.ID)); r != nil {
 		c.grow(r, spec.Fresh)
 		c.put(r, spec.Deferred, nanos(spec.NextDue))
 	} else {
@@ -94,7 +94,7 @@ func (c *Core) addRun(spec *Run) {
 	if r.deferred > 0 {
 		r.retry.at = nanos(spec.NextDue)
 	}
-	c.runs[r.id] = r
+	c.runs.Put(uint64(r.id), r)
 	r.delivery.runs.push(r)
 	r.domain.addRun(r)
 	r.stopped = c.isStopped(r)
@@ -133,7 +133,7 @@ func (c *Core) senderOf(tenant, domain string) *sender {
 // Grew reports n more fresh messages of a run. An unknown run is ignored.
 func (c *Core) Grew(now time.Time, id RunID, n int) {
 	c.begin(now)
-	if r := c.runs[id]; r != nil && n > 0 {
+	if r := c.runs.Get(uint64(id)); r != nil && n > 0 {
 		c.grow(r, int64(n))
 	}
 	c.flush()
@@ -271,7 +271,7 @@ func (c *Core) refreshHungry(r *run, hungry bool) {
 // sent go on to be Replied and Settled.
 func (c *Core) DropRun(now time.Time, id RunID) {
 	c.begin(now)
-	if r := c.runs[id]; r != nil {
+	if r := c.runs.Get(uint64(id)); r != nil {
 		c.dropRun(r)
 	}
 	c.flush()
@@ -291,7 +291,7 @@ func (c *Core) DropDelivery(now time.Time, id DeliveryID) {
 
 func (c *Core) dropRun(r *run) {
 	r.dropped = true
-	delete(c.runs, r.id)
+	c.runs.Remove(uint64(r.id))
 	if r.work != nil && r.work.out > 0 {
 		c.returnWhere(func(m *msg) bool { return m.run == r })
 	}
@@ -307,7 +307,7 @@ func (c *Core) dropRun(r *run) {
 	}
 	c.dropWork(r)
 	c.forgetDomain(r.domain)
-	if len(c.senders) > 2*len(c.runs)+1024 {
+	if len(c.senders) > 2*c.runs.Len()+1024 {
 		c.sweepSenders()
 	}
 }

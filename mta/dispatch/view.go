@@ -146,7 +146,7 @@ const maxDomains = 100
 func (c *Core) Waiting(now time.Time, id RunID) Wait {
 	c.begin(now)
 	defer c.flush()
-	if r := c.runs[id]; r != nil {
+	if r := c.runs.Get(uint64(id)); r != nil {
 		return c.waiting(r)
 	}
 	return Wait{}

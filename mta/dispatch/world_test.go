@@ -964,7 +964,7 @@ func (w *world) checkEmpty() {
 	w.runFor(300 * time.Hour) // a governor gives a cut of 100 messages back one an hour
 	c := w.c
 	kept := map[string]int{
-		"runs": len(c.runs), "deliveries": len(c.deliveries), "domains": len(c.domains), "groups": len(c.groups),
+		"runs": c.runs.Len(), "deliveries": len(c.deliveries), "domains": len(c.domains), "groups": len(c.groups),
 		"destinations": len(c.destinations), "paths": len(c.paths), "flows": len(c.flows), "messages": len(c.msgs),
 		"sessions": len(c.sessions), "loaded": c.loaded.n, "held": c.held, "leaving": c.leaving, "unsettled": c.unsettled,
 		"resolving": c.resolving, "failing": c.failing, "slots": c.slotQueues[known].n + c.slotQueues[probe].n, "probes": c.probes, "crowd": len(c.crowd.items),

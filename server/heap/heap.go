@@ -14,7 +14,7 @@ import (
 const calmGarbage = 128 << 20
 
 // Calm lets the process's heap, while it is small, grow by 128 MiB before it is
-// collected; a large one is collected when it has doubled. It holds for the life of the
+// collected; a larger one is collected when it has doubled, or comes near 768 MiB. It holds for the life of the
 // process. Whoever sets GOGC or GOMEMLIMIT decides otherwise, and Calm does nothing.
 func Calm() {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
@@ -53,8 +53,20 @@ func (c *collector) pace() {
 	}
 }
 
-// growth is the percentage by which a heap of so many bytes may grow: at least 100.
+// A heap that would come to more than roomyHeap by doubling grows by less, but not by
+// less than leastGrowth, percent: so a node with ten million messages queued stays
+// below a gigabyte, for a few percent of its CPU.
+const (
+	roomyHeap   = 768 << 20
+	leastGrowth = 30
+)
+
+// growth is the percentage by which a heap of so many bytes may grow.
 func growth(live uint64) int {
 	const least = 4 << 20 // Go's own smallest heap
-	return int(max(100, calmGarbage*100/max(live, least)))
+	live = max(live, least)
+	if live*2 <= roomyHeap {
+		return int(max(100, calmGarbage*100/live))
+	}
+	return int(max(leastGrowth, (roomyHeap-min(live, roomyHeap))*100/live))
 }
