@@ -4,16 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
-	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
-	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/config"
 	"github.com/veredus/veredus/server/protect"
-	"github.com/veredus/veredus/server/suspend"
 )
 
 // Reload reads the configuration again and puts MX rules, bounce rules, signing
@@ -22,8 +16,8 @@ import (
 // restart. When anything is wrong, all of it is in the error (a *config.Errors) and
 // what was in force stays.
 func (s *Server) Reload(ctx context.Context) (version int64, lines []string, err error) {
-	s.reloads.mu.Lock()
-	defer s.reloads.mu.Unlock()
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
 	return s.reload(ctx)
 }
 
@@ -84,64 +78,24 @@ func (s *Server) apply(ctx context.Context, is *settings) error {
 	return nil
 }
 
-// reloads remembers what reloads were answered with. The effect of one ends with
-// the process, which reads the configuration when it starts; so does the memory.
-type reloads struct {
-	mu sync.Mutex
-	by map[string]reloaded
-}
-
-type reloaded struct {
-	at   time.Time
-	resp *veredusv1.ReloadConfigResponse
-}
-
-// Bounds of what is remembered.
-const (
-	keepReloads = 7 * 24 * time.Hour
-	maxReloads  = 10_000
-)
-
 // reloadConfig is the call of RelayService.
 func (s *Server) reloadConfig(ctx context.Context, req *veredusv1.ReloadConfigRequest) (*veredusv1.ReloadConfigResponse, error) {
 	id, err := requestOf(veredusv1.RelayService_ReloadConfig_FullMethodName, req.GetRequestId(), req)
 	if err != nil {
 		return nil, err
 	}
-	s.reloads.mu.Lock()
-	defer s.reloads.mu.Unlock()
-	if err := s.unused(ctx, id); err != nil {
-		return nil, err
-	}
-	if before, ok := s.reloads.by[id.ID]; ok {
-		return proto.CloneOf(before.resp), nil
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	before := &veredusv1.ReloadConfigResponse{}
+	if found, err := s.calls().before(ctx, id, before); err != nil || found {
+		return before, err
 	}
 	version, lines, err := s.reload(ctx)
 	if err != nil {
 		return nil, err
 	}
 	resp := &veredusv1.ReloadConfigResponse{Version: version, Changes: lines}
-	s.reloads.remember(id.ID, resp, s.now())
-	return resp, nil
+	return resp, s.calls().remember(ctx, id, resp)
 }
 
-// unused checks that no other call has the request's id.
-func (s *Server) unused(ctx context.Context, id suspend.Request) error {
-	if id.ID == "" {
-		return nil
-	}
-	_, _, err := s.store.Replay(ctx, campaign.Request{ID: id.ID, Method: id.Method, Body: id.Body})
-	return err
-}
-
-func (r *reloads) remember(id string, resp *veredusv1.ReloadConfigResponse, now time.Time) {
-	if id == "" {
-		return
-	}
-	for old, a := range r.by {
-		if now.Sub(a.at) > keepReloads || len(r.by) >= maxReloads {
-			delete(r.by, old)
-		}
-	}
-	r.by[id] = reloaded{at: now, resp: proto.CloneOf(resp)}
-}
+func (s *Server) calls() calls { return calls{store: s.store} }

@@ -83,7 +83,8 @@ type Server struct {
 	settings atomic.Pointer[settings]
 	metrics  *metrics
 	resolver mta.Resolver
-	reloads  reloads
+	// reloading is held while the configuration is read and put into force.
+	reloading sync.Mutex
 
 	store       *pebblestore.Store
 	disk        *disk.Guard
@@ -121,7 +122,7 @@ type Server struct {
 func New(cfg *config.Config, opts Options) (*Server, error) {
 	s := &Server{
 		cfg: cfg, opts: opts, log: opts.Log, now: opts.Now,
-		metrics: newMetrics(), replies: newReplies(), paces: newPaces(), reloads: reloads{by: map[string]reloaded{}},
+		metrics: newMetrics(), replies: newReplies(), paces: newPaces(),
 		stopping: make(chan struct{}), failed: make(chan error, 1),
 	}
 	if s.log == nil {
@@ -345,7 +346,7 @@ func (s *Server) register() (err error) {
 		relay: s.relay, resolver: s.resolver, suspensions: s.suspensions, replies: s.replies, paces: s.paces,
 		settings: s.settings.Load, reload: s.reloadConfig, now: s.now, texts: s.learningService(),
 		operations: s.operations(), forecaster: s.forecasts,
-		identities: &identities{relay: s.relay, settings: s.settings.Load, unused: s.unused, now: s.now},
+		identities: &identities{relay: s.relay, settings: s.settings.Load, calls: s.calls()},
 	})
 	s.metrics.registry.MustRegister(newWarmUpGauges(s.relay))
 	veredusv1.RegisterAddressServiceServer(s.grpc, s.addressService())

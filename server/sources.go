@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/veredus/veredus/mta"
@@ -18,7 +17,6 @@ import (
 	"github.com/veredus/veredus/mta/inbound"
 	"github.com/veredus/veredus/mxrules"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
-	"github.com/veredus/veredus/server/suspend"
 )
 
 // warmUps is what the calls on sources need of the relay; *mta.Relay has it.
@@ -31,20 +29,9 @@ type warmUps interface {
 type identities struct {
 	relay    warmUps
 	settings func() *settings
-	// unused checks that no other call has the request's id.
-	unused func(ctx context.Context, id suspend.Request) error
-	now    func() time.Time
+	calls    calls
 
-	mu   sync.Mutex
-	done map[string]setWarmUp // answers by request_id
-}
-
-// setWarmUp is what a SetWarmUp was answered with. A repeat behind a restart sets the
-// same stage once more, which changes nothing but when it began.
-type setWarmUp struct {
-	at   time.Time
-	body [32]byte
-	resp *veredusv1.Source
+	mu sync.Mutex // held by SetWarmUp, so that a repeat waits for the first
 }
 
 // ListSources implements the call.
@@ -80,14 +67,9 @@ func (s *identities) SetWarmUp(ctx context.Context, req *veredusv1.SetWarmUpRequ
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if before, ok := s.done[id.ID]; ok && id.ID != "" {
-		if before.body != id.Body {
-			return nil, fmt.Errorf("request_id %.128q: %w", id.ID, suspend.ErrRequestIDReused)
-		}
-		return proto.CloneOf(before.resp), nil
-	}
-	if err := s.unused(ctx, id); err != nil {
-		return nil, err
+	before := &veredusv1.Source{}
+	if found, err := s.calls.before(ctx, id, before); err != nil || found {
+		return before, err
 	}
 	found, err := s.relay.SetWarmUp(ctx, req.GetSource(), int(req.GetStage()), req.GetOff())
 	if err != nil {
@@ -97,10 +79,10 @@ func (s *identities) SetWarmUp(ctx context.Context, req *veredusv1.SetWarmUpRequ
 		return nil, invalid("source", req.GetSource(), "has no warm-up", "give it warm_up: on in relay.pools and reload the configuration")
 	}
 	resp, err := s.get(ctx, req.GetSource())
-	if err == nil {
-		s.remember(id, resp)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	return resp, s.calls.remember(ctx, id, resp)
 }
 
 // check judges the fields.
@@ -135,22 +117,6 @@ func (s *identities) get(ctx context.Context, name string) (*veredusv1.Source, e
 		return nil, invalid("source", name, "is no source any more", "read ListSources")
 	}
 	return sourceView(&views[i], s.settings().helloNames()), nil
-}
-
-func (s *identities) remember(id suspend.Request, resp *veredusv1.Source) {
-	if id.ID == "" {
-		return
-	}
-	now := s.now()
-	for old, a := range s.done {
-		if now.Sub(a.at) > keepReloads || len(s.done) >= maxReloads {
-			delete(s.done, old)
-		}
-	}
-	if s.done == nil {
-		s.done = map[string]setWarmUp{}
-	}
-	s.done[id.ID] = setWarmUp{at: now, body: id.Body, resp: proto.CloneOf(resp)}
 }
 
 func sourceView(v *dispatch.SourceView, hello map[string]string) *veredusv1.Source {

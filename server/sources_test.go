@@ -5,8 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/veredus/veredus/mta/dispatch"
@@ -14,7 +14,6 @@ import (
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/config"
-	"github.com/veredus/veredus/server/suspend"
 )
 
 // warmingRelay is a relay's core behind the calls on sources.
@@ -44,8 +43,7 @@ func identitiesOf(t *testing.T, yaml string) (*identities, *warmingRelay) {
 	}
 	relay := &warmingRelay{core: dispatch.New(dispatch.Config{}, set.pools(), mxrules.Builtin())}
 	return &identities{
-		relay: relay, settings: func() *settings { return set }, now: func() time.Time { return noon },
-		unused: func(context.Context, suspend.Request) error { return nil },
+		relay: relay, settings: func() *settings { return set }, calls: calls{store: memoryStore(t, vfs.NewMem())},
 	}, relay
 }
 
@@ -91,7 +89,7 @@ func TestWarmUpIsSetOnceForARequest(t *testing.T) {
 		t.Errorf("%v %v, set %d times", again, err, relay.sets)
 	}
 	other := &veredusv1.SetWarmUpRequest{Source: "b", Stage: 13, RequestId: "one"}
-	if _, err := s.SetWarmUp(t.Context(), other); !errors.Is(err, suspend.ErrRequestIDReused) {
+	if _, err := s.SetWarmUp(t.Context(), other); !errors.Is(err, campaign.ErrRequestIDReused) {
 		t.Errorf("another request of that id: %v", err)
 	}
 	off, err := s.SetWarmUp(t.Context(), &veredusv1.SetWarmUpRequest{Source: "b", Off: true})
