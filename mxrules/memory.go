@@ -13,6 +13,8 @@ type Memory struct {
 	// Rest is how long it last took, in seconds, until it served again after it had
 	// refused everything.
 	Rest Learned
+	// Held is what holds the path by time.
+	Held Held
 }
 
 // Learned is one figure and the evidence for it.
@@ -39,6 +41,7 @@ func (m Memory) shift(by int64) Memory {
 			l.At += by
 		}
 	}
+	m.Held = m.Held.shift(by)
 	return m
 }
 

@@ -49,11 +49,19 @@ func (o *observer) Bound(at time.Duration, l Limits) {
 }
 
 // Memory implements Learner: what was observed is worth keeping for the day on
-// which the governor is switched on.
-func (o *observer) Memory(at time.Duration) Memory { return o.beside.Memory(at) }
+// which the governor is switched on. What holds the path is what is in force.
+func (o *observer) Memory(at time.Duration) Memory {
+	m := o.beside.Memory(at)
+	m.Held = o.rests.held(at)
+	return m
+}
 
 // Recall implements Learner.
-func (o *observer) Recall(at time.Duration, m Memory) { o.beside.Recall(at, m) }
+func (o *observer) Recall(at time.Duration, m Memory) {
+	o.static.Recall(at, m)
+	o.beside.Recall(at, m)
+	o.wake()
+}
 
 // wake asks for time whenever either of both wants it.
 func (o *observer) wake() { o.pace.Next = min(o.static.next(), o.beside.pace.Next) }

@@ -7,7 +7,7 @@ import (
 
 // Memory implements Learner. What was found is confirmed by every message that is
 // served while it holds.
-func (a *adaptive) Memory(time.Duration) Memory {
+func (a *adaptive) Memory(at time.Duration) Memory {
 	var m Memory
 	known := func(l *Learned, value float64, seen int) {
 		if value > 0 {
@@ -20,6 +20,7 @@ func (a *adaptive) Memory(time.Duration) Memory {
 	known(&m.MessagesPerConnection, float64(a.each.cap), a.each.confirms)
 	known(&m.Hourly, a.quota.quota, a.quota.confirms)
 	known(&m.Rest, a.box.Seconds(), 1)
+	m.Held = a.held(at)
 	return m
 }
 
@@ -53,7 +54,20 @@ func (a *adaptive) Recall(at time.Duration, m Memory) {
 	if v := m.Rest.now(at); v > 0 {
 		a.box = time.Duration(m.Rest.Value * float64(time.Second))
 	}
+	a.rests.recall(at, m.Held, &a.timings)
+	if a.softly = int(m.Held.Soft); a.softly > 0 {
+		a.began, a.length = a.rests.since, a.rests.until-a.rests.since
+	}
 	a.settle(at, "what was learned before")
+}
+
+// held is what holds the path by time.
+func (a *adaptive) held(at time.Duration) Held {
+	h := a.rests.held(at)
+	if h != (Held{}) {
+		h.Soft = uint8(min(a.softly, maxInARow))
+	}
+	return h
 }
 
 // now is what a figure is worth at an instant: itself while it is fresh, then

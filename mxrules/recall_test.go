@@ -68,7 +68,8 @@ func TestUsageOfTheFirstVersionIsRead(t *testing.T) {
 	if err := u.UnmarshalBinary(old); err != nil || u.PerHour != 100 || u.Hour != 5 || !u.Learned.IsZero() {
 		t.Errorf("%+v, %v", u, err)
 	}
-	for _, b := range [][]byte{nil, make([]byte, 3), make([]byte, usageSize), append([]byte{9}, make([]byte, usageSize-1)...)} {
+	const whole = 1 + usageV1Size + memorySize
+	for _, b := range [][]byte{nil, make([]byte, 3), make([]byte, whole), append([]byte{9}, make([]byte, whole-1)...)} {
 		if err := u.UnmarshalBinary(b); err == nil {
 			t.Errorf("%d octets with version %v are read", len(b), b)
 		}
@@ -79,6 +80,8 @@ func FuzzMemory(f *testing.F) {
 	b, _ := learns(&testing.T{}).Usage().Learned.MarshalBinary()
 	f.Add(b)
 	f.Add(make([]byte, memorySize))
+	held, _ := Memory{Held: Held{Until: 5, Level: 2, Probing: true, Text: "421 later"}}.MarshalBinary()
+	f.Add(held)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m Memory
 		if m.UnmarshalBinary(b) != nil {

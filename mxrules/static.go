@@ -243,8 +243,11 @@ func (s *static) next() time.Duration {
 	return next
 }
 
-// Memory implements Learner: fixed cuts are not worth keeping.
-func (s *static) Memory(time.Duration) Memory { return Memory{} }
+// Memory implements Learner: fixed cuts are not worth keeping, rests are.
+func (s *static) Memory(at time.Duration) Memory { return Memory{Held: s.rests.held(at)} }
 
 // Recall implements Learner.
-func (s *static) Recall(time.Duration, Memory) {}
+func (s *static) Recall(at time.Duration, m Memory) {
+	s.rests.recall(at, m.Held, &s.timings)
+	s.settle("what was learned before")
+}

@@ -33,6 +33,9 @@ func (g *Governor) Usage() Usage {
 		u.Day = g.claimDay.all.tat + g.clock.wall
 	}
 	u.Learned = g.learner.Memory(time.Duration(g.clock.last)).shift(g.clock.wall)
+	if u.Learned.Held != (Held{}) {
+		u.Learned.Held.Text = g.trouble
+	}
 	return u
 }
 
@@ -65,6 +68,9 @@ func (g *Governor) Restore(now time.Time, u Usage) {
 	g.sendDay.drain(t)
 	if !u.Learned.IsZero() {
 		g.learner.Recall(time.Duration(t), u.Learned.shift(-g.clock.wall))
+		if h := u.Learned.Held; h.Text != "" {
+			g.trouble, g.troubleAt = h.Text, time.Unix(0, h.Since)
+		}
 		g.follow(t)
 	}
 }
@@ -81,17 +87,18 @@ func (g *Governor) restoreMeter(t int64, m *meter, was meter, tat int64) {
 }
 
 // Sizes of the binary forms. A Usage of the first version had no version octet and
-// nothing learned.
+// nothing learned; a Memory of the first version, which is written where nothing is
+// held, ends before what is.
 const (
 	usageV1Size   = 5 * 8
 	usageVersion  = 2
 	learnedSize   = 8 + 8 + 2
 	memorySize    = 1 + 6*learnedSize
-	usageSize     = 1 + usageV1Size + memorySize
 	memoryVersion = 1
+	memoryHeld    = 2
 )
 
-// AppendBinary appends a form of fixed length; it never fails.
+// AppendBinary appends the binary form, which begins with its version; it never fails.
 func (u Usage) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, usageVersion)
 	for _, n := range [...]int64{int64(u.PerHour), u.Hour, u.HourBulk, int64(u.PerDay), u.Day} {
@@ -102,7 +109,7 @@ func (u Usage) AppendBinary(b []byte) ([]byte, error) {
 
 // MarshalBinary is AppendBinary to nothing.
 func (u Usage) MarshalBinary() ([]byte, error) {
-	return u.AppendBinary(make([]byte, 0, usageSize))
+	return u.AppendBinary(nil)
 }
 
 // UnmarshalBinary reads what AppendBinary wrote, also in its first version.
@@ -110,7 +117,7 @@ func (u *Usage) UnmarshalBinary(b []byte) error {
 	var learned Memory
 	switch {
 	case len(b) == usageV1Size:
-	case len(b) == usageSize && b[0] == usageVersion:
+	case len(b) > 1+usageV1Size && b[0] == usageVersion:
 		if err := learned.UnmarshalBinary(b[1+usageV1Size:]); err != nil {
 			return err
 		}
@@ -123,14 +130,20 @@ func (u *Usage) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-// AppendBinary appends a form of fixed length that begins with its version; it
-// never fails.
+// AppendBinary appends the binary form, which begins with its version; it never fails.
 func (m Memory) AppendBinary(b []byte) ([]byte, error) {
-	b = append(b, memoryVersion)
+	version := byte(memoryVersion)
+	if m.Held != (Held{}) {
+		version = memoryHeld
+	}
+	b = append(b, version)
 	for _, l := range m.each() {
 		b = binary.BigEndian.AppendUint64(b, math.Float64bits(l.Value))
 		b = binary.BigEndian.AppendUint64(b, uint64(l.At))
 		b = binary.BigEndian.AppendUint16(b, l.Seen)
+	}
+	if version == memoryHeld {
+		b = m.Held.append(b)
 	}
 	return b, nil
 }
@@ -143,7 +156,14 @@ func (m Memory) MarshalBinary() ([]byte, error) {
 // UnmarshalBinary reads what AppendBinary wrote. Figures that make no sense are
 // taken for not known: they are worth no error, they are learned anew.
 func (m *Memory) UnmarshalBinary(b []byte) error {
-	if len(b) != memorySize || b[0] != memoryVersion {
+	m.Held = Held{}
+	switch {
+	case len(b) == memorySize && b[0] == memoryVersion:
+	case len(b) > memorySize && b[0] == memoryHeld:
+		if err := m.Held.parse(b[memorySize:]); err != nil {
+			return err
+		}
+	default:
 		return errors.New("mxrules: what was learned is stored with a length or version that is not known")
 	}
 	b = b[1:]
