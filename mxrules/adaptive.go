@@ -140,6 +140,7 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 	}
 	if !e.Own {
 		a.quota.count.add(at, a.quota.window)
+		a.quota.served(at, at-e.Took)
 		a.ordinals.accepted(e.Messages)
 	}
 	if e.Own {
@@ -154,7 +155,7 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 		a.conns.served(at, e.Took, e.Open)
 	}
 	a.each.raise(at)
-	a.quota.raise(at)
+	a.quota.raise(at, a.messages.sent.rate(at))
 	if until, full := a.quota.full(at); full && until > at {
 		a.rests.wait(at, EffectSlow, until)
 	}
@@ -265,16 +266,11 @@ func (a *adaptive) spent(at, sent time.Duration) bool {
 	if sent < q.at {
 		return true // an answer from before
 	}
-	known := q.quota > 0
-	if !q.learn(at) && !known {
+	if !q.refused(at) {
 		return false
 	}
-	until, full := q.full(at)
-	if !full { // the receiver's hour is not quite ours
-		until = at + q.pause()
-	}
-	q.at = at
-	a.rests.wait(at, EffectSlow, until)
+	until, _ := q.full(at)
+	a.rests.wait(at, EffectSlow, max(until, at+q.pause())) // the receiver's hour is not quite ours
 	return true
 }
 

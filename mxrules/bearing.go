@@ -52,7 +52,7 @@ func (r *rateLearner) narrow(t time.Duration, low, high float64) {
 		r.known = max(math.Sqrt(low*high), high/r.over*leastRaise)
 	case low > 1.02*r.known: // proof of more: the limit was raised
 		r.known = max(low, 0.92*high)
-	case ratio > unlikely*r.over && r.sunk < sinking/2: // further than a burst has ever carried a probe
+	case ratio > unlikely*r.over && r.sunk < sinking/2 && (r.beyond(t) > usualBurst || ratio > unlikely*mostOver): // further than a burst has ever carried a probe
 		r.known, r.guess = high/r.over*leastRaise, ratio
 	case high < r.known:
 		r.known = high
@@ -67,6 +67,13 @@ func (r *rateLearner) narrow(t time.Duration, low, high float64) {
 			r.over += (min(max(ratio, 1), mostOver) - r.over) * 0.4
 		}
 	}
+}
+
+// beyond is about how many events the probe under way sent beyond what is known.
+func (r *rateLearner) beyond(t time.Duration) float64 {
+	over := r.probeTime().Seconds()
+	x := (t - r.raiseAt).Seconds() / over
+	return r.known * over * x * x * x * x / 4
 }
 
 // moved narrows by a refusal at a level that was known to be good. The receiver's
@@ -143,11 +150,14 @@ func (r *rateLearner) keepBudget() {
 // afford is how long the level must be kept so that the refusals since the last
 // epoch are few for what is accepted meanwhile.
 func (r *rateLearner) afford() time.Duration {
-	most := mostPatience
+	most, budget := mostPatience, r.budget
 	if r.known < slowRate {
-		most *= 2
+		most, budget = 2*mostPatience, slowShare*budget
+		if r.losses > 1 { // it stands
+			most = slowPatience
+		}
 	}
-	return min(time.Duration(float64(max(r.hits, 1))/(r.budget*max(r.known, 1e-3))*float64(time.Second)), most)
+	return min(time.Duration(float64(max(r.hits, 1))/(budget*max(r.known, 1e-3))*float64(time.Second)), most)
 }
 
 // futile notes a probe that found nothing.

@@ -64,19 +64,22 @@ func (h *hourCount) below(t, window time.Duration, n int64) time.Duration {
 
 // quotaLearner finds how many messages a receiver takes in any hour. A refusal
 // whose words speak of hours or quotas tells: as many as were accepted in the hour
-// before. Without words, a receiver that refuses everything for long at the same
-// number twice is thought to have one.
+// before. Without words, a receiver that refuses everything for long and serves again
+// when an hour has passed is thought to have one.
 //
-// A quota is metered smoothly from the moment that it is known.
+// A quota is metered smoothly from the moment that it is known. After some patience
+// more is let through: a little at first, and more and more once the hour holds more
+// than was known to fit, so that a quota that was raised is soon found.
 type quotaLearner struct {
 	count    hourCount
 	window   time.Duration
-	quota    float64 // 0 is not known
+	known    float64 // as a refusal told; 0 is not known
+	quota    float64 // in force: what is known, or more while that is put to the test
 	raiseAt  time.Duration
-	patience time.Duration
 	step     float64
 	confirms int
 	at       time.Duration // of the last refusal by it
+	hits     int           // refusals since it was last put to the test
 	guessed  bool          // from what the receiver does, not from its words
 	late     time.Duration // how long the receiver's hour was waited for last
 }
@@ -85,42 +88,60 @@ type quotaLearner struct {
 const (
 	quotaGap      = 0.985 // of the quota that is metered
 	leastQuota    = 20
-	farBelow      = 0.97
-	quotaPatience = 6 * time.Minute
-	mostQuotaWait = 40 * time.Minute
+	farBelow      = 0.97            // of what is known, and two messages: the receiver's hour is not quite ours
+	quotaPatience = 6 * time.Minute // so that a quota that was raised is found within ten,
+	quotaBudget   = 0.006           // if that costs few refusals for each message accepted
+	mostQuotaHits = 3               // that are charged to it: those of the first time were on their way
 	nearlyFull    = 0.9
+	inUse         = 0.5 // of the rate that a raised quota gives: else it is not what limits
 	mostQuotaStep = 0.5
 	quotaStep     = 0.02
+	mostQuotaLead = 8 // times what the hour holds
 )
 
-// learn takes the count of the last hour for the quota. A count below a quota that
-// is known says that the receiver's hour ends later than ours, until minutes of
-// waiting have not helped.
-func (q *quotaLearner) learn(t time.Duration) bool {
+// refused learns from a refusal by the quota. It answers false if nothing is known.
+func (q *quotaLearner) refused(t time.Duration) bool {
 	n := float64(q.count.count(t, q.window))
-	if n < leastQuota || n < q.quota*farBelow && q.late < q.window/15 {
+	if n < leastQuota && q.known == 0 {
 		return false
+	}
+	if t-q.at > q.window/6 {
+		q.late = 0
+	}
+	q.at = t
+	q.hits++
+	if n < min(q.known*farBelow, q.known-2) {
+		q.quota = q.known // it ends later than ours, or has fallen: what passes next tells
+		return true
 	}
 	q.found(t, n)
 	q.guessed = false
 	return true
 }
 
+// served notes a message accepted: the first one after a long wait for the receiver's
+// hour tells how many fit into it now.
+func (q *quotaLearner) served(t, sent time.Duration) {
+	if q.late >= q.window/15 && sent >= q.at {
+		q.late = 0
+		if n := float64(q.count.count(t, q.window)); n >= leastQuota && n < q.known {
+			q.found(t, n)
+		}
+	}
+}
+
 // found takes a number for the quota.
 func (q *quotaLearner) found(t time.Duration, n float64) {
-	if q.quota > 0 && n <= q.quota*1.01 {
-		q.patience = min(q.patience*2, mostQuotaWait)
-	} else {
-		q.patience = quotaPatience
-	}
-	q.quota, q.step, q.late = n, quotaStep, 0
+	q.known, q.quota, q.step = n, n, quotaStep
 	q.confirms++
-	q.raiseAt = t + q.patience
+	afford := float64(min(max(q.hits, 1), mostQuotaHits)) / (quotaBudget * n) * q.window.Seconds()
+	q.hits = 0
+	q.raiseAt = t + max(quotaPatience, time.Duration(afford*float64(time.Second)))
 }
 
 // pause is how long to wait for the receiver's hour to end.
 func (q *quotaLearner) pause() time.Duration {
-	q.late = min(max(2*q.late, q.window/hourSlots), q.window/4)
+	q.late = min(max(2*q.late, q.window/60), q.window/4)
 	return q.late
 }
 
@@ -128,19 +149,30 @@ func (q *quotaLearner) pause() time.Duration {
 func (q *quotaLearner) rate() float64 { return q.quota * quotaGap / q.window.Seconds() }
 
 // raise lets a little more through after some patience, and more and more while
-// that is not refused.
-func (q *quotaLearner) raise(t time.Duration) {
-	if q.quota == 0 || t < q.raiseAt || !q.guessed && float64(q.count.count(t, q.window)) < nearlyFull*q.quota {
+// that is not refused. rate is at what messages go.
+func (q *quotaLearner) raise(t time.Duration, rate float64) {
+	if q.known == 0 || t < q.raiseAt {
+		return
+	}
+	n := float64(q.count.count(t, q.window))
+	switch {
+	case q.guessed: // it may be none
+	case q.quota == q.known && n < nearlyFull*q.known:
 		return // what the hour has room for is not to be spent in a moment
+	case q.quota > q.known && rate < inUse*q.rate():
+		return
 	}
 	q.quota *= 1 + q.step
+	if !q.guessed {
+		q.quota = min(q.quota, max(mostQuotaLead*n, q.known))
+	}
 	q.step = min(q.step*2, mostQuotaStep)
 	q.raiseAt = t + q.window/180
 }
 
-// near reports whether the hour is as full as the quota.
+// near reports whether the hour is about as full as the quota that is known.
 func (q *quotaLearner) near(t time.Duration) bool {
-	return q.quota > 0 && float64(q.count.count(t, q.window)) >= farBelow*q.quota
+	return q.known > 0 && float64(q.count.count(t, q.window)) >= farBelow*q.known
 }
 
 // full is when the next message may be sent, if the hour is full at t.

@@ -157,7 +157,9 @@ const (
 	leastPatience  = 6 * time.Second  // each that finds something shorter
 	steadyPatience = 45 * time.Second // at least, after two in a row that found nothing
 	mostPatience   = 4 * time.Minute  // so that a limit that was raised is found within ten minutes
-	slowRate       = 0.6              // below, patience may be twice as long
+	slowRate       = 0.6              // below, the budget counts for more than that
+	slowPatience   = 40 * time.Minute
+	slowShare      = 0.85 // of it, where one refusal is much
 
 	messageBudget = 0.009 // refusals for each message accepted that may be caused: the bar is one per cent
 	dialBudget    = 0.05  // the same for connections, each of which carries many messages
@@ -171,6 +173,7 @@ const (
 	lowWeight  = 0.6 // of the lower of the first two bounds, in the exponent
 	firstOver  = 1.3 // times what is known that the first probes may get by a burst
 	mostOver   = 2.5
+	usualBurst = 10   // events that a bucket may give at once,
 	unlikely   = 1.25 // times as far as bursts have carried probes: the limit was raised,
 	leastRaise = 0.95 // by at least this share of what it seems
 	raised     = 1.25 // times what was known is much more than before

@@ -18,7 +18,7 @@ func (a *adaptive) Memory(at time.Duration) Memory {
 	known(&m.ConnectionRate, a.dials.known, a.dials.confirms)
 	known(&m.Connections, float64(a.conns.learned()), a.conns.confirms)
 	known(&m.MessagesPerConnection, float64(a.each.cap), a.each.confirms)
-	known(&m.Hourly, a.quota.quota, a.quota.confirms)
+	known(&m.Hourly, a.quota.known, a.quota.confirms)
 	known(&m.Rest, a.box.Seconds(), 1)
 	m.Held = a.held(at)
 	return m
@@ -110,7 +110,7 @@ func (c *connectionLearner) recall(t time.Duration, known, seen int) {
 // recall takes up a quota that was known. What was sent of it in the last hour is
 // not, so as much is taken for used as smooth metering allowed.
 func (q *quotaLearner) recall(t time.Duration, known float64, last time.Duration) {
-	q.quota, q.step, q.patience = known, quotaStep, quotaPatience
+	q.known, q.quota, q.step = known, known, quotaStep
 	q.raiseAt = t + q.window
 	used := float64(q.window - min(max(t-last, 0), q.window))
 	n := int64(known * quotaGap * used / float64(q.window))
