@@ -283,7 +283,7 @@ type txn struct {
 	reader     *entryReader                       // nil until an address is looked up
 	works      map[string]int64                   // messages that operators' work changed, by its id
 	kick       bool                               // wake the sweeper
-	key        []byte                             // scratch
+	key, row   []byte                             // scratch
 
 	err error // first failure of the batch
 }

@@ -153,8 +153,9 @@ func (s *Store) Trim(ctx context.Context, before feedback.Positions) error {
 
 // event appends to the log.
 func (t *txn) event(e *veredusv1.FeedbackEvent) {
-	row, err := proto.Marshal(e)
+	row, err := proto.MarshalOptions{}.MarshalAppend(t.row[:0], e)
 	t.keep(err)
+	t.row = row
 	t.set(eventKey(t.nextEvent), row)
 	t.nextEvent++
 }

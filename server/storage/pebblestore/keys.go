@@ -120,7 +120,7 @@ func splitKey(k []byte) int {
 }
 
 func key8(table byte, n uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{table}, n)
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 1+8), table), n)
 }
 
 func keyName(table byte, name string) []byte {
@@ -227,7 +227,7 @@ func parsePlace(k []byte) (mta.MessageID, bool) {
 }
 
 func claimKey(id mta.MessageID) []byte {
-	return appendPlace([]byte{tableClaim}, id)
+	return appendPlace(append(make([]byte, 0, 1+placeSize), tableClaim), id)
 }
 
 // parseClaimKey reads the key of a claim row.
@@ -268,7 +268,7 @@ func addressKey(hash [hashSize]byte, delivery uint64, order uint64) []byte {
 }
 
 func eventKey(sequence uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{tableEvent, 0, 0}, sequence)
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 3+8), tableEvent, 0, 0), sequence)
 }
 
 func requestAgeKey(at time.Time, id string) []byte {

@@ -52,6 +52,20 @@ func putBytes(b []byte, field protowire.Number, s []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), s)
 }
 
+// putNested puts what encode appends as the field's value.
+func putNested(b []byte, field protowire.Number, encode func([]byte) []byte) []byte {
+	before := len(b)
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	begin := len(b)
+	b = encode(b)
+	size := len(b) - begin
+	if size == 0 {
+		return b[:before]
+	}
+	var length [10]byte
+	return slices.Insert(b, begin, protowire.AppendVarint(length[:0], uint64(size))...)
+}
+
 // value is a field's value as read.
 type value struct {
 	n     uint64
@@ -240,8 +254,8 @@ func (r *logRow) encode(b []byte) []byte {
 	b = putString(b, 3, r.destination)
 	b = putString(b, 4, r.text)
 	b = putString(b, 5, r.messageID)
-	b = putBytes(b, 6, encodeState(nil, &r.state))
-	b = putBytes(b, 7, encodeVerdict(nil, &r.verdict))
+	b = putNested(b, 6, func(b []byte) []byte { return encodeState(b, &r.state) })
+	b = putNested(b, 7, func(b []byte) []byte { return encodeVerdict(b, &r.verdict) })
 	for _, a := range r.attempts {
 		b = putBytes(b, 8, a)
 	}
@@ -284,8 +298,8 @@ func encodeState(b []byte, s *mta.MessageState) []byte {
 	b = putTime(b, 6, s.FirstClaim)
 	b = putTime(b, 7, s.Due)
 	b = putString(b, 8, s.Source)
-	b = putBytes(b, 9, encodeVerdict(nil, &s.Last))
-	return putBytes(b, 10, encodeReply(nil, &s.LastReply))
+	b = putNested(b, 9, func(b []byte) []byte { return encodeVerdict(b, &s.Last) })
+	return putNested(b, 10, func(b []byte) []byte { return encodeReply(b, &s.LastReply) })
 }
 
 func decodeState(row []byte) (s mta.MessageState, err error) {

@@ -122,7 +122,8 @@ func (t *txn) claim(c *mta.Claim) (made bool, err error) {
 	}
 	t.counters(w).Claimed++
 	t.claims[id] = n
-	t.set(claimKey(id), n.encode(nil))
+	t.row = n.encode(t.row[:0])
+	t.set(claimKey(id), t.row)
 	return true, nil
 }
 
@@ -214,7 +215,8 @@ func (t *txn) putLog(w *work, id mta.MessageID, row *logRow) {
 	if r := t.knownRun(w, keyOf(id)); r != nil {
 		r.logs(id)
 	}
-	t.set(w.state.scope().message(tableLog, id), row.encode(nil))
+	t.key, t.row = appendPlace(w.state.scope().append(t.key[:0], tableLog), id), row.encode(t.row[:0])
+	t.set(t.key, t.row)
 }
 
 // release gives a claim back untried: the message waits as before.
