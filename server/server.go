@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -85,6 +86,7 @@ type Server struct {
 	resolver mta.Resolver
 	// reloading is held while the configuration is read and put into force.
 	reloading sync.Mutex
+	sessions  int // at most
 
 	store       *pebblestore.Store
 	disk        *disk.Guard
@@ -231,7 +233,10 @@ func (s *Server) openStore(ctx context.Context) error {
 }
 
 // startRelay recovers and begins to send; what is suspended stays so.
-func (s *Server) startRelay(ctx context.Context) error {
+func (s *Server) startRelay(ctx context.Context) (err error) {
+	if s.sessions, err = s.boundSessions(); err != nil {
+		return err
+	}
 	tokens, err := s.tokens(ctx)
 	if err != nil {
 		return err
@@ -297,7 +302,7 @@ func (s *Server) relayConfig(tokens *returnpath.Keys) mta.Config {
 		Store: s.relayStore, Resolver: s.resolver, Dial: s.opts.Dial, Tokens: tokens,
 		Settings: s.settings.Load().relay(),
 		Dispatch: dispatch.Config{
-			MaxSessions:  s.cfg.Relay.MaxSessions,
+			MaxSessions:  s.sessions,
 			HostCooldown: schedule.Scaled(hostCooldown),
 			Timings:      mxrules.DefaultTimings().Divide(scale),
 			Seed:         rand.Uint64(),
@@ -388,10 +393,11 @@ func (s *Server) serve(g, h net.Listener) {
 	for name := range s.grpc.GetServiceInfo() {
 		s.health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
 	}
+	g = netutil.LimitListener(g, s.cfg.GRPC.MaxConnections)
 	s.serving.Go(func() { _ = s.grpc.Serve(g) })
 	if h != nil {
 		s.http = newHTTP(s.metrics.registry, s.healthy, s.isReady, s.log)
-		s.serving.Go(func() { _ = s.http.Serve(h) })
+		s.serving.Go(func() { _ = s.http.Serve(netutil.LimitListener(h, httpConnections)) })
 	}
 	s.serveReturns()
 	s.serving.Go(func() { s.monitor.Run(s.watching) })

@@ -5,6 +5,7 @@
 //	  listen: 127.0.0.1:8025        # beyond loopback only with tls, or insecure: true
 //	  tls: {cert: server.crt, key: server.key}
 //	  insecure: false
+//	  max_connections: 1000         # at a time; more wait to be taken
 //	http:
 //	  listen: 127.0.0.1:8026        # /metrics, /healthz, /readyz; "" for none
 //	dns:
@@ -131,6 +132,8 @@ type GRPC struct {
 	Listen   string // host:port; port 0 takes a free one
 	TLS      TLSFiles
 	Insecure bool // plaintext beyond loopback is wanted
+	// MaxConnections are served at a time: 1 to 100,000.
+	MaxConnections int
 }
 
 // TLSFiles name a certificate and its key, in PEM; both empty for plaintext.
@@ -272,7 +275,7 @@ func Default() *Config {
 func blank() *Config {
 	return &Config{
 		DataDir: "data",
-		GRPC:    GRPC{Listen: DefaultGRPCListen},
+		GRPC:    GRPC{Listen: DefaultGRPCListen, MaxConnections: 1000},
 		HTTP:    HTTP{Listen: DefaultHTTPListen},
 		Relay:   Relay{Mode: Sandboxed, SMTPPort: 25, MaxSessions: 1000},
 		Inbound: Inbound{

@@ -45,6 +45,7 @@ data_dir: /var/lib/veredus
 grpc:
   listen: 0.0.0.0:9000
   tls: {cert: tls/server.crt, key: /etc/tls/server.key}
+  max_connections: 77
 http: {listen: ""}
 dns: {server: "127.0.0.1:5353"}
 relay:
@@ -93,7 +94,7 @@ log: {level: warn, format: json, addresses: plain}
 	addr := netip.MustParseAddr
 	want := &Config{
 		File: "/etc/veredus/veredus.yaml", DataDir: "/var/lib/veredus",
-		GRPC: GRPC{Listen: "0.0.0.0:9000", TLS: TLSFiles{Cert: "/etc/veredus/tls/server.crt", Key: "/etc/tls/server.key"}},
+		GRPC: GRPC{Listen: "0.0.0.0:9000", TLS: TLSFiles{Cert: "/etc/veredus/tls/server.crt", Key: "/etc/tls/server.key"}, MaxConnections: 77},
 		DNS:  DNS{Server: "127.0.0.1:5353"},
 		Relay: Relay{
 			Hostname: "mail.brand.example", Mode: Live, Redirect: "127.0.0.1:2525", SMTPPort: 2525, AllowPrivateAddresses: true, MaxSessions: 50,

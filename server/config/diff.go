@@ -27,6 +27,7 @@ func (c *Config) fixed() []key {
 		{"data_dir", c.DataDir},
 		{"grpc.listen", c.GRPC.Listen},
 		{"grpc.insecure", fmt.Sprint(c.GRPC.Insecure)},
+		{"grpc.max_connections", fmt.Sprint(c.GRPC.MaxConnections)},
 		{"grpc.tls.cert", quoted(c.GRPC.TLS.Cert)},
 		{"grpc.tls.key", quoted(c.GRPC.TLS.Key)},
 		{"http.listen", quoted(c.HTTP.Listen)},

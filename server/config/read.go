@@ -26,9 +26,10 @@ func (p *parser) read(c *Config, data []byte) bool {
 		"mx_rules":     p.text(&c.MXRules, nil),
 		"bounce_rules": p.text(&c.BounceRules, nil),
 		"grpc": p.section(section{
-			"listen":   p.text(&c.GRPC.Listen, hostPort),
-			"insecure": p.boolean(&c.GRPC.Insecure),
-			"tls":      p.section(section{"cert": p.text(&c.GRPC.TLS.Cert, nil), "key": p.text(&c.GRPC.TLS.Key, nil)}),
+			"listen":          p.text(&c.GRPC.Listen, hostPort),
+			"insecure":        p.boolean(&c.GRPC.Insecure),
+			"max_connections": p.integer(&c.GRPC.MaxConnections, 1, 100_000),
+			"tls":             p.section(section{"cert": p.text(&c.GRPC.TLS.Cert, nil), "key": p.text(&c.GRPC.TLS.Key, nil)}),
 		}),
 		"http": p.section(section{"listen": p.text(&c.HTTP.Listen, optional(hostPort))}),
 		"dns":  p.section(section{"server": p.text(&c.DNS.Server, optional(remote))}),
