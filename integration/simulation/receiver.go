@@ -23,11 +23,16 @@ type receiver struct {
 	direct bool            // what becomes of the content does not depend on when it comes
 	places map[string]string
 	addr   []byte
+
+	// Of a receiver that greylists: what first attempts take, and what they share with
+	// deliveries; else nil.
+	firsts, shared *world.Model
 }
 
 var (
-	_ simulate.Receiver = (*receiver)(nil)
-	_ simulate.Hidden   = (*receiver)(nil)
+	_ simulate.Receiver   = (*receiver)(nil)
+	_ simulate.Hidden     = (*receiver)(nil)
+	_ simulate.Greylister = (*receiver)(nil)
 )
 
 // newReceiver makes the model of w's only receiver. audits may be empty.
@@ -45,6 +50,9 @@ func newReceiver(w *world.World, start time.Time, sender world.Sender, audits ma
 	}
 	r.named = len(data.Mailboxes) > 0 || data.Greylist.Delay > 0 || data.Hidden.At == world.AtRcpt
 	r.direct = len(data.Quirks) == 0 && data.Hidden.At != world.AtEndOfData && data.Latency.Load.Each == 0
+	if err := r.greylist(w, start, sender); err != nil {
+		return nil, err
+	}
 	for _, d := range data.Domains {
 		r.places[d.Name] = "someone@" + d.Name
 		for _, h := range data.Hosts {
@@ -67,6 +75,50 @@ func (r *receiver) Capacity(now time.Time) float64 {
 // HiddenCapacity implements simulate.Hidden.
 func (r *receiver) HiddenCapacity(now time.Time) float64 {
 	return math.Min(r.model.CapacityFor(now, r.hidden), unlimited)
+}
+
+// greylist makes models of what first attempts take: they end at RCPT, before what is
+// limited at the final dot.
+func (r *receiver) greylist(w *world.World, start time.Time, sender world.Sender) (err error) {
+	if r.data.Greylist.Delay == 0 {
+		return nil
+	}
+	data := r.data
+	if data.Hidden.At == world.AtEndOfData {
+		data.Hidden.MessageRate, data.Hidden.MessagesPerHour = world.Rate{}, 0
+	}
+	if r.shared, err = modelOf(w, data, start, sender); err != nil {
+		return err
+	}
+	data.Latency.EndOfData, data.Latency.Load = 0, world.Load{}
+	r.firsts, err = modelOf(w, data, start, sender)
+	return err
+}
+
+func modelOf(w *world.World, data world.Receiver, start time.Time, sender world.Sender) (*world.Model, error) {
+	m, err := world.NewModel(&world.World{Name: w.Name, Seed: w.Seed, Receivers: []world.Receiver{data}}, data.Name, start)
+	if err == nil {
+		m.Expect(sender)
+	}
+	return m, err
+}
+
+// Greylisting implements simulate.Greylister.
+func (r *receiver) Greylisting() time.Duration { return r.data.Greylist.Delay.Std() }
+
+// FirstCapacity implements simulate.Greylister.
+func (r *receiver) FirstCapacity(now time.Time, delivered float64, own bool) float64 {
+	of := func(m *world.Model) float64 {
+		if own {
+			return math.Min(m.Capacity(now), unlimited)
+		}
+		return math.Min(m.CapacityFor(now, r.hidden), unlimited)
+	}
+	most := of(r.shared)
+	if most <= 0 {
+		return 0
+	}
+	return of(r.firsts) * max(0, 1-delivered/most)
 }
 
 // Connect implements simulate.Receiver.

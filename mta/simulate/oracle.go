@@ -5,7 +5,8 @@ import "time"
 // Oracle is what a sender would reach that knows each receiver's hidden limits, keeps
 // our own rules, never waits and is never deferred: it sends exactly what the
 // receiver's Capacity says, as long as there is mail. What it sends to mailboxes that
-// take none is lost to it as to everybody.
+// take none is lost to it as to everybody; and where every first attempt is put off
+// (Greylister), it makes one for each message and comes back at the earliest instant.
 type Oracle struct {
 	// Done is when it has sent all, after the start; Finished says that it did
 	// before the simulation ends.
@@ -33,6 +34,48 @@ type foresight struct {
 
 	sent, area float64
 	at         time.Duration
+
+	first *firsts // nil: nothing is put off
+}
+
+// firsts are the first attempts at messages that are all put off for a while.
+type firsts struct {
+	delay    time.Duration
+	capacity func(now time.Time, delivered float64) float64
+	made     float64
+	at       []time.Duration // the ends of the steps in which some were made,
+	by       []float64       // and how many by then
+	ripe     float64         // of them by the end of the step at hand
+	next     int             // of at
+}
+
+// firstsOf are those of a receiver; nil if it puts nothing off.
+func firstsOf(r Receiver, own bool) *firsts {
+	g, ok := r.(Greylister)
+	if !ok || g.Greylisting() == 0 {
+		return nil
+	}
+	return &firsts{delay: g.Greylisting(), capacity: func(now time.Time, delivered float64) float64 {
+		return g.FirstCapacity(now, delivered, own)
+	}}
+}
+
+// ripen answers how many messages may be delivered by an instant.
+func (f *firsts) ripen(t time.Duration) float64 {
+	for f.next < len(f.at) && f.at[f.next] <= t-f.delay {
+		f.ripe = f.by[f.next]
+		f.next++
+	}
+	return f.ripe
+}
+
+// attempt makes first attempts in a step, beside so many deliveries a second.
+func (f *firsts) attempt(now time.Time, from, to time.Duration, delivered, arrived float64) {
+	room := f.capacity(now, delivered) * (to - from).Seconds()
+	if n := min(room, arrived-f.made); n > 0 {
+		f.made += n
+		f.at, f.by = append(f.at, to), append(f.by, f.made)
+	}
 }
 
 // arrived is how much mail there is by t.
@@ -73,15 +116,22 @@ func (c *Config) span(index int) (first, last time.Duration, total float64) {
 
 // oracle runs until all is sent or the simulation ends. note, unless nil, is told what
 // was delivered by the end of each step.
-func (c *Config) oracle(index int, capacity func(time.Time) float64, note func(to time.Duration, delivered float64)) Oracle {
-	f := &foresight{cfg: c, index: index, share: 1 - c.Destinations[index].Lost}
+func (c *Config) oracle(index int, capacity func(time.Time) float64, attempts *firsts, note func(to time.Duration, delivered float64)) Oracle {
+	f := &foresight{cfg: c, index: index, share: 1 - c.Destinations[index].Lost, first: attempts}
 	first, last, total := c.span(index)
 	dt := min(max(c.Duration/oracleSteps, oracleLeast), oracleMost)
 	f.at = first
 	for f.at < c.Duration && !(f.at >= last && f.sent >= total) {
 		to := f.next(dt)
-		limit := capacity(c.Start.Add(f.at + (to-f.at)/2))
-		done := f.advance(to, limit, f.arrived(to))
+		middle := c.Start.Add(f.at + (to-f.at)/2)
+		limit, mail, before := capacity(middle), f.arrived(to), f.sent
+		if f.first != nil {
+			mail = f.first.ripen(to)
+		}
+		done := f.advance(to, limit, mail)
+		if f.first != nil {
+			f.first.attempt(middle, f.at, to, (f.sent-before)/(to-f.at).Seconds(), f.arrived(to))
+		}
 		if note != nil {
 			note(to, f.sent*f.share)
 		}

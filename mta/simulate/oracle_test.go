@@ -62,7 +62,7 @@ func TestOracle(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := Config{Start: Epoch(), Duration: c.duration, HandOvers: c.hands, Destinations: []Destination{{Lost: c.lost}}}
-			o := cfg.oracle(0, func(now time.Time) float64 { return c.capacity(now.Sub(Epoch())) }, nil)
+			o := cfg.oracle(0, func(now time.Time) float64 { return c.capacity(now.Sub(Epoch())) }, nil, nil)
 			if diff := (o.Done - c.done).Abs(); diff > 5*time.Second || o.Finished != c.finished {
 				t.Errorf("done after %v (%t), want %v (%t)", o.Done, o.Finished, c.done, c.finished)
 			}
@@ -78,4 +78,28 @@ func TestOracle(t *testing.T) {
 
 func constant(rate float64) func(time.Duration) float64 {
 	return func(time.Duration) float64 { return rate }
+}
+
+// Where every first attempt is put off the oracle makes one for each message, and comes
+// back when it may: with room for one thing or the other, it needs the time of both.
+func TestOracleIsGreylisted(t *testing.T) {
+	cfg := Config{Start: Epoch(), Duration: 10 * time.Hour, HandOvers: []HandOver{{Counts: []int64{36000}}}, Destinations: make([]Destination, 1)}
+	const rate = 10
+	for name, c := range map[string]struct {
+		delay time.Duration
+		room  func(delivered float64) float64
+		done  time.Duration
+	}{
+		"an attempt takes as much as a delivery":  {10 * time.Minute, func(d float64) float64 { return rate - d }, 2 * time.Hour},
+		"attempts are free":                       {10 * time.Minute, func(float64) float64 { return 1e6 }, 70 * time.Minute},
+		"the delay is longer than all is sent in": {3 * time.Hour, func(d float64) float64 { return rate - d }, 4 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := &firsts{delay: c.delay, capacity: func(_ time.Time, delivered float64) float64 { return c.room(delivered) }}
+			o := cfg.oracle(0, func(time.Time) float64 { return rate }, first, nil)
+			if diff := (o.Done - c.done).Abs(); diff > 30*time.Second || !o.Finished {
+				t.Errorf("done after %v (%t), want %v", o.Done, o.Finished, c.done)
+			}
+		})
+	}
 }

@@ -109,9 +109,9 @@ func (c *Config) oracles() *Result {
 	c.parallel(func(i int) {
 		o := &res.Destinations[i]
 		r := c.Destinations[i].Receiver()
-		o.Oracle = c.oracle(i, r.Capacity, nil)
+		o.Oracle = c.oracle(i, r.Capacity, firstsOf(r, true), nil)
 		if h, ok := r.(Hidden); ok {
-			o.Hidden = c.oracle(i, h.HiddenCapacity, nil)
+			o.Hidden = c.oracle(i, h.HiddenCapacity, firstsOf(r, false), nil)
 		} else {
 			o.Hidden = o.Oracle
 		}
@@ -137,10 +137,21 @@ type Hidden interface {
 	HiddenCapacity(now time.Time) float64
 }
 
+// Greylister is implemented by receivers that put every first attempt off.
+type Greylister interface {
+	// Greylisting is how long after a message's first attempt it is taken at the
+	// earliest; 0 says that nothing is put off.
+	Greylisting() time.Duration
+	// FirstCapacity is how many first attempts a second there is room for beside so many
+	// deliveries a second; own says that the sender keeps its own rules.
+	FirstCapacity(now time.Time, delivered float64, own bool) float64
+}
+
 // draw fills the oracle's curve in.
 func (c *Config) draw(i int, res *Result) {
 	o := &res.Destinations[i].Oracle
-	c.oracle(i, c.Destinations[i].Receiver().Capacity, func(to time.Duration, delivered float64) {
+	r := c.Destinations[i].Receiver()
+	c.oracle(i, r.Capacity, firstsOf(r, true), func(to time.Duration, delivered float64) {
 		step := int((to - 1) / res.Width)
 		for len(o.Curve) <= step {
 			o.Curve = append(o.Curve, lastOf(o.Curve))
