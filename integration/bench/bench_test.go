@@ -41,20 +41,36 @@ func receiving(t *testing.T) (r *receiver, addr string, keys *dkim.Keyring) {
 	return r, l.Addr().String(), keys
 }
 
-// Mail that the injector hands over arrives unchanged, also where lines begin with dots,
-// and is found verified; none is missing and none came twice.
-func TestReceiverTakesWhatTheInjectorSends(t *testing.T) {
-	r, addr, keys := receiving(t)
-	mails, err := composed(2 * liveth)
+func composed(t *testing.T, n int) [][]byte {
+	t.Helper()
+	c, err := newComposer()
 	if err != nil {
 		t.Fatal(err)
 	}
-	mails[3] = append(mails[3], ".\r\n..\r\nend\r\n"...)
+	mails, err := c.mails(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mails
+}
+
+func sign(t *testing.T, keys *dkim.Keyring, mails [][]byte) {
+	t.Helper()
 	for i := range mails {
+		var err error
 		if mails[i], err = keys.Sign(mails[i], fromDomain); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Mail that the injector hands over arrives unchanged, also where lines begin with dots,
+// and is found verified; none is missing and none came twice.
+func TestReceiverTakesWhatTheInjectorSends(t *testing.T) {
+	r, addr, keys := receiving(t)
+	mails := composed(t, 2*liveth)
+	mails[3] = append(mails[3], ".\r\n..\r\nend\r\n"...)
+	sign(t, keys, mails)
 	if _, err := inject(t.Context(), addr, mails, 5); err != nil {
 		t.Fatal(err)
 	}
@@ -72,15 +88,8 @@ func TestReceiverTakesWhatTheInjectorSends(t *testing.T) {
 // What is missing, repeated, to a stranger or badly signed is a fault.
 func TestReceiverFindsFaults(t *testing.T) {
 	r, addr, keys := receiving(t)
-	mails, err := composed(4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range mails {
-		if mails[i], err = keys.Sign(mails[i], fromDomain); err != nil {
-			t.Fatal(err)
-		}
-	}
+	mails := composed(t, 4)
+	sign(t, keys, mails)
 	mails[1] = bytes.Replace(mails[1], []byte("courier"), []byte("curious"), 1)
 	in, err := dialInjector(t.Context(), addr)
 	if err != nil {
@@ -167,10 +176,7 @@ func TestRelayConfiguration(t *testing.T) {
 }
 
 func TestMessageSize(t *testing.T) {
-	mails, err := composed(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mails := composed(t, 1)
 	if n := len(mails[0]); n < 9_500 || n > 10_240 {
 		t.Errorf("a message has %d octets before it is signed, want 10 KB with its signature", n)
 	}

@@ -64,43 +64,70 @@ func variables(i int) []byte {
 func recipients(n int) []*veredusv1.Recipient {
 	list := make([]*veredusv1.Recipient, n)
 	for i := range list {
-		list[i] = &veredusv1.Recipient{Address: address(i), Variables: variables(i)}
+		list[i] = recipient(i)
 	}
 	return list
 }
 
+func recipient(i int) *veredusv1.Recipient {
+	return &veredusv1.Recipient{Address: address(i), Variables: variables(i)}
+}
+
+var (
+	sender      = &veredusv1.Sender{From: from, DisplayName: fromName}
+	content     = &veredusv1.Content{Subject: subject, Text: text, Html: html}
+	unsubscribe = &veredusv1.Unsubscribe{Mode: veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL, Url: leaveURL}
+)
+
+const listID = "news." + fromDomain
+
 func delivery(id string) *veredusv1.CreateDeliveryRequest {
 	return &veredusv1.CreateDeliveryRequest{
 		DeliveryId: id,
-		Delivery: &veredusv1.Delivery{
-			Sender:      &veredusv1.Sender{From: from, DisplayName: fromName},
-			Content:     &veredusv1.Content{Subject: subject, Text: text, Html: html},
-			Unsubscribe: &veredusv1.Unsubscribe{Mode: veredusv1.UnsubscribeMode_UNSUBSCRIBE_MODE_OWN_URL, Url: leaveURL},
-			ListId:      "news." + fromDomain,
-		},
+		Delivery:   &veredusv1.Delivery{Sender: sender, Content: content, Unsubscribe: unsubscribe, ListId: listID},
 	}
 }
 
-// composed renders the first n messages with the relay's own composer, unsigned, for a
-// relay that composes nothing.
-func composed(n int) ([][]byte, error) {
+// single is message i by itself.
+func single(i int) *veredusv1.SendMessageRequest {
+	return &veredusv1.SendMessageRequest{
+		Sender: sender, Content: content, Unsubscribe: unsubscribe, ListId: listID,
+		Recipient: recipient(i), RequestId: fmt.Sprintf("probe-%d", i),
+	}
+}
+
+// composer renders messages with the relay's own composer, unsigned, for a relay that
+// composes nothing.
+type composer struct {
+	tmpl *compose.Template
+	date time.Time
+}
+
+func newComposer() (*composer, error) {
 	tmpl, err := compose.Compile(compose.Source{
 		From: compose.Mailbox{Name: fromName, Address: from}, Subject: subject, Text: text, HTML: html,
-		ListID: "news." + fromDomain, Unsubscribe: compose.UnsubscribeOwnURL, UnsubscribeURL: leaveURL,
+		ListID: listID, Unsubscribe: compose.UnsubscribeOwnURL, UnsubscribeURL: leaveURL,
+	})
+	return &composer{tmpl: tmpl, date: time.Now()}, err
+}
+
+func (c *composer) mail(i int) ([]byte, error) {
+	m, err := c.tmpl.Render(context.Background(), compose.Job{
+		To: address(i), Variables: variables(i), MessageID: fmt.Sprintf("bench.%07d@%s", i, fromDomain), Date: c.date,
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("message %d: %w", i, err)
 	}
-	date := time.Now()
-	list := make([][]byte, n)
+	return m.Bytes, nil
+}
+
+// mails are the first n messages.
+func (c *composer) mails(n int) (list [][]byte, err error) {
+	list = make([][]byte, n)
 	for i := range list {
-		m, err := tmpl.Render(context.Background(), compose.Job{
-			To: address(i), Variables: variables(i), MessageID: fmt.Sprintf("bench.%07d@%s", i, fromDomain), Date: date,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("message %d: %w", i, err)
+		if list[i], err = c.mail(i); err != nil {
+			return nil, err
 		}
-		list[i] = m.Bytes
 	}
 	return list, nil
 }

@@ -116,7 +116,11 @@ func (p *postfix) kill() {
 
 // runPostfix measures Postfix: from the first MAIL until its queue is empty.
 func (b *bench) runPostfix(ctx context.Context, dir string, k *key, s *sink) (r *result, err error) {
-	mails, err := composed(b.postfixMessages)
+	c, err := newComposer()
+	if err != nil {
+		return nil, err
+	}
+	mails, err := c.mails(b.postfixMessages)
 	if err != nil {
 		return nil, err
 	}
@@ -135,12 +139,13 @@ func (b *bench) runPostfix(ctx context.Context, dir string, k *key, s *sink) (r 
 	if err != nil {
 		return nil, err
 	}
+	probes := startProbes(ctx, len(mails), p.sendSingle(c))
 	acked, err := inject(ctx, p.addr, mails, b.sessions)
-	if err != nil {
+	w.fed = time.Now()
+	if err = errors.Join(err, probes.stop()); err != nil {
 		return nil, err
 	}
-	w.fed = time.Now()
-	if err := s.wait(ctx, len(mails)); err != nil {
+	if err := s.wait(ctx, len(mails)+len(probes.acked)); err != nil {
 		return nil, err
 	}
 	if err := p.drained(ctx); err != nil {
@@ -150,7 +155,23 @@ func (b *bench) runPostfix(ctx context.Context, dir string, k *key, s *sink) (r 
 		return nil, err
 	}
 	r.PeakBytes = peakOfTree(p.master.pid()) + peakOfTree(p.opendkim.pid())
-	return r, s.judge(r, acked)
+	return r, s.judge(r, acked, probes.acked)
+}
+
+// sendSingle hands over message i, on a connection of its own.
+func (p *postfix) sendSingle(c *composer) func(context.Context, int) error {
+	return func(ctx context.Context, i int) error {
+		mail, err := c.mail(i)
+		if err != nil {
+			return err
+		}
+		in, err := dialInjector(ctx, p.addr)
+		if err != nil {
+			return err
+		}
+		defer in.conn.Close()
+		return in.send(address(i), mail)
+	}
 }
 
 // drained waits until the queue is empty: then Postfix has settled everything.

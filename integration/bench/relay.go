@@ -140,6 +140,10 @@ func (b *bench) runRelay(ctx context.Context, name, dir string, k *key, s *sink,
 	if err := n.send(ctx, "deliveries/"+id, people, acks, watch); err != nil {
 		return nil, err
 	}
+	probes := startProbes(ctx, b.messages, n.sendSingle)
+	if err := errors.Join(n.finished(ctx, "deliveries/"+id), probes.stop()); err != nil {
+		return nil, err
+	}
 	if r, err = watch.stop(name, b.messages); err != nil {
 		return nil, err
 	}
@@ -147,13 +151,16 @@ func (b *bench) runRelay(ctx context.Context, name, dir string, k *key, s *sink,
 		return nil, err
 	}
 	r.DiskBytes = size(filepath.Join(dir, "data"))
+	if err := s.wait(ctx, b.messages+len(probes.acked)); err != nil {
+		return nil, err
+	}
 	if err := n.stop(time.Minute); err != nil {
 		return nil, err
 	}
-	return r, s.judge(r, acks.at)
+	return r, s.judge(r, acks.at, probes.acked)
 }
 
-// send uploads, prepares and starts the delivery, and waits until it is finished.
+// send uploads, prepares and starts the delivery.
 func (n *node) send(ctx context.Context, name string, people []*veredusv1.Recipient, acks *acks, w *watch) error {
 	up := &client.Uploader{Client: n.campaigns, Delivery: name, Progress: acks.progress}
 	totals, err := up.Upload(ctx, client.Slice(people))
@@ -173,10 +180,13 @@ func (n *node) send(ctx context.Context, name string, people []*veredusv1.Recipi
 			return fmt.Errorf("preparing the delivery: %s", f.GetDescription())
 		}
 	}
-	if _, err := n.campaigns.StartDelivery(ctx, &veredusv1.StartDeliveryRequest{Name: name}); err != nil {
-		return err
-	}
-	return n.finished(ctx, name)
+	_, err = n.campaigns.StartDelivery(ctx, &veredusv1.StartDeliveryRequest{Name: name})
+	return err
+}
+
+func (n *node) sendSingle(ctx context.Context, i int) error {
+	_, err := n.campaigns.SendMessage(ctx, single(i))
+	return err
 }
 
 // finished waits for the end of the delivery.

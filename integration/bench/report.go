@@ -51,6 +51,8 @@ var table = []row{
 	{"peak memory, MB", "%.0f", func(r *result) float64 { return float64(r.PeakBytes) / 1e6 }},
 	{"p50 in the queue, s", "%.2f", func(r *result) float64 { return r.P50 }},
 	{"p99 in the queue, s", "%.2f", func(r *result) float64 { return r.P99 }},
+	{"p50 of a single message, s", "%.3f", func(r *result) float64 { return r.ProbeP50 }},
+	{"p99 of a single message, s", "%.3f", func(r *result) float64 { return r.ProbeP99 }},
 	{"feeding, s", "%.2f", func(r *result) float64 { return r.FeedSeconds }},
 	{"disk, bytes/message", "%.0f", func(r *result) float64 { return float64(r.DiskBytes) / float64(r.Messages) }},
 	{"receiver's CPU-s per 1,000", "%.3f", func(r *result) float64 { return r.SinkCPU }},

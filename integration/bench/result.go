@@ -32,6 +32,9 @@ type result struct {
 	DiskBytes      int64    `json:"disk_bytes"`
 	P50            float64  `json:"p50_seconds"` // from durable acceptance to acceptance by the receiver
 	P99            float64  `json:"p99_seconds"`
+	Probes         int      `json:"probes"`
+	ProbeP50       float64  `json:"probe_p50_seconds"` // the same of single messages sent under the load
+	ProbeP99       float64  `json:"probe_p99_seconds"`
 	CPURatio       float64  `json:"cpu_per_signature_cpu"`
 	RateRatio      float64  `json:"rate_per_signing_rate"`
 	Sink           findings `json:"receiver"`
@@ -148,11 +151,14 @@ func (s *sink) ask(answer any, command string, n int) error {
 }
 
 // judge has the receiver verify everything, and completes the result with what it found.
-func (s *sink) judge(r *result, acked []int64) error {
-	if err := s.ask(&r.Sink, "finish", r.Messages); err != nil {
+// acked are the messages of the load, probed those behind them; all have arrived.
+func (s *sink) judge(r *result, acked, probed []int64) error {
+	r.Probes = len(probed)
+	acked = append(acked, probed...)
+	if err := s.ask(&r.Sink, "finish", len(acked)); err != nil {
 		return err
 	}
-	if err := r.Sink.err(r.Messages); err != nil {
+	if err := r.Sink.err(len(acked)); err != nil {
 		return err
 	}
 	accepted, err := readTimes(s.times)
@@ -163,8 +169,11 @@ func (s *sink) judge(r *result, acked []int64) error {
 	for i := range waits {
 		waits[i] = time.Duration(accepted[i] - acked[i]).Seconds()
 	}
-	slices.Sort(waits)
-	r.P50, r.P99 = quantile(waits, 0.5), quantile(waits, 0.99)
+	load, single := waits[:r.Messages], waits[r.Messages:]
+	slices.Sort(load)
+	slices.Sort(single)
+	r.P50, r.P99 = quantile(load, 0.5), quantile(load, 0.99)
+	r.ProbeP50, r.ProbeP99 = quantile(single, 0.5), quantile(single, 0.99)
 	return nil
 }
 
