@@ -62,7 +62,7 @@ type Options struct {
 	Now func() time.Time
 	// Logger gets the database's messages (default slog.Default).
 	Logger *slog.Logger
-	// CacheBytes is the block cache (default 32 MiB).
+	// CacheBytes is the block cache, beside the memory tables (default 32 MiB).
 	CacheBytes int64
 	// MemTableBytes is the size of one memory table; up to three exist at a time (default 16 MiB).
 	MemTableBytes uint64
@@ -188,13 +188,18 @@ func (s *Store) Close() error {
 	return s.db.Close()
 }
 
+// usualMemTables is how many memory tables there mostly are: the one written to and
+// the one kept for the next. Pebble takes them out of its cache, which would leave
+// nothing for blocks: then each read decompresses anew, the index blocks first.
+const usualMemTables = 2
+
 func pebbleOptions(o *Options) *pebble.Options {
 	log := &logger{log: o.Logger, exit: o.exit}
 	p := &pebble.Options{
 		FS:                          &strictFS{o.FS, func(err error) { log.Fatalf("%v", err) }},
 		Comparer:                    comparer,
 		FormatMajorVersion:          pebble.FormatValueSeparation,
-		CacheSize:                   o.CacheBytes,
+		CacheSize:                   o.CacheBytes + usualMemTables*int64(o.MemTableBytes),
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
