@@ -20,7 +20,7 @@ type pending struct {
 
 func (p *pending) empty() bool {
 	b := &p.batch
-	return len(b.Claims)+len(b.Releases)+len(b.Settles)+len(b.Hurries)+len(b.Events)+len(p.written) == 0
+	return len(b.Claims)+len(b.Releases)+len(b.Settles)+len(b.Hurries)+len(b.Events)+len(b.Usage)+len(p.written) == 0
 }
 
 // writer makes claims, releases and settlements durable: one write at a time, each
@@ -57,6 +57,11 @@ func (w *writer) claim(claims []Claim, held []*held, path string, usage mxrules.
 		p.claims = append(p.claims, held...)
 		p.usage(path, usage)
 	})
+}
+
+// keepPath makes what is known of a path durable.
+func (w *writer) keepPath(path string, usage mxrules.Usage) {
+	w.add(func(p *pending) { p.usage(path, usage) })
 }
 
 func (p *pending) usage(path string, usage mxrules.Usage) {

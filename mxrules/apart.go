@@ -58,6 +58,27 @@ func (a *Apart) Allow(now time.Time, carried int) (bool, time.Time) {
 	return true, time.Time{}
 }
 
+// Held is what holds the domain, with the reply that caused it, for Restore.
+func (a *Apart) Held(now time.Time) Held {
+	t := a.tick(now)
+	h := a.rests.held(t)
+	if h == (Held{}) {
+		return h
+	}
+	a.clock.mark(now, int64(t))
+	h = h.shift(a.clock.wall)
+	h.Text = a.trouble
+	return h
+}
+
+// Restore takes up what Held answered in a process before.
+func (a *Apart) Restore(now time.Time, h Held) {
+	t := a.tick(now)
+	a.clock.mark(now, int64(t))
+	a.rests.recall(t, h.shift(-a.clock.wall), &a.timings)
+	a.trouble = h.Text
+}
+
 // Sent records a message's MAIL: after a rest it is the probe.
 func (a *Apart) Sent(now time.Time) { a.rests.note(a.tick(now), EventSent, &a.timings) }
 

@@ -203,6 +203,9 @@ const (
 	// WarmUpChanged asks for WarmUp of Source to be kept with the next durable write;
 	// with a Text it reports a Step of the warm-up, too.
 	WarmUpChanged
+	// Keep asks for Usage of Path to be kept durably: a rest began or ended there. The
+	// zero Usage is to be forgotten.
+	Keep
 	// PathChanged reports that a path was slowed, rested, resumed or raised (Path, Change, Text, Until).
 	PathChanged
 )
@@ -238,7 +241,7 @@ type Action struct {
 	Destination string
 	Host        string
 	Limits      mxrules.Limits       // Open: timeouts, TLS, features in force; Domain is one whose route names Host
-	Usage       mxrules.Usage        // Claim: the path's quota meters including this claim
+	Usage       mxrules.Usage        // Claim, Keep: the path's quota meters including this claim
 	WarmUp      *mxrules.WarmUpState // Claim, WarmUpChanged: of Source, this claim included; nil without a warm-up
 	Step        mxrules.ChangeKind   // WarmUpChanged
 	Path        string               // key of the path: "source>destination", or "*>destination" when shared

@@ -76,6 +76,7 @@ type Core struct {
 	tenantTimers timers[tenant]
 	apart        map[string]int           // domains that are tenants of so many paths
 	usage        map[string]mxrules.Usage // restored, of paths not used yet
+	heldApart    map[string][]heldApart   // restored, of domains held alone on paths not used yet
 	overrides    map[overrideKey]*Override
 	overrideEnd  int64 // when the next of them ends; none
 
@@ -132,6 +133,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 		apart:        map[string]int{},
 		paths:        map[string]*path{},
 		usage:        map[string]mxrules.Usage{},
+		heldApart:    map[string][]heldApart{},
 		overrides:    map[overrideKey]*Override{},
 		overrideEnd:  none,
 		msgs:         map[MsgID]*msg{},

@@ -163,6 +163,9 @@ func (c *Core) ResetPaths(now time.Time, source, destination string) map[string]
 			kept[key] = c.usage[key]
 		}
 	}
+	for _, key := range c.forgetApart(source, destination) {
+		kept[key] = mxrules.Usage{}
+	}
 	c.flush()
 	return kept
 }

@@ -44,6 +44,7 @@ type path struct {
 	refusals  []refusal          // of such domains, the oldest first
 	suspended bool               // reported so
 	restEnd   int64
+	kept      kept
 	timer     timer // when a rate, quota or rest lets it go on, or it may be forgotten
 	inDirty   links[path]
 
@@ -62,16 +63,13 @@ func (c *Core) pathOf(key string, src Source, dest *destination, limits mxrules.
 	p.senders[Transactional].of = func(l *line) *links[line] { return &l.inSenders[Transactional] }
 	p.waiters.of = func(l *line) *links[line] { return &l.inWaiters }
 	p.sessions.of = func(s *session) *links[session] { return &s.inPath }
-	if u, ok := c.usage[key]; ok {
-		p.gov.Restore(c.at, u)
-		delete(c.usage, key)
-	}
+	dest.paths++
+	c.paths[key] = p
+	c.takeUp(p)
 	if len(c.overrides) > 0 {
 		c.override(p)
 	}
 	p.told = c.paceOf(p)
-	dest.paths++
-	c.paths[key] = p
 	return p
 }
 
@@ -82,12 +80,13 @@ func (c *Core) newGovernor(limits mxrules.Limits) *mxrules.Governor {
 	return mxrules.NewGovernor(limits, mxrules.WithTimings(c.cfg.Timings), mxrules.WithLearner(c.cfg.Learner(c.cfg.Timings)))
 }
 
-// RestoreUsage gives a path the quota meters it had before a restart.
+// RestoreUsage gives a path the quota meters it had before a restart, what was learned
+// of it, and the rest that it was in.
 func (c *Core) RestoreUsage(now time.Time, key string, u mxrules.Usage) {
 	c.begin(now)
 	if p := c.paths[key]; p != nil {
-		p.gov.Restore(now, u)
-	} else {
+		c.restore(p, u)
+	} else if !c.restoreApart(key, u) {
 		c.usage[key] = u
 	}
 	c.flush()

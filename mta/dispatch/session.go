@@ -589,6 +589,7 @@ func (c *Core) observe(p *path, e Evidence) {
 			p.changes = n
 			c.trim(p)
 			c.grown(p)
+			c.keep(p)
 		}
 		c.wouldDo(p, "")
 		if p.suspended && p.restEnd <= c.now {
@@ -613,6 +614,7 @@ func (c *Core) observe(p *path, e Evidence) {
 	}
 	c.wouldDo(p, e.Text)
 	c.trim(p)
+	c.keep(p)
 	c.dirtyPaths.push(p)
 }
 

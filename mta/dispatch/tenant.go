@@ -185,11 +185,7 @@ func parentOf(domain string) string {
 func (c *Core) holdApart(p *path, d *domain, e *Evidence) {
 	t := p.tenants[d.name]
 	if t == nil {
-		t = &tenant{path: p, domain: d.name, apart: mxrules.NewApart(c.cfg.Timings)}
-		if p.tenants == nil {
-			p.tenants = map[string]*tenant{}
-		}
-		p.tenants[d.name] = t
+		t = c.tenantOf(p, d.name)
 		c.apart[d.name]++
 	}
 	e.Text = clip(e.Text)
@@ -201,11 +197,22 @@ func (c *Core) holdApart(p *path, d *domain, e *Evidence) {
 		text := d.name + " alone: " + e.Text
 		c.decide(p, Decision{Action: "rested", To: untilText(nanos(until)), Cause: text})
 		c.report(p, PathSuspended, text, nanos(until))
+		c.keepApart(t)
 	}
 	if g := d.group; g != nil && g.tenant != d.name {
 		c.join(d, c.groupOf(g.dest.name, g.dest.provider, g.hosts, d.name))
 	}
 	c.tenantDue(t)
+}
+
+// tenantOf makes a tenant of a path.
+func (c *Core) tenantOf(p *path, domain string) *tenant {
+	t := &tenant{path: p, domain: domain, apart: mxrules.NewApart(c.cfg.Timings)}
+	if p.tenants == nil {
+		p.tenants = map[string]*tenant{}
+	}
+	p.tenants[domain] = t
+	return t
 }
 
 // servedApart notes that mail for a tenant is accepted, or refused for its own reasons.
@@ -220,6 +227,7 @@ func (c *Core) servedApart(t *tenant, e *Evidence) {
 	}
 	c.decide(t.path, Decision{Action: "resumed", Cause: text})
 	c.report(t.path, PathResumed, text, 0)
+	c.keepApart(t)
 	c.tenantDue(t)
 }
 
@@ -265,6 +273,7 @@ func (c *Core) dropTenant(t *tenant) {
 	}
 	c.tenantTimers.stop(t)
 	delete(t.path.tenants, t.domain)
+	c.emit(Action{Kind: Keep, Path: t.path.key + alone + t.domain})
 	if c.apart[t.domain]--; c.apart[t.domain] > 0 {
 		c.wakeTenant(t)
 		return
