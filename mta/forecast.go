@@ -11,6 +11,9 @@ import (
 // changes nothing; hundreds of queries hold the relay up for about a millisecond.
 func (r *Relay) Prospects(ctx context.Context, queries []dispatch.Query) (list [][]dispatch.Prospect, err error) {
 	list = make([][]dispatch.Prospect, len(queries))
+	for _, q := range queries {
+		r.remember(ctx, q.Route.Destination)
+	}
 	err = r.call(ctx, func(now time.Time) {
 		for i := range queries {
 			list[i] = r.core.Prospects(now, queries[i])

@@ -520,6 +520,7 @@ func (r *Relay) Override(ctx context.Context, o dispatch.Override) error {
 // ResetPaths makes the paths of a destination forget what they learned; source empty is
 // all. It returns once what was kept of that for a restart is forgotten too.
 func (r *Relay) ResetPaths(ctx context.Context, source, destination string) error {
+	r.remember(ctx, destination)
 	return r.durably(ctx, func(now time.Time) {
 		kept := r.core.ResetPaths(now, source, destination)
 		r.writer.add(func(p *pending) {

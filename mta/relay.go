@@ -25,6 +25,7 @@ import (
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mta/returnpath"
 	"github.com/veredus/veredus/mta/route"
+	"github.com/veredus/veredus/mxrules"
 )
 
 // ErrStopped is returned by calls to a relay that has stopped.
@@ -124,6 +125,9 @@ type Relay struct {
 	stopOnce sync.Once
 	stopErr  error
 
+	usage      func(ctx context.Context, destination string) (map[string]mxrules.Usage, error)
+	remembered remembered
+
 	// What follows belongs to the owner goroutine.
 	core      *dispatch.Core
 	handovers map[uint64]*handover
@@ -211,9 +215,7 @@ func (r *Relay) Start(ctx context.Context) ([]LostClaim, error) {
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.calm, r.hush = context.WithCancel(r.ctx)
 	now := r.cfg.Now()
-	for key, usage := range rec.Usage {
-		r.core.RestoreUsage(now, key, usage)
-	}
+	r.usage = rec.Usage
 	for source, state := range rec.WarmUps {
 		r.core.RestoreWarmUp(now, source, state)
 	}

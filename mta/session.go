@@ -1,6 +1,7 @@
 package mta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -243,6 +244,9 @@ var silence = dispatch.Evidence{HostFault: true}
 func (r *Relay) resolve(domain string) {
 	r.work(func() {
 		rt, err := r.cfg.Resolver.Route(r.calm, domain)
+		if err == nil {
+			r.remember(r.calm, cmp.Or(rt.Destination, domain))
+		}
 		r.post(func(now time.Time) {
 			if err != nil {
 				r.unresolved(now, domain, err)

@@ -61,8 +61,9 @@ type Recovery struct {
 	// Lost are messages that were claimed and not settled: the upper bound of
 	// possible repeats.
 	Lost []LostClaim
-	// Usage are the quota meters by path key.
-	Usage map[string]mxrules.Usage
+	// Usage reads the quota meters, and what was learned, of the paths to a destination,
+	// by path key; it reads nothing else. nil when nothing was kept.
+	Usage func(ctx context.Context, destination string) (map[string]mxrules.Usage, error)
 	// WarmUps are the warm-ups of sources by name.
 	WarmUps map[string]mxrules.WarmUpState
 }

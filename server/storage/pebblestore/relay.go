@@ -22,7 +22,7 @@ import (
 func (s *Store) Recover(ctx context.Context, now time.Time) (r *mta.Recovery, err error) {
 	err = s.submit(ctx, func(t *txn) error {
 		t.epoch++
-		r = &mta.Recovery{Epoch: t.epoch}
+		r = &mta.Recovery{Epoch: t.epoch, Usage: s.usage}
 		for _, id := range t.s.claimed() {
 			lost, err := t.lose(id, now)
 			if err != nil {
@@ -33,9 +33,6 @@ func (s *Store) Recover(ctx context.Context, now time.Time) (r *mta.Recovery, er
 			}
 		}
 		if r.Handovers, err = t.handovers(); err != nil {
-			return err
-		}
-		if r.Usage, err = s.readUsage(); err != nil {
 			return err
 		}
 		r.WarmUps, err = s.readWarmUps()
@@ -169,13 +166,28 @@ func (d *deliveryState) standing(name string, handover uint64) *mta.Handover {
 // standingName is the key of a standing hand-over within its delivery.
 func standingName(h *mta.Handover) string { return h.SenderDomain + "\x00" + h.Pool }
 
-// readUsage reads the quota meters.
-func (s *Store) readUsage() (map[string]mxrules.Usage, error) {
+// usageKey is where a path's meters are: the paths to a destination are together.
+func usageKey(path string) []byte {
+	_, to, _ := strings.Cut(path, ">")
+	to, _, _ = strings.Cut(to, "/") // behind it: some of its domains alone
+	return append(usageOf(to), path...)
+}
+
+// usageOf is what the keys of a destination's paths begin with.
+func usageOf(destination string) []byte {
+	return append(keyName(tableUsage, destination), 0)
+}
+
+// usage reads the quota meters of the paths to a destination.
+func (s *Store) usage(ctx context.Context, destination string) (map[string]mxrules.Usage, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	usage := map[string]mxrules.Usage{}
-	prefix := []byte{tableUsage}
+	prefix := usageOf(destination)
 	err := s.scan(nil, prefix, after(prefix), func(k, v []byte) (bool, error) {
 		u, err := decodeUsage(v)
-		usage[string(k[1:])] = u
+		usage[string(k[len(prefix):])] = u
 		return true, err
 	})
 	return usage, err

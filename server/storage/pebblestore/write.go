@@ -62,7 +62,7 @@ func (t *txn) write(b *mta.Batch) (written mta.Written, err error) {
 		}
 	}
 	for path, u := range b.Usage {
-		t.set(keyName(tableUsage, path), encodeUsage(u))
+		t.set(usageKey(path), encodeUsage(u))
 	}
 	for source, state := range b.WarmUps {
 		row, err := state.MarshalBinary()

@@ -151,9 +151,16 @@ func staleEpoch(t *teller) {
 		t.Errorf("a fenced claim counts")
 	}
 	r := t.recover()
-	if len(r.Usage) != 0 || len(r.WarmUps) != 0 || len(r.Lost) != 0 || r.Epoch != second+1 {
+	if len(t.usage(r, "a")) != 0 || len(r.WarmUps) != 0 || len(r.Lost) != 0 || r.Epoch != second+1 {
 		t.Errorf("behind a fenced write: %+v", r)
 	}
+}
+
+// usage is what is kept of the paths to a destination.
+func (t *teller) usage(r *mta.Recovery, destination string) map[string]mxrules.Usage {
+	kept, err := r.Usage(ctx(), destination)
+	t.check(err)
+	return kept
 }
 
 func repeatedRequests(t *teller) {
@@ -268,7 +275,8 @@ func recovery(t *teller) {
 	d := t.start("running")
 	first := t.recover()
 	msgs := t.load(d.Handover, 1).Fresh
-	usage := map[string]mxrules.Usage{"s1>a.test": {Hour: 5, HourBulk: 6, Day: 7}}
+	usage := map[string]mxrules.Usage{"s1>a.test": {Hour: 5, HourBulk: 6, Day: 7}, "*>a.test/vip.test": {Day: 8}}
+	t.write(mta.Batch{Epoch: first.Epoch, Usage: map[string]mxrules.Usage{"s1>a.test.other": {Day: 9}}})
 	warm := mxrules.WarmUpState{Address: "192.0.2.1", Stage: 3, Day: 20_000, Sent: 4, Pending: 2, Providers: []mxrules.ProviderSent{{Provider: "google", Sent: 1}}}
 	t.write(mta.Batch{
 		Epoch: first.Epoch, Claims: []mta.Claim{claimOf(msgs[0]), claimOf(msgs[1])}, Usage: usage,
@@ -282,8 +290,8 @@ func recovery(t *teller) {
 	if len(r.Lost) != 1 || r.Lost[0].ID != msgs[0].ID || r.Lost[0].Claims != 1 {
 		t.Errorf("lost: %+v", r.Lost)
 	}
-	if r.Usage["s1>a.test"] != usage["s1>a.test"] {
-		t.Errorf("usage: %+v", r.Usage)
+	if kept := t.usage(r, "a.test"); !reflect.DeepEqual(kept, usage) {
+		t.Errorf("usage: %+v", kept)
 	}
 	if !reflect.DeepEqual(r.WarmUps["s1"], warm) {
 		t.Errorf("warm-up: %+v", r.WarmUps)
