@@ -319,7 +319,7 @@ func (r *Relay) loaded(now time.Time, ru *run, res LoadResult) {
 	for _, batch := range [2][]*Message{res.Due, res.Fresh} {
 		for _, m := range batch {
 			if h := r.hold(now, ru, m); h != nil {
-				answer.Msgs = append(answer.Msgs, dispatch.Msg{ID: h.id, Retry: m.Retry, Source: m.State.Source, Engaged: m.ID.Lane == LaneEngaged})
+				answer.Msgs = append(answer.Msgs, dispatch.Msg{ID: h.id, Retry: m.Retry, Source: m.State.Source, Blocked: isBlock(m.State.Last), Engaged: m.ID.Lane == LaneEngaged})
 			}
 		}
 	}
@@ -447,6 +447,29 @@ func (r *Relay) giveBack(id dispatch.MsgID, claimed bool) {
 		return
 	}
 	r.returned(r.cfg.Now(), h)
+}
+
+// postpone leaves a retry that waits for its source to the store until an instant.
+func (r *Relay) postpone(id dispatch.MsgID, until time.Time) {
+	h := r.held[id]
+	if h == nil {
+		return
+	}
+	if until.After(h.msg.Expires) {
+		until = h.msg.Expires
+	}
+	r.writer.hurry([]Hurry{{Message: h.msg, Due: until, Later: true}})
+	r.writer.then(func(now time.Time) {
+		if h.failing != nil {
+			r.returned(now, h)
+			return
+		}
+		r.release(now, h)
+		if h.run != nil {
+			h.run.dueAt(until)
+		}
+		r.core.Settled(now, h.id, until, false)
+	})
 }
 
 // returned makes a message loadable again.

@@ -91,7 +91,7 @@ func (s Schedule) refusal(reply smtpc.Reply, qualify func(smtpc.Reply) bounce.Ve
 	}
 	ev := s.evidence(v, reply)
 	ev.HostFault = v.Path == bounce.PathNone
-	if !ev.HostFault && (v.Code == bounce.CodeMailBlock || v.Code == bounce.CodeSpamBlock) {
+	if !ev.HostFault && isBlock(v) {
 		ev.Sign = mxrules.SignBlocked
 	}
 	return ev

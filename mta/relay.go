@@ -342,6 +342,8 @@ func (r *Relay) carryOut(a *dispatch.Action) {
 		r.sessions[a.Session].close()
 	case dispatch.Return:
 		r.giveBack(a.Msg, a.Claimed)
+	case dispatch.Postpone:
+		r.postpone(a.Msg, a.Until)
 	case dispatch.Fail:
 		r.failDead(a.Msg)
 	case dispatch.Keep:

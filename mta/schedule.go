@@ -107,7 +107,7 @@ func (s Schedule) Decide(m *Message, class dispatch.Class, v bounce.Verdict, rep
 	if !m.Expires.After(now) {
 		return Decision{Outcome: Expired, State: state}
 	}
-	if v.Disposition == bounce.RetrySoon {
+	if v.Disposition == bounce.RetrySoon || isBlock(v) { // greylisted, or not to get round a block
 		state.Source = source
 	}
 	wait := s.wait(m, class, v, state, soonBefore)
@@ -119,13 +119,18 @@ func (s Schedule) Decide(m *Message, class dispatch.Class, v bounce.Verdict, rep
 	return Decision{Outcome: Deferred, Next: next, State: state}
 }
 
+// isBlock reports whether a verdict is a block of the source's reputation.
+func isBlock(v bounce.Verdict) bool {
+	return v.Code == bounce.CodeMailBlock || v.Code == bounce.CodeSpamBlock
+}
+
 // exhausted counts a reply that allows only so many attempts, and reports whether
 // this was the last.
 func exhausted(state *MessageState, v bounce.Verdict) bool {
 	if v.MaxAttempts == 0 {
 		return false
 	}
-	if v.Code == bounce.CodeMailBlock || v.Code == bounce.CodeSpamBlock {
+	if isBlock(v) {
 		state.Blocked++
 		return state.Blocked >= v.MaxAttempts
 	}

@@ -228,7 +228,7 @@ func (a attempts) tell(t *testing.T) {
 		if wait := d.Next.Sub(now); d.Outcome != Deferred || !a.want[i].holds(wait) {
 			t.Fatalf("reply %d, %s: outcome %v after %v, want %v", i+1, line, d.Outcome, wait, a.want[i])
 		}
-		if pinned := d.State.Source == "s1"; pinned != (v.Disposition == bounce.RetrySoon) {
+		if pinned := d.State.Source == "s1"; pinned != (v.Disposition == bounce.RetrySoon || v.Code == bounce.CodeMailBlock || v.Code == bounce.CodeSpamBlock) {
 			t.Errorf("reply %d, %s: the next attempt is bound to source %q", i+1, line, d.State.Source)
 		}
 		m.State, now = d.State, d.Next

@@ -46,11 +46,13 @@ type WaitingPage struct {
 	Done     bool // nothing is left behind Next
 }
 
-// Hurry makes a waiting retry due sooner. One that was claimed, settled or made due
+// Hurry makes a waiting retry due sooner, or later if that is said. One that was claimed, settled or made due
 // at another time since it was read is passed over.
 type Hurry struct {
 	Message *Message // as Waiting answered it
 	Due     time.Time
+	// Later lets Due be behind the time at which it is due now.
+	Later bool
 	// Work is the operator's work that counts it.
 	Work string
 }

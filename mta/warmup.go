@@ -88,7 +88,7 @@ func signOf(v bounce.Verdict, res *smtpc.Result) mxrules.Sign {
 		return mxrules.SignDelivered
 	case !res.Began:
 		return mxrules.SignUnsent
-	case v.Code == bounce.CodeMailBlock || v.Code == bounce.CodeSpamBlock:
+	case isBlock(v):
 		return mxrules.SignBlocked
 	case v.Code == bounce.CodeInvalidRecipient:
 		return mxrules.SignBounced

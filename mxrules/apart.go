@@ -98,6 +98,9 @@ func (a *Apart) Rests() int { return a.rests.level }
 // Since is when the last hold began.
 func (a *Apart) Since() time.Time { return a.clock.time(int64(a.rests.since)) }
 
+// Length is how long the present or last hold lasts.
+func (a *Apart) Length() time.Duration { return a.rests.until - a.rests.since }
+
 // Trouble is the reply that caused the last hold.
 func (a *Apart) Trouble() string { return a.trouble }
 

@@ -226,6 +226,7 @@ func poolChanges(was, is *config.Config) []string {
 	how := func(old, now string) string { return fmt.Sprintf("%s -> %s", old, now) }
 	lines := named("pools: source", sourceTexts(was), sourceTexts(is), how)
 	lines = append(lines, named("pools: overflow of", overflows(was), overflows(is), how)...)
+	lines = append(lines, named("pools: move_blocked of", moves(was), moves(is), how)...)
 	return append(lines, named("warm_up: plan", plans(was), plans(is), how)...)
 }
 
@@ -235,6 +236,17 @@ func overflows(cfg *config.Config) map[string]string {
 	for _, p := range cfg.Relay.Pools {
 		if p.Overflow != "" {
 			out[p.Name] = p.Overflow
+		}
+	}
+	return out
+}
+
+// moves are the pools in which mail of a blocked source goes by others.
+func moves(cfg *config.Config) map[string]string {
+	out := map[string]string{}
+	for _, p := range cfg.Relay.Pools {
+		if p.MoveBlocked {
+			out[p.Name] = "true"
 		}
 	}
 	return out

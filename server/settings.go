@@ -154,7 +154,7 @@ func (s *settings) relay() mta.Settings {
 func (s *settings) pools() []dispatch.Pool {
 	pools := make([]dispatch.Pool, 0, len(s.cfg.Relay.Pools))
 	for _, p := range s.cfg.Relay.Pools {
-		pool := dispatch.Pool{Name: p.Name, Overflow: p.Overflow}
+		pool := dispatch.Pool{Name: p.Name, Overflow: p.Overflow, MoveBlocked: p.MoveBlocked}
 		for _, src := range p.Sources {
 			one := dispatch.Source{Name: src.Name, Addr: src.Address, Weight: src.Weight}
 			if w := src.WarmUp; w != nil {

@@ -96,6 +96,9 @@ type Pool struct {
 	// Overflow names the pool that takes what these sources may not send for their
 	// warm-up; empty for none.
 	Overflow string
+	// MoveBlocked lets mail that a source may not send for a block of its reputation go
+	// by the other sources. Otherwise it waits for that source.
+	MoveBlocked bool
 }
 
 // Run is backlog: the messages of one hand-over to one recipient domain.
@@ -147,6 +150,9 @@ type Msg struct {
 	Retry bool
 	// Source pins it to a source (greylisting); empty: any of the pool.
 	Source string
+	// Blocked is set when Source was refused it for a block of its reputation: then it
+	// waits for that source, unless the pool moves such mail.
+	Blocked bool
 	// Engaged is set when its recipient opened or clicked lately.
 	Engaged bool
 }
@@ -198,6 +204,9 @@ const (
 	// Return gives Msg back to its run: it is dropped from memory and its claim, if
 	// Claimed, released; answered by Returned once it can be loaded again.
 	Return
+	// Postpone leaves Msg, a retry, to the store until Until: it is dropped from memory;
+	// answered by Settled, not final, once that is durable.
+	Postpone
 	// Fail asks for Msg to be ended by its domain's final failure; answered by Settled.
 	Fail
 	// WarmUpChanged asks for WarmUp of Source to be kept with the next durable write;

@@ -94,7 +94,7 @@ func (c *Core) chooseFrom(l *lane, p *pool) *line {
 	if !c.onlyTransactional(l) || !p.warm() {
 		for _, s := range list {
 			if s.cold() && !s.stopped {
-				if ln := c.lineOf(l.group, s); c.eligible(ln) {
+				if ln := c.lineOf(l.group, s); c.mayMove(ln, l) && c.eligible(ln) {
 					return ln
 				}
 			}
@@ -102,7 +102,7 @@ func (c *Core) chooseFrom(l *lane, p *pool) *line {
 	}
 	for _, s := range list {
 		if !s.cold() && !s.stopped {
-			if ln := c.lineOf(l.group, s); c.eligible(ln) {
+			if ln := c.lineOf(l.group, s); c.mayMove(ln, l) && c.eligible(ln) {
 				return ln
 			}
 		}
@@ -117,7 +117,7 @@ func (c *Core) onlyTransactional(l *lane) bool { return l.waiting == l.urgent }
 func (c *Core) takes(l *line, ln *lane, class Class) bool {
 	for p, hops := ln.pool, 0; p != nil && hops <= maxHops; p, hops = p.overflow, hops+1 {
 		if p.has(l.source) {
-			return class == Bulk || !l.source.cold() || !p.warm()
+			return (class == Bulk || !l.source.cold() || !p.warm()) && c.mayMove(l, ln)
 		}
 		if p.overflow == nil || !c.full(p, ln.group) {
 			return false
@@ -181,11 +181,16 @@ func (c *Core) full(p *pool, g *group) bool {
 		return false
 	}
 	for _, s := range p.sources {
-		if !s.stopped && c.acts(g, s) {
+		if !s.stopped && (c.acts(g, s) || !p.moveBlocked && g.blockedAt(s)) {
 			return false
 		}
 	}
 	return true
+}
+
+// blockedAt reports whether a source is blocked at the group.
+func (g *group) blockedAt(s *source) bool {
+	return slices.ContainsFunc(g.lines, func(l *line) bool { return l.source == s && !l.obsolete && l.blocked() })
 }
 
 // acts reports whether a cold source has room for a group's mail and is about to take

@@ -11,6 +11,8 @@ type pool struct {
 	name     string
 	sources  []*source
 	overflow *pool
+
+	moveBlocked bool
 }
 
 // source is a sending identity. A changed address makes another one.
@@ -50,12 +52,13 @@ func (c *Core) SetPools(now time.Time, pools []Pool) {
 
 func (c *Core) setPools(pools []Pool) {
 	for _, p := range c.pools {
-		p.sources, p.overflow = nil, nil // the order of a map does not matter here, nor below
+		p.sources, p.overflow, p.moveBlocked = nil, nil, false // the order of a map does not matter here, nor below
 	}
 	c.version++
 	keep := map[string]*source{}
 	for _, spec := range pools {
 		p := c.poolOf(spec.Name)
+		p.moveBlocked = spec.MoveBlocked
 		for _, s := range spec.Sources {
 			p.sources = append(p.sources, c.sourceOf(s, keep))
 		}

@@ -152,9 +152,8 @@ func (c *Core) sendable(l *line) bool {
 	return c.usable(l) && l.until <= c.now && !c.rests(l)
 }
 
-// pinLine is the line that a loaded message has to wait for; nil if any will
-// do, also because its source cannot send now: later from elsewhere is worse
-// than now from another source.
+// pinLine is the line that a loaded message has to wait for; nil if any will do, also
+// because its source cannot send in time.
 func (c *Core) pinLine(m *msg) *line {
 	if m.pin == nil || m.pin.removed || !m.run.pool.reaches(m.pin) {
 		return c.keepFor(m)
@@ -166,12 +165,20 @@ func (c *Core) pinLine(m *msg) *line {
 	return l
 }
 
-// unpin lets any source take what was pinned to a line.
+// unpin lets any source take what was pinned to a line, but for what has to wait for
+// that one.
 func (c *Core) unpin(l *line) {
 	for m := l.pinned.head; m != nil; m = l.pinned.head {
 		l.pinned.remove(m)
 		unkeep(m)
-		m.line, m.pin = nil, nil
+		m.line = nil
+		if until, waits := c.waitsForSource(m); waits || m.blocked && m.pin != nil {
+			m.run.work.unclaimed--
+			c.postpone(m, max(until, c.now+int64(leastPostponed)))
+			c.refresh(m.run)
+			continue
+		}
+		m.pin = nil
 		m.run.flow.add(m.run, m)
 		m.run.flow.place()
 	}

@@ -127,7 +127,7 @@ func (c *Core) window(l *lane) int {
 	}
 	open, lines := 0, 0
 	for _, ln := range g.lines {
-		if ln.open > 0 && l.pool.reaches(ln.source) && c.usable(ln) && !c.rests(ln) {
+		if ln.open > 0 && l.pool.reaches(ln.source) && c.usable(ln) && !c.rests(ln) && c.mayMove(ln, l) {
 			open += ln.open
 			lines++
 		}

@@ -30,6 +30,7 @@ type msg struct {
 	charged *warmth // whose cap it was charged to, until its attempt ends
 	kept    *warmth // whose room it is kept for
 	engaged bool
+	blocked bool    // its source was refused it for a block
 	tenant  *tenant // that counts it as carried
 	inCore  links[msg]
 	// inQueue is its place with its run's work, its line or the fail queue.
@@ -119,7 +120,7 @@ func (c *Core) takeIn(r *run, msgs []Msg) (retries int64) {
 			continue // told twice
 		}
 		m := c.newMsg(spec, r)
-		m.engaged = spec.Engaged
+		m.engaged, m.blocked = spec.Engaged, spec.Blocked
 		w.out++
 		if m.retry {
 			retries++
@@ -198,6 +199,10 @@ func (c *Core) placeLoaded(m *msg) {
 	case r.flow == nil || !c.served(r.flow.lane):
 		c.giveBack(m)
 	default:
+		if until, waits := c.waitsForSource(m); waits {
+			c.postpone(m, until)
+			return
+		}
 		c.hold(m)
 	}
 }

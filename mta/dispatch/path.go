@@ -43,6 +43,7 @@ type path struct {
 	tenants   map[string]*tenant // domains that are held alone, on hosts that serve many
 	refusals  []refusal          // of such domains, the oldest first
 	suspended bool               // reported so
+	blocked   bool               // its last rest was by a block of the source's reputation
 	restEnd   int64
 	kept      kept
 	timer     timer // when a rate, quota or rest lets it go on, or it may be forgotten

@@ -595,6 +595,10 @@ func (c *Core) observe(p *path, e Evidence) {
 		if p.suspended && p.restEnd <= c.now {
 			c.reportResumed(p)
 		}
+		if p.blocked && !p.gov.Pace().Probing {
+			p.blocked = false
+			c.wakeLines(p)
+		}
 		return
 	}
 	before := p.gov.State(c.at)
@@ -603,6 +607,7 @@ func (c *Core) observe(p *path, e Evidence) {
 	switch {
 	case after.Hold == mxrules.HoldRest && after.Until != before.Until && !after.Until.IsZero():
 		p.restEnd = after.Until.UnixNano()
+		p.blocked = e.Sign == mxrules.SignBlocked || p.blocked && before.Hold == mxrules.HoldRest
 		c.reportSuspended(p, e.Text, p.restEnd)
 		c.takeAllBack(p)
 	case before.MaxConnections != after.MaxConnections || before.MessageRate != after.MessageRate ||

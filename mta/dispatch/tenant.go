@@ -220,7 +220,10 @@ func (c *Core) servedApart(t *tenant, e *Evidence) {
 	if t == nil || !t.apart.Served(c.at) {
 		return
 	}
-	t.blocked = false
+	if t.blocked {
+		t.blocked = false
+		c.wakeTenant(t)
+	}
 	text := t.domain + " alone: its mail is accepted again"
 	if e.ReplyCode() >= 400 {
 		text = t.domain + " alone: it is served again"

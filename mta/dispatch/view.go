@@ -211,7 +211,7 @@ func (c *Core) suspension(sel Selector) string {
 func (c *Core) waitingOn(l *lane) Wait {
 	best := Wait{Cause: CauseSource, Text: "no source of pool " + l.pool.name + " can send"}
 	for _, ln := range l.group.lines {
-		if !l.pool.reaches(ln.source) {
+		if !l.pool.reaches(ln.source) || !c.mayMove(ln, l) {
 			continue
 		}
 		if w := c.lineWait(ln); best.Cause == CauseSource || sooner(w, best) {

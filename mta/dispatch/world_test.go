@@ -106,6 +106,7 @@ type letter struct {
 	retry    bool
 	due      time.Time
 	source   string
+	blocked  bool
 	place    string // "store", "loading", "loaded", "claiming", "claimed", "sending", "replied", "returning", "failing", "done"
 	path     string
 	attempts int
@@ -147,6 +148,7 @@ type answer struct {
 	untried  bool
 	again    time.Duration // a retry is due then; 0: final
 	source   string
+	blocked  bool // it waits for that source
 }
 
 type sending struct {
@@ -424,6 +426,8 @@ func (w *world) carryOut(a Action) {
 		w.giveBack(a)
 	case Fail:
 		w.failLetter(a)
+	case Postpone:
+		w.postpone(a)
 	case PathChanged:
 		w.changes = append(w.changes, a)
 	}
@@ -585,7 +589,7 @@ func (w *world) read(r *stored, fresh, due int) Loaded {
 	answer.MoreFresh = len(r.fresh) > 0 || w.promise
 	for _, l := range batch {
 		l.place = "loaded"
-		answer.Msgs = append(answer.Msgs, Msg{ID: l.id, Retry: l.retry, Source: l.source, Engaged: w.engaged != nil && w.engaged(l)})
+		answer.Msgs = append(answer.Msgs, Msg{ID: l.id, Retry: l.retry, Source: l.source, Blocked: l.blocked, Engaged: w.engaged != nil && w.engaged(l)})
 	}
 	return answer
 }
@@ -775,7 +779,7 @@ func (w *world) settle(l *letter, ans answer) {
 	w.ledger(l.path).claimed--
 	l.path = ""
 	if ans.again > 0 {
-		l.place, l.retry, l.due, l.source = "store", true, w.now.Add(ans.again), ans.source
+		l.place, l.retry, l.due, l.source, l.blocked = "store", true, w.now.Add(ans.again), ans.source, ans.blocked
 		l.run.retries = append(l.run.retries, l)
 		w.c.Settled(w.now, l.id, l.due, false)
 		return
@@ -835,6 +839,20 @@ func (w *world) giveBack(a Action) {
 	} else {
 		back()
 	}
+}
+
+// postpone puts a retry back until an instant.
+func (w *world) postpone(a Action) {
+	l := w.letter(a.Msg, "loaded")
+	if !l.retry || l.source == "" || !a.Until.After(w.now) {
+		w.fail("message %d, retry %v of source %q, is postponed until %v", a.Msg, l.retry, l.source, a.Until)
+	}
+	l.place = "returning"
+	w.after(w.delay(Return), func() {
+		l.place, l.due = "store", a.Until
+		l.run.retries = append(l.run.retries, l)
+		w.c.Settled(w.now, l.id, l.due, false)
+	})
 }
 
 func (w *world) failLetter(a Action) {

@@ -307,7 +307,7 @@ func (e *engine) loadRetry(r *run) {
 	m.due, m.state, m.isRetry = x.due, x.state, true
 	spec := dispatch.Msg{ID: msgID(i), Retry: true}
 	if s := x.state.Source; s != 0 {
-		spec.Source = e.sources[s-1]
+		spec.Source, spec.Blocked = e.sources[s-1], !x.state.Soon
 	}
 	e.loadedMsgs = append(e.loadedMsgs, spec)
 }
@@ -349,6 +349,20 @@ func (e *engine) giveBack(i uint32) {
 	}
 	e.release(i)
 	e.core.Returned(e.t, msgID(i))
+	e.forgetIfEmpty(r)
+}
+
+// postpone leaves a retry to the backlog until an instant.
+func (e *engine) postpone(i uint32, until int64) {
+	m := &e.msgs[i]
+	r := m.run
+	if r.expired {
+		e.giveBack(i)
+		return
+	}
+	r.retries.push(retry{due: until, order: m.order, state: m.state})
+	e.release(i)
+	e.core.Settled(e.t, msgID(i), instant(until), false)
 	e.forgetIfEmpty(r)
 }
 

@@ -256,6 +256,8 @@ func (e *engine) carryOut(a *dispatch.Action) {
 		e.queue.add(e.now+s.rtt, evClosed, s.place, 0)
 	case dispatch.Return:
 		e.returned(msgAt(a.Msg), a.Claimed)
+	case dispatch.Postpone:
+		e.postpone(msgAt(a.Msg), a.Until.UnixNano())
 	case dispatch.Fail:
 		e.countUnsettled(1)
 		e.settle(msgAt(a.Msg), Bounced, 0)

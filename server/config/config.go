@@ -23,6 +23,7 @@
 //	        - {name: a, address: 198.51.100.7, hostname: a.brand.example, weight: 1}
 //	        - {name: b, address: 198.51.100.8, warm_up: on} # or {stage: 3, plan: slow}; left out: off
 //	      overflow: shared          # takes what these may not send for their warm-up; left out: it waits
+//	      move_blocked: false       # true: while a receiver blocks a source for its reputation, the others take its mail
 //	  warm_up:                      # the plan of new sources; left out: 29 stages from 200 to 10 million a day
 //	    caps: [200, 500, 1000]      # messages a UTC day, by stage
 //	    hours: "08-20"              # of the UTC day, over which they are released; left out: all
@@ -179,6 +180,9 @@ type Pool struct {
 	Name     string
 	Sources  []Source
 	Overflow string // pool that takes what Sources may not send for their warm-up; empty: none
+	// MoveBlocked lets mail that a source may not send for a block of its reputation go by
+	// the others.
+	MoveBlocked bool
 }
 
 // Source is a sending identity.

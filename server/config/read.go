@@ -134,8 +134,9 @@ func (p *parser) pool(pool *Pool, path string, n *yaml.Node) {
 		return
 	}
 	p.mapping(path, n, section{
-		"sources":  func(path string, n *yaml.Node) { p.list(path, n, each) },
-		"overflow": p.text(&pool.Overflow, optional(name)),
+		"sources":      func(path string, n *yaml.Node) { p.list(path, n, each) },
+		"overflow":     p.text(&pool.Overflow, optional(name)),
+		"move_blocked": p.boolean(&pool.MoveBlocked),
 	})
 }
 

@@ -115,7 +115,7 @@ func (t *txn) countWork(id string) {
 	t.works[id]++
 }
 
-// hurry makes a waiting retry due sooner, if it waits as it did when it was read.
+// hurry makes a waiting retry due sooner, or later if that is said, if it waits as it did when it was read.
 func (t *txn) hurry(h *mta.Hurry) error {
 	id := h.Message.ID
 	w, err := t.byHandover(id.Handover)
@@ -123,7 +123,7 @@ func (t *txn) hurry(h *mta.Hurry) error {
 		return err
 	}
 	row, err := t.logOf(id)
-	if err != nil || row == nil || row.status.final() || !row.state.Due.Equal(h.Message.State.Due) || !h.Due.Before(row.state.Due) {
+	if err != nil || row == nil || row.status.final() || !row.state.Due.Equal(h.Message.State.Due) || h.Due.Equal(row.state.Due) || h.Due.After(row.state.Due) && !h.Later {
 		return err
 	}
 	r, err := t.runOf(w, keyOf(id))

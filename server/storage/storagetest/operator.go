@@ -14,32 +14,36 @@ import (
 	"github.com/veredus/veredus/server/operator"
 )
 
-// hurry makes some waiting retries due now; others are named by a due time that they
+// hurry makes some waiting retries due now, or later; others are named by a due time that they
 // do not have, and must be passed over.
 func (e *engine) hurry() error {
 	b := mta.Batch{Epoch: e.m.epoch}
 	var chosen []*message
+	var due []time.Time
 	for _, d := range e.m.deliveries {
 		for _, m := range d.messages {
 			if !d.active() || !m.waiting || m.final() || e.rng.IntN(2) == 0 {
 				continue
 			}
-			h := mta.Hurry{Message: e.relayed(m), Due: e.m.now}
+			h := mta.Hurry{Message: e.relayed(m), Due: e.m.now, Later: e.rng.IntN(4) == 0}
+			if h.Later {
+				h.Due = m.due.Add(time.Hour)
+			}
 			stale := e.rng.IntN(4) == 0
 			if stale {
 				h.Message.State.Due = m.due.Add(time.Second)
 			}
 			b.Hurries = append(b.Hurries, h)
-			if !stale && !m.claimed && m.due.After(e.m.now) {
-				chosen = append(chosen, m)
+			if !stale && !m.claimed && (h.Later || m.due.After(e.m.now)) {
+				chosen, due = append(chosen, m), append(due, h.Due)
 			}
 		}
 	}
 	if _, err := e.store.Write(ctx(), &b); err != nil {
 		return err
 	}
-	for _, m := range chosen {
-		m.due = e.m.now
+	for i, m := range chosen {
+		m.due = due[i]
 	}
 	return nil
 }
