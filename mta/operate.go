@@ -92,7 +92,7 @@ func (r *Relay) RetryNow(ctx context.Context, q Queue, order Order) (Picked, err
 		return w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
 			return w.pages(ctx, h, s, workPage, func(page []*Message) (bool, error) {
 				w.show(page, destination)
-				return true, r.hurryPage(ctx, page, order)
+				return true, r.hurryPage(ctx, page, order.ID, dueNow)
 			})
 		})
 	})
@@ -367,13 +367,13 @@ func (r *Relay) durably(ctx context.Context, change func(now time.Time), told fu
 	}
 }
 
-// hurryPage makes retries due. Those in memory are due already, or being tried.
-func (r *Relay) hurryPage(ctx context.Context, page []*Message, order Order) error {
+// hurryPage makes retries due at other times. Those in memory are due already, or being tried.
+func (r *Relay) hurryPage(ctx context.Context, page []*Message, work string, due func(m *Message, now time.Time) time.Time) error {
 	var list []Hurry
 	return r.durably(ctx, func(now time.Time) {
 		for _, m := range page {
 			if r.byID[m.ID] == nil {
-				list = append(list, Hurry{Message: m, Due: now, Work: order.ID})
+				list = append(list, Hurry{Message: m, Due: due(m, now), Work: work})
 			}
 		}
 		r.writer.hurry(list)

@@ -50,14 +50,17 @@ func (s *Server) newGuard() *disk.Guard {
 	})
 }
 
+// allFree is the room of a file system that cannot tell. Nobody watches it.
+const allFree = 1 << 62
+
 // freeBytes is the room for this process. A file system that cannot tell, as one in
 // memory, has all there is.
 func freeBytes(fs vfs.FS, dir string) (int64, error) {
 	usage, err := fs.GetDiskUsage(dir)
 	if errors.Is(err, vfs.ErrUnsupported) {
-		return 1 << 62, nil
+		return allFree, nil
 	}
-	return int64(min(usage.AvailBytes, 1<<62)), err
+	return int64(min(usage.AvailBytes, allFree)), err
 }
 
 func (s *Server) diskLimits() disk.Limits {

@@ -46,9 +46,11 @@ func bubbleConfig(t *testing.T, yaml string) *config.Config {
 		"dkim: {domains: [{domain: brand.example, selector: s1, key_file: key.pem}]}\n"+yaml)
 }
 
-func newBubble(t *testing.T, cfg *config.Config, now func() time.Time) *bubble {
+// newBubble starts a node; free is its free disk in MiB, 0 when that cannot be told.
+func newBubble(t *testing.T, cfg *config.Config, free uint64, now func() time.Time) *bubble {
 	t.Helper()
 	b := &bubble{t: t, box: &mailbox{tries: map[string]int{}, mail: map[string][]time.Time{}}, fs: vfs.NewMem()}
+	b.fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: free << 20})
 	b.start(cfg, now)
 	return b
 }
@@ -129,9 +131,8 @@ func (b *bubble) refused(err error) {
 func TestANearlyFullDisk(t *testing.T) {
 	cfg := bubbleConfig(t, "storage: {min_free: 1000MiB, min_free_sending: 500MiB}\n")
 	synctest.Test(t, func(t *testing.T) {
-		b := newBubble(t, cfg, nil)
+		b := newBubble(t, cfg, 5000, nil)
 		defer b.stop()
-		b.free(5000)
 		d, err := b.delivery("spring")
 		if err != nil {
 			t.Fatal(err)
@@ -229,8 +230,7 @@ func TestANearlyFullDisk(t *testing.T) {
 func TestAStartOnAFullDisk(t *testing.T) {
 	cfg := bubbleConfig(t, "")
 	synctest.Test(t, func(t *testing.T) {
-		b := newBubble(t, cfg, nil)
-		b.free(5000)
+		b := newBubble(t, cfg, 5000, nil)
 		mailing(t, b.conn, "grey@a.example")
 		time.Sleep(time.Second)
 		b.stop()

@@ -401,7 +401,10 @@ func (s *Server) serve(g, h net.Listener) {
 	}
 	s.serveReturns()
 	s.serving.Go(func() { s.monitor.Run(s.watching) })
-	s.serving.Go(func() { s.disk.Run(s.watching) })
+	if s.disk.Free() != allFree {
+		s.serving.Go(func() { s.disk.Run(s.watching) })
+	}
+	s.serving.Go(func() { s.watchClock(s.watching) })
 	s.serving.Go(func() { s.newPurger().Run(s.watching) })
 	s.ready.Store(true)
 	s.log.Info("serving", "grpc", g.Addr().String(), "mode", string(s.cfg.Relay.Mode), "data_dir", s.cfg.DataDir)

@@ -2,6 +2,7 @@ package pebblestore
 
 import (
 	"context"
+	"time"
 
 	"github.com/veredus/veredus/mta"
 )
@@ -23,4 +24,14 @@ func (s *Store) Bytes() int64 {
 		return 0
 	}
 	return int64(s.db.Metrics().DiskSpaceUsage())
+}
+
+// LastEventTime is the time of the newest event; zero when the log is empty. A clock that
+// says less was set back.
+func (s *Store) LastEventTime() (time.Time, error) {
+	oldest, next := s.Ends()
+	if oldest[0] == next[0] {
+		return time.Time{}, nil
+	}
+	return s.eventTime(next[0] - 1)
 }
