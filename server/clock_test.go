@@ -92,3 +92,21 @@ func TestAClockThatIsSetBeyondValidity(t *testing.T) {
 		}
 	})
 }
+
+// The clock was set back while the node was down: the newest event tells.
+func TestAClockThatWasSetBackWhileTheNodeWasDown(t *testing.T) {
+	cfg := bubbleConfig(t, "")
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, cfg, 0, nil)
+		mailing(t, b.conn, "grey@a.example")
+		time.Sleep(10 * time.Second)
+		b.stop()
+		b.start(cfg, func() time.Time { return time.Now().Add(-50 * time.Hour) })
+		defer b.stop()
+		began := time.Now()
+		time.Sleep(30 * time.Minute)
+		if times := b.box.mail["grey@a.example"]; len(times) != 1 || times[0].Sub(began) > 20*time.Minute {
+			t.Errorf("sent %v behind the restart at %v", times, began)
+		}
+	})
+}
