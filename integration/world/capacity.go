@@ -127,13 +127,15 @@ func capOf(n int) float64 {
 	return float64(n)
 }
 
-// Time of a message and of a connection, in round trips: the commands of a message
-// go together, then its content; without pipelining each of the three takes its own.
-// A connection is made with one round trip, its greeting, its EHLO, and ends with QUIT;
-// STARTTLS, the handshake (RFC 8446) and another EHLO add three.
+// Time of a message and of a connection, in round trips: the commands of a message go
+// behind the content of the one before, those of a connection's first on their own;
+// without pipelining each of the three and the content take one. A connection is made
+// with one round trip, its greeting, its EHLO, and ends with QUIT; STARTTLS, the
+// handshake (RFC 8446) and another EHLO add three.
 const (
-	messageTrips    = 2
-	sequentialTrips = 2
+	messageTrips    = 1
+	firstTrips      = 1
+	sequentialTrips = 4
 	connectTrips    = 4
 	tlsTrips        = 3
 )
@@ -142,11 +144,12 @@ const (
 // down, it is the best of all their numbers.
 func (m *Model) carried(most, perConnection float64, s Sender) float64 {
 	l := &m.r.Latency
-	message := float64(messageTrips)*s.RoundTrip.Seconds() + 3*l.Command.Std().Seconds() + l.EndOfData.Std().Seconds()
+	trips, first := messageTrips, firstTrips
 	if s.Sequential {
-		message += sequentialTrips * s.RoundTrip.Seconds()
+		trips, first = sequentialTrips, 0
 	}
-	setup := float64(connectTrips)*s.RoundTrip.Seconds() + l.Greeting.Std().Seconds() + l.Command.Std().Seconds()
+	message := float64(trips)*s.RoundTrip.Seconds() + 3*l.Command.Std().Seconds() + l.EndOfData.Std().Seconds()
+	setup := float64(connectTrips+first)*s.RoundTrip.Seconds() + l.Greeting.Std().Seconds() + l.Command.Std().Seconds()
 	if s.TLS {
 		setup += tlsTrips*s.RoundTrip.Seconds() + 2*l.Command.Std().Seconds()
 	}

@@ -92,7 +92,7 @@ func TestCapacity(t *testing.T) {
 		{"connections over all", Receiver{Hidden: Hidden{Connections: 4, TotalConnections: 5}, Latency: latency}, Sender{Sources: 2}, 0, 5 / message},
 		{"the sender's own connections", Receiver{Hidden: Hidden{Connections: 4}, Latency: latency}, Sender{Sources: 1, Limits: Limits{Connections: 3}}, 0, 3 / message},
 		{"messages per connection", Receiver{Hidden: Hidden{Connections: 1, MessagesPerConnection: 10}, Latency: latency}, AnySender(), 0, 1 / (message + setup/10)},
-		{"round trips", Receiver{Hidden: Hidden{Connections: 1}, Latency: latency}, Sender{Sources: 1, RoundTrip: 50 * time.Millisecond}, 0, 1 / (message + 0.1)},
+		{"round trips", Receiver{Hidden: Hidden{Connections: 1}, Latency: latency}, Sender{Sources: 1, RoundTrip: 50 * time.Millisecond}, 0, 1 / (message + 0.05)},
 		{"round trips in sequence", Receiver{Hidden: Hidden{Connections: 1}, Latency: latency}, Sender{Sources: 1, RoundTrip: 50 * time.Millisecond, Sequential: true}, 0, 1 / (message + 0.2)},
 		{"connection rate", Receiver{Hidden: Hidden{ConnectionRate: Rate{Count: 30, Per: minute}, MessagesPerConnection: 10}}, AnySender(), 0, 5},
 		{"quota of ours", Receiver{}, Sender{Sources: 1, Limits: Limits{MessagesPerHour: 3600}}, 0, 0.95},

@@ -12,12 +12,17 @@ const maxParked = time.Second
 // worth the connection.
 const maxBegun = 15 * time.Second
 
+// parkReserve is how many sessions there are for each message left to them.
+const parkReserve = 4
+
 // mayPark reports whether a line's sessions may be given a message ahead of its time:
 // where sessions, and not a rate, are what mail waits for, and the receiver is not so
-// slow that a round trip is nothing to it.
+// slow that a round trip is nothing to it. Some claimed mail is left for the sessions
+// that come free while the next claim is on its way to the disk.
 func (c *Core) mayPark(l *line) bool {
 	p := l.path
-	if c.cfg.Credit < 2 || l.spare.n == 0 || l.idle.n > 0 || p.took > maxParked || 2*c.unsettled >= c.cfg.MaxUnsettled {
+	if c.cfg.Credit < 2 || l.spare.n == 0 || l.idle.n > 0 || p.took > maxParked || 2*c.unsettled >= c.cfg.MaxUnsettled ||
+		l.ready[Bulk].n+l.ready[Transactional].n <= l.open/parkReserve {
 		return false
 	}
 	return p.gov.MessageRate().IsZero() || p.short()

@@ -217,6 +217,8 @@ func (e *engine) happen(ev event) {
 		e.called(e.sessions[ev.a])
 	case evOpened:
 		e.opened(e.sessions[ev.a])
+	case evEnvelope:
+		e.envelope(e.sessions[ev.a], ev.b)
 	case evContent:
 		e.content(e.sessions[ev.a])
 	case evReplied:
@@ -250,7 +252,9 @@ func (e *engine) carryOut(a *dispatch.Action) {
 	case dispatch.Claim:
 		e.claim(a.Msgs)
 	case dispatch.Send:
-		e.send(e.byID[a.Session], msgAt(a.Msg))
+		e.send(a)
+	case dispatch.TakeBack:
+		e.takeBack(a)
 	case dispatch.Close:
 		s := e.byID[a.Session]
 		e.queue.add(e.now+s.rtt, evClosed, s.place, 0)

@@ -20,6 +20,7 @@ const (
 	evWritten                       // a durable write ends
 	evCalled                        // a connection reaches the receiver
 	evOpened                        // a session is ready, or has failed
+	evEnvelope                      // an envelope reaches the receiver
 	evContent                       // a final dot reaches the receiver
 	evReplied                       // a transaction's reply arrives
 	evClosed                        // a session has ended

@@ -18,10 +18,21 @@ type session struct {
 	domain string
 	limits mxrules.Limits
 	rtt    int64
-	sent   int
+	done   int  // messages replied to
 	dirty  bool // RSET goes before the next MAIL
+	busy   bool // carries a message
 	msg    uint32
 	answer Answer // on its way
+
+	next   uint32 // the message behind the one it carries
+	parked bool   // there is one
+	begun  bool   // its envelope is on the wire, behind the content of the one before
+	moved  bool   // the one before is replied to, and the envelope still on the wire
+	spent  bool   // an envelope was given up: it ends with the message it carries
+	since  int64  // when the next one's envelope could have reached the receiver
+	free   int64  // when the receiver has done with the content before; 0: not known yet
+	ahead  Answer // to the envelope of the next, decided on when
+	when   int64
 }
 
 // dial begins a session: the connection reaches the receiver's program with the
@@ -87,35 +98,86 @@ func (e *engine) closed(s *session) {
 	e.core.SessionClosed(e.t, s.id)
 }
 
-// send begins a transaction. The envelope is decided on as of the instant at which
-// it reaches the receiver; every message of a destination has the same way, so the
-// receiver sees them in order.
-func (e *engine) send(s *session, i uint32) {
-	m := &e.msgs[i]
+// send gives a session a message: the one that it carries, or the next. One that ended
+// at this very instant does not take it.
+func (e *engine) send(a *dispatch.Action) {
+	s, i := e.byID[a.Session], msgAt(a.Msg)
+	if s == nil {
+		e.core.Untried(e.t, a.Session, a.Msg, false)
+		return
+	}
 	e.countUnsettled(1)
+	if !s.busy {
+		s.msg, s.busy = i, true
+		e.begin(s)
+		return
+	}
+	s.next, s.parked, s.since = i, true, e.now+s.rtt/2
+	e.follow(s)
+}
+
+// begin says a message's envelope on a connection where nothing is under way. A RSET
+// goes with it, but not where commands go one by one.
+func (e *engine) begin(s *session) {
+	way := s.rtt / 2
+	if s.dirty && s.limits.Pipelining == mxrules.Off {
+		way += s.rtt
+	}
+	s.free = 0
+	e.queue.add(e.now+way, evEnvelope, s.place, 0)
+}
+
+// follow says the next message's envelope behind a content that the receiver has
+// decided on: it arrives with that, or later if the message came later.
+func (e *engine) follow(s *session) {
+	if !s.parked || s.begun || s.free == 0 || s.spent || s.limits.Pipelining == mxrules.Off {
+		return
+	}
+	s.begun, s.when = true, 0
+	e.queue.add(max(s.free, s.since, e.now), evEnvelope, s.place, uint32(s.id))
+}
+
+// envelope lets the receiver decide on an envelope: that of the message which the
+// session carries, or of the next, of the session with that id.
+func (e *engine) envelope(s *session, id uint32) {
+	i := s.msg
+	switch {
+	case id == 0:
+	case id != uint32(s.id) || !s.begun && !s.moved:
+		return // the session has ended, or was to give the message up
+	case s.begun:
+		i = s.next
+	}
+	m := &e.msgs[i]
 	if m.state.Attempts == 0 {
 		s.dest.part(m.run).Tried = time.Duration(e.now - e.start)
-	}
-	s.msg = i
-	s.sent++
-	way := s.rtt / 2
-	if s.dirty {
-		way += s.rtt
 	}
 	h := &e.cfg.HandOvers[m.run.hand]
 	e.mail = Message{
 		Domain: m.run.domain, HandOver: int(m.run.hand), Run: int(m.run.index), Order: m.order, Class: h.Class, State: m.state,
 	}
-	a := s.conn.Envelope(instant(e.now+way), &e.mail)
-	s.answer, s.dirty = a, a.Dirty
+	a := s.conn.Envelope(e.t, &e.mail)
+	s.dirty = a.Dirty
 	s.dest.tally.Attempts++
 	s.dest.overruns(a.Overruns)
-	at := e.now + way + int64(a.Delay)
+	if s.begun {
+		s.ahead, s.when = a, e.now
+		return // its turn comes with the reply to the one before
+	}
+	s.answer, s.moved = a, false
+	e.proceed(s, e.now)
+}
+
+// proceed plans what follows an envelope that was decided on at an instant.
+func (e *engine) proceed(s *session, at int64) {
+	a := &s.answer
+	at += int64(a.Delay)
 	if s.limits.Pipelining == mxrules.Off {
 		at += 2 * s.rtt
 	}
 	switch {
 	case a.Whole:
+		e.decided(s, at+s.rtt)
 		e.queue.add(at+s.rtt+s.rtt/2, evReplied, s.place, 0)
 	case a.Refused:
 		e.queue.add(at+s.rtt/2, evReplied, s.place, 0)
@@ -124,11 +186,22 @@ func (e *engine) send(s *session, i uint32) {
 	}
 }
 
+// decided notes when the receiver has done with a content.
+func (e *engine) decided(s *session, at int64) {
+	if s.answer.Closes {
+		return
+	}
+	s.free = at
+	e.follow(s)
+}
+
 // content lets the receiver decide on a final dot.
 func (e *engine) content(s *session) {
 	s.answer = s.conn.Content(e.t)
 	s.dest.overruns(s.answer.Overruns)
-	e.queue.add(e.now+int64(s.answer.Delay)+s.rtt/2, evReplied, s.place, 0)
+	at := e.now + int64(s.answer.Delay)
+	e.queue.add(at+s.rtt/2, evReplied, s.place, 0)
+	e.decided(s, at)
 }
 
 // replied ends a transaction.
@@ -141,18 +214,63 @@ func (e *engine) replied(s *session) {
 		ev.Sign = mxrules.SignDelivered
 		e.outcome(i, Delivered, 0)
 	}
-	usable := !a.Closes
+	usable := !a.Closes && !s.spent
+	s.done++
 	if !usable && s.conn != nil { // the receiver's end is closed by now
 		s.conn.Close(e.t)
 		s.conn = nil
 	}
 	e.core.Replied(e.t, s.id, msgID(i), ev, usable)
 	e.settle(i, e.msgs[i].outcome, e.msgs[i].next)
-	if !usable {
-		id := s.id
-		e.forget(s)
-		e.core.SessionClosed(e.t, id)
+	if usable {
+		e.moveUp(s)
+		return
 	}
+	if s.parked {
+		e.takenBack(s, false)
+	}
+	id := s.id
+	e.forget(s)
+	e.core.SessionClosed(e.t, id)
+}
+
+// moveUp makes the next message the one that the session carries.
+func (e *engine) moveUp(s *session) {
+	if s.busy = s.parked; !s.busy {
+		return
+	}
+	s.msg, s.parked, s.free = s.next, false, 0
+	switch {
+	case !s.begun:
+		e.begin(s)
+	case s.when == 0:
+		s.begun, s.moved = false, true
+	default:
+		s.begun, s.answer = false, s.ahead
+		e.proceed(s, s.when)
+	}
+}
+
+// takeBack has the next message back, unless its envelope is on the wire: then only by
+// force, and the session ends.
+func (e *engine) takeBack(a *dispatch.Action) {
+	s := e.byID[a.Session]
+	if s == nil || !s.parked || msgID(s.next) != a.Msg || s.begun && !a.Force {
+		return
+	}
+	s.spent = s.begun
+	e.takenBack(s, true)
+}
+
+func (e *engine) takenBack(s *session, usable bool) {
+	begun := s.begun
+	s.parked, s.begun = false, false
+	e.countUnsettled(-1)
+	if begun {
+		e.core.Lost(e.t, s.id, msgID(s.next))
+		return
+	}
+	e.core.Untried(e.t, s.id, msgID(s.next), usable)
 }
 
 // judge reads a refusal: what becomes of the message, and what it says of the path.
@@ -175,7 +293,7 @@ func (e *engine) judge(s *session, i uint32) dispatch.Evidence {
 	}
 	e.outcome(i, fate.Outcome, next)
 	s.dest.refusedMessage(e, a.Cause)
-	fate.Evidence.Messages = s.sent - 1
+	fate.Evidence.Messages = s.done
 	return fate.Evidence
 }
 

@@ -370,6 +370,9 @@ func (c Config) withDefaults() Config {
 	if c.Dispatch.MaxUnsettled <= 0 {
 		c.Dispatch.MaxUnsettled = 1024
 	}
+	if c.Dispatch.Credit <= 0 {
+		c.Dispatch.Credit = 2
+	}
 	hand := make([]HandOver, len(c.HandOvers))
 	for i, h := range c.HandOvers {
 		if h.Validity == 0 {

@@ -64,12 +64,15 @@ func TestTimeIsExact(t *testing.T) {
 		rtt, commit, want time.Duration
 	}{
 		{0, 0, 100 * time.Second},
-		// Three round trips until the greeting and EHLO are through, two for each
-		// message; the first message is claimed before it is sent, the last settled.
-		{50 * time.Millisecond, 0, 1000*(100+2*50)*time.Millisecond + 3*50*time.Millisecond},
+		// Three round trips until the greeting and EHLO are through, one for each message,
+		// whose envelope goes behind the content of the one before, and one more for the
+		// first; that is claimed before it is sent, and the last settled.
+		{50 * time.Millisecond, 0, 1000*(100+50)*time.Millisecond + 4*50*time.Millisecond},
 		{0, 2 * time.Millisecond, 100*time.Second + 4*time.Millisecond},
 	} {
-		cfg := plain(limited(t, func(l *mxrules.Limits) { l.Connections, l.MessagesPerConnection = 1, 0 }), []int64{1000}, to("a", slow))
+		cfg := plain(limited(t, func(l *mxrules.Limits) {
+			l.Connections, l.MessagesPerConnection, l.Governor = 1, 0, mxrules.GovernorStatic
+		}), []int64{1000}, to("a", slow))
 		cfg.Timing.Commit = c.commit
 		cfg.Destinations[0].RoundTrip = c.rtt
 		res := outcomeOf(t, cfg)
