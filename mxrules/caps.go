@@ -41,7 +41,10 @@ type climb struct {
 	best    float64 // messages a second with bestN
 	dir     int
 	step    int
-	fastest float64 // seconds: the least mean time of a message seen
+	mean    float64 // seconds that a message took, over the last samples with this number,
+	samples int     // so many, up to smoothOver
+	fastest float64 // the least mean seen
+	misses  int     // in a row with this step
 	restAt  time.Duration
 	active  bool
 }
@@ -55,7 +58,9 @@ const (
 	mostConnPatience   = 8 * time.Minute
 	peakFor            = 30 * time.Second
 	wantedFor          = 5 * time.Second
-	climbSamples       = 12
+	climbSamples       = 12 // messages, or two on each connection;
+	fineSamples        = 48 // or four, where fine differences are to be seen
+	smoothOver         = 8  // samples: the least of many single ones would be an accident
 	doublingPays       = 1.25
 	climbPays          = 1.02
 	climbPatience      = 4 * time.Minute
@@ -103,6 +108,7 @@ func (c *connectionLearner) set(t time.Duration, n int) {
 	}
 	c.cap = n
 	c.climb.reset(t)
+	c.climb.samples, c.climb.mean = 0, 0
 }
 
 func (c *climb) reset(t time.Duration) { c.changed, c.sum, c.n = t, 0, 0 }
@@ -185,7 +191,7 @@ func (c *connectionLearner) served(t, took time.Duration, open int) {
 	k.n++
 	samples := max(climbSamples, 2*open)
 	if k.active {
-		samples *= 2 // finer differences are to be seen
+		samples = max(fineSamples, 2*samples)
 	}
 	if k.n < samples {
 		return
@@ -195,18 +201,28 @@ func (c *connectionLearner) served(t, took time.Duration, open int) {
 	if open < min(c.most(), c.peakOr(open)) {
 		return // not what the cap makes of it
 	}
-	if k.fastest == 0 || mean < k.fastest {
-		k.fastest = mean
+	if mean <= 0 {
+		return
 	}
-	if mean > 0 {
-		c.measured(t, open, float64(open)/mean, mean)
+	k.smooth(mean)
+	if k.fastest == 0 || k.mean < k.fastest {
+		k.fastest = k.mean
 	}
+	c.measured(t, open, float64(open)/mean)
+}
+
+// smooth takes a sample's mean into the mean of the last few.
+func (k *climb) smooth(mean float64) {
+	if k.samples < smoothOver {
+		k.samples++
+	}
+	k.mean += (mean - k.mean) / float64(k.samples)
 }
 
 func (c *connectionLearner) peakOr(n int) int { return max(c.peak, n) }
 
 // measured decides by what so many connections carry.
-func (c *connectionLearner) measured(t time.Duration, n int, rate, mean float64) {
+func (c *connectionLearner) measured(t time.Duration, n int, rate float64) {
 	k := &c.climb
 	switch {
 	case c.phase == phaseStart:
@@ -215,12 +231,12 @@ func (c *connectionLearner) measured(t time.Duration, n int, rate, mean float64)
 		// fewer are open than are to be tried
 	case k.active:
 		c.step(t, n, rate)
-	case t >= k.restAt && mean > slowerWorthAClimb*k.fastest && n > 1:
-		k.active, k.bestN, k.best, k.dir, k.step = true, n, rate, -1, max(1, n/4)
+	case t >= k.restAt && k.samples == smoothOver && k.mean > slowerWorthAClimb*k.fastest && n > 1:
+		k.active, k.misses, k.bestN, k.best, k.dir, k.step = true, 0, n, rate, -1, max(1, n/4)
 		c.phase = phaseSearch
 		c.set(t, n-k.step)
 	case t >= k.restAt && c.cap > 0 && n >= c.cap && c.short(t):
-		k.active, k.bestN, k.best, k.dir, k.step = true, n, rate, 1, max(1, n/4)
+		k.active, k.misses, k.bestN, k.best, k.dir, k.step = true, 0, n, rate, 1, max(1, n/4)
 		c.phase = phaseSearch
 		c.set(t, n+k.step)
 	}
@@ -231,7 +247,7 @@ func (c *connectionLearner) double(t time.Duration, n int, rate float64) {
 	k := &c.climb
 	if k.best > 0 && n > k.bestN && rate < k.best*(1+(doublingPays-1)*float64(n-k.bestN)/float64(k.bestN)) {
 		c.phase = phaseSearch
-		k.active, k.dir, k.step = true, 1, max(1, k.bestN/2)
+		k.active, k.misses, k.dir, k.step = true, 0, 1, max(1, k.bestN/2)
 		if rate > k.best {
 			k.bestN, k.best, k.step = n, rate, max(1, n/4)
 			k.dir = -1
@@ -252,22 +268,30 @@ func (c *connectionLearner) step(t time.Duration, n int, rate float64) {
 	if n == k.bestN {
 		k.best = rate
 	}
-	better := rate > climbPays*k.best || k.dir < 0 && rate > 0.99*k.best
-	if n != k.bestN && better {
-		k.bestN, k.best = n, rate
-	} else if n != k.bestN {
-		k.dir, k.step = -k.dir, k.step/2
+	switch better := rate > climbPays*k.best || k.dir < 0 && rate > 0.99*k.best; {
+	case n == k.bestN:
+	case better:
+		k.bestN, k.best, k.misses = n, rate, 0
+	default:
+		k.miss()
 	}
 	next := k.bestN + k.dir*k.step
-	if c.high > 0 && next > c.high || next < c.low || k.step < 1 {
-		k.dir, k.step = -k.dir, k.step/2
+	for k.step >= 1 && (next < c.low || c.high > 0 && next > c.high) {
+		k.miss()
 		next = k.bestN + k.dir*k.step
 	}
-	if k.step < 1 || next < c.low || c.high > 0 && next > c.high {
-		k.active, k.restAt = false, t+climbPatience
-		next = k.bestN
+	if k.step < 1 {
+		k.active, k.restAt, next = false, t+climbPatience, k.bestN
 	}
 	c.set(t, next)
+}
+
+// miss turns a climb round; when both ways were in vain its steps get smaller.
+func (k *climb) miss() {
+	k.dir = -k.dir
+	if k.misses++; k.misses == 2 {
+		k.step, k.misses = k.step/2, 0
+	}
 }
 
 // messageLearner finds how many messages a receiver takes on one connection. A

@@ -291,7 +291,8 @@ const (
 	recovered = 0.9
 )
 
-// recoveries finds the rises of the limit, and when the new one was used.
+// recoveries finds the rises of the limit, and when the new one was used, or what of it
+// was left when it had fallen again. Those for which the mail did not last are left out.
 func recoveries(s *Series, first time.Duration) []Recovery {
 	per := max(1, int(math.Round(60/s.StepSeconds)))
 	minutes := len(s.Sent) / per
@@ -310,11 +311,16 @@ func recoveries(s *Series, first time.Duration) []Recovery {
 			continue
 		}
 		r := Recovery{At: float64(m)*seconds - first.Seconds(), From: round(limit[m-1], 3), To: round(limit[m+1], 3), After: -1}
-		for k := m; k < minutes; k++ {
-			if sent[k] >= recovered*limit[m+1] {
-				r.After = float64(k+1-m) * seconds
-				break
-			}
+		k := m
+		for k < minutes && s.Backlog[k*per] > 0 && sent[k] < recovered*min(limit[k], limit[m+1]) {
+			k++
+		}
+		switch {
+		case k == minutes: // never
+		case s.Backlog[k*per] == 0:
+			continue // there was no mail to show it with
+		default:
+			r.After = float64(k+1-m) * seconds
 		}
 		found = append(found, r)
 		m += 2
