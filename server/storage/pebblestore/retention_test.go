@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/feedback"
+	"github.com/veredus/veredus/server/storage/faults"
 )
 
 // delivered puts a delivery of n recipients through its whole life at a time.
@@ -133,4 +135,22 @@ func BenchmarkPurge(b *testing.B) {
 	b.ResetTimer()
 	must[int64](b)(s.PurgeEnded(ctx, at.Add(time.Hour)))
 	check(b, s.sweepAll(ctx))
+}
+
+// While tables find no room nothing is lost and nothing ends: they are written when there is
+// room again. (Its log finds no room either on a disk that is really full; that ends the process.)
+func TestTablesThatFindNoRoomAreWrittenLater(t *testing.T) {
+	ctx := t.Context()
+	disk := faults.Wrap(vfs.NewMem(), faults.Plan{Kind: faults.Room, Path: ".sst", Err: syscall.ENOSPC})
+	s := open(t, disk, func(o *Options) { o.MemTableBytes = 256 << 10 })
+	must[*campaign.Delivery](t)(s.Create(ctx, draft("d"), campaign.Request{}))
+	heal := time.AfterFunc(300*time.Millisecond, disk.Heal)
+	defer heal.Stop()
+	const n = 10_000 // more than memory tables hold
+	for from := 1; from <= n; from += 500 {
+		must[campaign.Added](t)(s.Add(ctx, "d", items(from, 500, "a.test", "b.test")))
+	}
+	if got := must[int64](t)(s.DurableIndex(ctx, "d")); got != n || disk.Failed() == 0 {
+		t.Errorf("%d durable, %d operations failed", got, disk.Failed())
+	}
 }
