@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// phase is a part of the node's work in which it is killed. play ends with the node dead.
+type phase struct {
+	name string
+	play func(ctx context.Context, h *harness, m *mailing) error
+}
+
+var phases = []phase{
+	{"ingest", killInIngest},
+	{"start", killInStart},
+	{"sending", killInSending},
+	{"settle", killInSettle},
+	{"compaction", killInCompaction},
+	{"reload", killInReload},
+	{"shutdown", killInShutdown},
+	{"start-up", killInStartUp},
+}
+
+func phaseNames() string {
+	var names []string
+	for _, p := range phases {
+		names = append(names, p.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// during kills the node while f is under way. What f then answers does not matter.
+func (h *harness) during(ctx context.Context, f func(ctx context.Context) error, least, spread time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	h.moment(least, spread)
+	err := h.die()
+	cancel()
+	<-done
+	return err
+}
+
+func killInIngest(ctx context.Context, h *harness, m *mailing) error {
+	campaigns := h.node.campaigns()
+	return h.during(ctx, func(ctx context.Context) error {
+		if err := m.create(ctx, campaigns); err != nil {
+			return err
+		}
+		return m.upload(ctx, campaigns)
+	}, time.Millisecond, 120*time.Millisecond)
+}
+
+func killInStart(ctx context.Context, h *harness, m *mailing) error {
+	campaigns := h.node.campaigns()
+	if err := m.create(ctx, campaigns); err != nil {
+		return err
+	}
+	if err := m.upload(ctx, campaigns); err != nil {
+		return err
+	}
+	return h.during(ctx, func(ctx context.Context) error { return m.start(ctx, campaigns) }, 0, 40*time.Millisecond)
+}
+
+func killInSending(ctx context.Context, h *harness, m *mailing) error {
+	if err := m.put(ctx, h.node.campaigns()); err != nil {
+		return err
+	}
+	h.moment(0, 300*time.Millisecond)
+	return h.die()
+}
+
+// killInSettle kills between what a receiver took and what the node knows of it, or
+// just behind: within 3 ms of a message that the receivers took.
+func killInSettle(ctx context.Context, h *harness, m *mailing) error {
+	until := h.net.Ledger.Total() + 1 + h.rng.IntN(h.opt.messages/2)
+	if err := m.put(ctx, h.node.campaigns()); err != nil {
+		return err
+	}
+	late := time.After(5 * time.Second)
+	for total := 0; total < until; {
+		select {
+		case total = <-h.taken:
+		case <-late:
+			total = until
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	h.moment(0, 3*time.Millisecond)
+	return h.die()
+}
+
+// killInCompaction kills while table files come and go. A start replays the log and flushes
+// it; every few starts that begins a compaction.
+func killInCompaction(ctx context.Context, h *harness, m *mailing) error {
+	if err := m.put(ctx, h.node.campaigns()); err != nil {
+		return err
+	}
+	before := h.node.tables()
+	if err := h.die(); err != nil {
+		return err
+	}
+	if err := h.node.start(); err != nil {
+		return err
+	}
+	want := 1 + h.rng.IntN(4) // tables that come or go
+	for late := time.Now().Add(3 * time.Second); time.Now().Before(late) && ctx.Err() == nil; time.Sleep(200 * time.Microsecond) {
+		came, went := difference(before, h.node.tables())
+		if came+went >= want {
+			h.report.tables++
+			if went > 0 {
+				h.report.compactions++
+			}
+			break
+		}
+	}
+	h.moment(0, 5*time.Millisecond)
+	return h.die()
+}
+
+func difference(before, after map[string]bool) (came, went int) {
+	for name := range after {
+		if !before[name] {
+			came++
+		}
+	}
+	for name := range before {
+		if !after[name] {
+			went++
+		}
+	}
+	return came, went
+}
+
+func killInReload(ctx context.Context, h *harness, m *mailing) error {
+	if err := m.put(ctx, h.node.campaigns()); err != nil {
+		return err
+	}
+	h.moment(0, 100*time.Millisecond)
+	if err := h.node.writeRules(10 + h.rng.IntN(20)); err != nil {
+		return err
+	}
+	h.node.signal(syscall.SIGHUP)
+	h.moment(0, 20*time.Millisecond)
+	return h.die()
+}
+
+// killInShutdown asks the node to stop and loses patience. It may be gone before: then
+// in good order.
+func killInShutdown(ctx context.Context, h *harness, m *mailing) error {
+	if err := m.put(ctx, h.node.campaigns()); err != nil {
+		return err
+	}
+	h.moment(0, 100*time.Millisecond)
+	h.node.signal(syscall.SIGTERM)
+	h.moment(0, 250*time.Millisecond)
+	return h.die()
+}
+
+// killInStartUp kills a node before, or just as, it serves.
+func killInStartUp(ctx context.Context, h *harness, m *mailing) error {
+	if err := m.put(ctx, h.node.campaigns()); err != nil {
+		return err
+	}
+	if err := h.die(); err != nil {
+		return err
+	}
+	for range 1 + h.rng.IntN(2) {
+		if err := h.node.start(); err != nil {
+			return err
+		}
+		h.moment(0, 300*time.Millisecond)
+		if err := h.die(); err != nil {
+			return fmt.Errorf("at its start: %w", err)
+		}
+	}
+	return nil
+}
