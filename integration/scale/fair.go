@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/veredus/veredus/proto/client"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
@@ -92,6 +94,7 @@ func (r *rig) later(ctx context.Context) (float64, error) {
 type watchers struct {
 	cancel context.CancelFunc
 	group  sync.WaitGroup
+	conns  []*grpc.ClientConn
 
 	mu   sync.Mutex
 	took []time.Duration
@@ -102,8 +105,17 @@ type watchers struct {
 func (r *rig) follow(ctx context.Context) (*watchers, error) {
 	w := &watchers{}
 	ctx, w.cancel = context.WithCancel(ctx)
+	before := status(r.node.pid(), "VmRSS")
+	var conn *grpc.ClientConn
 	for i := range r.sc.Streams {
-		f := &client.Follower{Client: veredusv1.NewFeedbackServiceClient(r.node.conn), FromNow: true}
+		if i%100 == 0 { // a node bounds the streams of a connection
+			var err error
+			if conn, err = client.Dial(r.node.conn.Target()); err != nil {
+				return nil, err
+			}
+			w.conns = append(w.conns, conn)
+		}
+		f := &client.Follower{Client: veredusv1.NewFeedbackServiceClient(conn), FromNow: true}
 		f.Handle = func(context.Context, []*veredusv1.FeedbackEvent, string) error { return nil }
 		switch {
 		case i%100 == 0:
@@ -117,7 +129,8 @@ func (r *rig) follow(ctx context.Context) (*watchers, error) {
 	}
 	if r.sc.Streams > 0 {
 		pause(ctx, 5*time.Second)
-		logf("%d streams open, RSS %.0f MB", r.sc.Streams, status(r.node.pid(), "VmRSS"))
+		r.res.StreamKB = (status(r.node.pid(), "VmRSS") - before) * 1024 / float64(r.sc.Streams)
+		logf("%d streams open, %.0f KB each", r.sc.Streams, r.res.StreamKB)
 	}
 	return w, nil
 }
@@ -138,5 +151,8 @@ func (w *watchers) handle(_ context.Context, events []*veredusv1.FeedbackEvent, 
 func (w *watchers) end() *latencies {
 	w.cancel()
 	w.group.Wait()
+	for _, conn := range w.conns {
+		_ = conn.Close()
+	}
 	return latenciesOf(w.took)
 }

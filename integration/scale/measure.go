@@ -38,6 +38,7 @@ type result struct {
 	Transactional *latencies `json:"transactional_s,omitempty"`
 	Later         float64    `json:"later_delivery_of_1000_done_s,omitempty"`
 	Feedback      *latencies `json:"feedback_s,omitempty"`
+	StreamKB      float64    `json:"kb_per_stream,omitempty"`
 }
 
 // rig is everything of one run.
