@@ -98,10 +98,23 @@ func (r *Relay) Waiting(ctx context.Context, id MessageID) (wait dispatch.Wait, 
 	return wait, sending, err
 }
 
-// Destinations lists up to max destinations by name behind after.
-func (r *Relay) Destinations(ctx context.Context, after string, max int) (views []dispatch.DestinationView, err error) {
-	err = r.call(ctx, func(now time.Time) { views = r.core.Destinations(now, after, max) })
+// Destinations shows the destinations named, in that order, but for those that have
+// neither mail nor a path.
+func (r *Relay) Destinations(ctx context.Context, names []string) (views []dispatch.DestinationView, err error) {
+	err = r.call(ctx, func(now time.Time) { views = r.core.Destinations(now, append([]string{}, names...)) })
 	return views, err
+}
+
+// QueueSizes lists all destinations with their queues, in no order.
+func (r *Relay) QueueSizes(ctx context.Context) (list []dispatch.QueueSize, err error) {
+	err = r.call(ctx, func(now time.Time) { list = r.core.QueueSizes(now) })
+	return list, err
+}
+
+// Totals are the sums over all destinations.
+func (r *Relay) Totals(ctx context.Context) (t dispatch.Totals, err error) {
+	err = r.call(ctx, func(now time.Time) { t = r.core.Totals(now) })
+	return t, err
 }
 
 // Destination is the view of one destination; found is false when it has no mail and no path.

@@ -14,31 +14,6 @@ import (
 	"github.com/veredus/veredus/server/campaign"
 )
 
-// viewPage is how many destinations are taken from the relay at a time, so that it
-// is never held up for long.
-const viewPage = 1000
-
-// eachDestination shows every destination.
-func eachDestination(ctx context.Context, relay relayViews, each func(*dispatch.DestinationView)) error {
-	after := ""
-	for {
-		views, err := relay.Destinations(ctx, after, viewPage)
-		if err != nil {
-			return err
-		}
-		for i := range views {
-			each(&views[i])
-		}
-		if len(views) < viewPage {
-			return nil
-		}
-		after = views[len(views)-1].Name
-	}
-}
-
-// waiting is a destination's queue: what the list is ordered by.
-func waiting(v *dispatch.DestinationView) int64 { return v.Ready + v.Deferred + v.InFlight }
-
 // ListDestinations implements the call. Queues move between pages: a destination
 // may then come twice or not at all.
 func (s *relayService) ListDestinations(ctx context.Context, req *veredusv1.ListDestinationsRequest) (*veredusv1.ListDestinationsResponse, error) {
@@ -50,40 +25,39 @@ func (s *relayService) ListDestinations(ctx context.Context, req *veredusv1.List
 	if err != nil {
 		return nil, err
 	}
-	top := largest{keep: size + 1, after: after}
-	if err := eachDestination(ctx, s.relay, top.add); err != nil {
+	queues, err := s.relay.QueueSizes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	queues = behind(queues, after)
+	names := make([]string, 0, size)
+	for _, q := range queues[:min(size, len(queues))] {
+		names = append(names, q.Name)
+	}
+	views, err := s.relay.Destinations(ctx, names)
+	if err != nil {
 		return nil, err
 	}
 	resp := &veredusv1.ListDestinationsResponse{}
-	for i := range top.list[:min(size, len(top.list))] {
-		resp.Destinations = append(resp.Destinations, s.destination(&top.list[i]))
+	for i := range views {
+		resp.Destinations = append(resp.Destinations, s.destination(&views[i]))
 	}
-	if len(top.list) > size {
-		last := &top.list[size-1]
-		resp.NextPageToken = page{kind: destinationsPage, name: last.Name, size: waiting(last)}.token()
+	if len(queues) > size {
+		last := &queues[size-1]
+		resp.NextPageToken = page{kind: destinationsPage, name: last.Name, size: last.Size}.token()
 	}
 	return resp, nil
 }
 
-// largest keeps the destinations with the longest queues behind a place.
-type largest struct {
-	keep  int
-	after page
-	list  []dispatch.DestinationView
-}
-
-func (l *largest) add(v *dispatch.DestinationView) {
-	if l.after.name != "" && byQueue(l.after.size, l.after.name, waiting(v), v.Name) >= 0 {
-		return
+// behind orders destinations, the longest queues first, and leaves out those before a place.
+func behind(list []dispatch.QueueSize, place page) []dispatch.QueueSize {
+	if place.name != "" {
+		list = slices.DeleteFunc(list, func(q dispatch.QueueSize) bool {
+			return byQueue(place.size, place.name, q.Size, q.Name) >= 0
+		})
 	}
-	i, _ := slices.BinarySearchFunc(l.list, v, func(a dispatch.DestinationView, v *dispatch.DestinationView) int {
-		return byQueue(waiting(&a), a.Name, waiting(v), v.Name)
-	})
-	if i >= l.keep {
-		return
-	}
-	l.list = slices.Insert(l.list, i, *v)
-	l.list = l.list[:min(len(l.list), l.keep)]
+	slices.SortFunc(list, func(a, b dispatch.QueueSize) int { return byQueue(a.Size, a.Name, b.Size, b.Name) })
+	return list
 }
 
 // byQueue orders the longer queue first, then by name.

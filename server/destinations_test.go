@@ -30,15 +30,23 @@ type views struct {
 	domains      map[string]dispatch.DomainView
 }
 
-func (v *views) Destinations(_ context.Context, after string, max int) ([]dispatch.DestinationView, error) {
-	var page []dispatch.DestinationView
-	for _, d := range v.destinations {
-		if d.Name > after && len(page) < max {
-			page = append(page, d)
-		}
+func (v *views) QueueSizes(context.Context) (list []dispatch.QueueSize, err error) {
+	for i := range v.destinations {
+		list = append(list, dispatch.QueueSize{Name: v.destinations[i].Name, Size: waiting(&v.destinations[i])})
 	}
-	return page, nil
+	return list, nil
 }
+
+func (v *views) Destinations(_ context.Context, names []string) (list []dispatch.DestinationView, err error) {
+	for _, name := range names {
+		i := slices.IndexFunc(v.destinations, func(d dispatch.DestinationView) bool { return d.Name == name })
+		list = append(list, v.destinations[i])
+	}
+	return list, nil
+}
+
+// waiting is a destination's queue.
+func waiting(v *dispatch.DestinationView) int64 { return v.Ready + v.Deferred + v.InFlight }
 
 func (v *views) Destination(_ context.Context, name string) (dispatch.DestinationView, bool, error) {
 	for _, d := range v.destinations {

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -151,30 +150,19 @@ func (m *metrics) ingest(i campaign.Ingested) {
 	m.ingested.WithLabelValues("rejected").Add(float64(i.Rejected))
 }
 
-// queue is a collector of what the relay holds. Looking costs the relay a pass over
-// its destinations, so that a look serves all scrapes of the next seconds.
+// queue is a collector of what the relay holds.
 type queue struct {
-	look func(ctx context.Context, each func(*dispatch.DestinationView)) error
-	now  func() time.Time
+	look func(ctx context.Context) (dispatch.Totals, error)
 
 	messages, sessions, destinations *prometheus.Desc
-
-	mu   sync.Mutex
-	at   time.Time
-	seen figures
 }
 
-// figures are a look's sums.
-type figures struct {
-	ready, deferred, inFlight, sessions, destinations int64
-}
+// lookTime is how long a look may wait for the relay.
+const lookTime = 10 * time.Second
 
-// lookEvery is the least time between two looks.
-const lookEvery = 10 * time.Second
-
-func newQueue(now func() time.Time, look func(context.Context, func(*dispatch.DestinationView)) error) *queue {
+func newQueue(look func(context.Context) (dispatch.Totals, error)) *queue {
 	return &queue{
-		look: look, now: now,
+		look:         look,
 		messages:     prometheus.NewDesc("veredus_queue_messages", "Messages in the relay with a known destination, by state (ready, deferred, in_flight).", []string{"state"}, nil),
 		sessions:     prometheus.NewDesc("veredus_sessions", "SMTP sessions, dials included.", nil, nil),
 		destinations: prometheus.NewDesc("veredus_destinations", "Destinations with mail or a path.", nil, nil),
@@ -190,39 +178,18 @@ func (q *queue) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (q *queue) Collect(to chan<- prometheus.Metric) {
-	f, err := q.figures()
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	t, err := q.look(ctx)
 	if err != nil {
 		return // the relay has stopped
 	}
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	gauge(q.messages, f.ready, "ready")
-	gauge(q.messages, f.deferred, "deferred")
-	gauge(q.messages, f.inFlight, "in_flight")
-	gauge(q.sessions, f.sessions)
-	gauge(q.destinations, f.destinations)
-}
-
-func (q *queue) figures() (figures, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if now := q.now(); q.at.IsZero() || now.Sub(q.at) >= lookEvery || now.Before(q.at) {
-		ctx, cancel := context.WithTimeout(context.Background(), lookEvery)
-		defer cancel()
-		var f figures
-		if err := q.look(ctx, f.add); err != nil {
-			return figures{}, err
-		}
-		q.at, q.seen = now, f
-	}
-	return q.seen, nil
-}
-
-func (f *figures) add(v *dispatch.DestinationView) {
-	f.ready += v.Ready
-	f.deferred += v.Deferred
-	f.inFlight += v.InFlight
-	f.sessions += int64(v.Sessions)
-	f.destinations++
+	gauge(q.messages, t.Ready, "ready")
+	gauge(q.messages, t.Deferred, "deferred")
+	gauge(q.messages, t.InFlight, "in_flight")
+	gauge(q.sessions, int64(t.Sessions))
+	gauge(q.destinations, int64(t.Destinations))
 }

@@ -24,7 +24,8 @@ import (
 
 // relayViews is what the service shows of the relay; *mta.Relay has it.
 type relayViews interface {
-	Destinations(ctx context.Context, after string, max int) ([]dispatch.DestinationView, error)
+	QueueSizes(ctx context.Context) ([]dispatch.QueueSize, error)
+	Destinations(ctx context.Context, names []string) ([]dispatch.DestinationView, error)
 	Destination(ctx context.Context, name string) (dispatch.DestinationView, bool, error)
 	Explain(ctx context.Context, domain string) (dispatch.DomainView, bool, error)
 }

@@ -359,9 +359,7 @@ func (s *Server) register() (err error) {
 	s.health = health.NewServer()
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
-	s.metrics.registry.MustRegister(newQueue(s.now, func(ctx context.Context, each func(*dispatch.DestinationView)) error {
-		return eachDestination(ctx, s.relay, each)
-	}))
+	s.metrics.registry.MustRegister(newQueue(s.relay.Totals))
 	return nil
 }
 

@@ -204,7 +204,7 @@ func (g *warmUpGauges) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (g *warmUpGauges) Collect(to chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookEvery)
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
 	views, err := g.relay.Sources(ctx)
 	if err != nil {

@@ -110,7 +110,7 @@ func (r *rig) follow(ctx context.Context) (*watchers, error) {
 	for i := range r.sc.Streams {
 		if i%100 == 0 { // a node bounds the streams of a connection
 			var err error
-			if conn, err = client.Dial(r.node.conn.Target()); err != nil {
+			if conn, err = client.Dial(r.node.addr); err != nil {
 				return nil, err
 			}
 			w.conns = append(w.conns, conn)

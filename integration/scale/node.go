@@ -86,6 +86,7 @@ func profiles(dir string) {
 type node struct {
 	cmd  *exec.Cmd
 	conn *grpc.ClientConn
+	addr string
 	dir  string
 }
 
@@ -110,7 +111,8 @@ func start(dir string) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the node did not start: %w", err), n.kill())
 	}
-	n.conn, err = client.Dial(strings.TrimSpace(strings.TrimPrefix(line, listening)))
+	n.addr = strings.TrimSpace(strings.TrimPrefix(line, listening))
+	n.conn, err = client.Dial(n.addr)
 	if err != nil {
 		return nil, errors.Join(err, n.kill())
 	}

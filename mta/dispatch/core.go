@@ -100,6 +100,8 @@ type Core struct {
 	crowd       crowd
 	turnAt      int64 // when a session's turn ends that others wait for; none
 
+	ready, deferred int64 // as in each destination
+
 	unsettled     int
 	unsettledWait list[path]
 

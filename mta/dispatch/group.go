@@ -15,9 +15,11 @@ type destination struct {
 	stopped  bool // by a suspension
 	groups   int
 	paths    int
-	held     int // session slots in use
-	leaving  int // of these, asked to close or retiring
-	rank     int // place in the crowd from 1
+	held     int   // session slots in use
+	ready    int64 // messages in the store that were never tried
+	deferred int64 // and those that wait for a retry there
+	leaving  int   // of these, asked to close or retiring
+	rank     int   // place in the crowd from 1
 
 	sessions  list[session]     // that stay, the oldest first
 	slotLines [kinds]list[line] // lines that wait for a slot

@@ -30,7 +30,9 @@ func (w *world) restart(again *world, disk map[string]mxrules.Usage) {
 }
 
 func TestARestIsKeptOverARestart(t *testing.T) {
-	blocked := func(w *world) { w.blockedAt("RCPT: 550 5.7.1 S3140", "t1.example", "t2.example", "t3.example", "office.example") }
+	blocked := func(w *world) {
+		w.blockedAt("RCPT: 550 5.7.1 S3140", "t1.example", "t2.example", "t3.example", "office.example")
+	}
 	w := office(t, 3, false, "a")
 	blocked(w)
 	disk := w.keeps()

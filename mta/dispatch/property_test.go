@@ -205,7 +205,8 @@ func (c *chaos) views() {
 		for id := RunID(0); id <= c.nextRun; id++ {
 			core.Waiting(c.now, id)
 		}
-		for _, v := range core.Destinations(c.now, "", 0) {
+		c.checkSums(core)
+		for _, v := range core.Destinations(c.now, nil) {
 			if v.Sessions != c.byDest[v.Name] {
 				c.fail("%s shows %d sessions of %d", v.Name, v.Sessions, c.byDest[v.Name])
 			}
@@ -215,6 +216,26 @@ func (c *chaos) views() {
 			core.Explain(c.now, name)
 		}
 	})
+}
+
+// checkSums compares the sums that are kept with those of all views.
+func (c *chaos) checkSums(core *Core) {
+	total, sum := core.Totals(c.now), Totals{}
+	sizes := map[string]int64{}
+	for _, q := range core.QueueSizes(c.now) {
+		sizes[q.Name] = q.Size
+	}
+	for _, v := range core.Destinations(c.now, nil) {
+		sum.Destinations++
+		sum.Sessions += v.Sessions
+		sum.Deferred += v.Deferred
+		if size := v.Ready + v.Deferred + v.InFlight; size != sizes[v.Name] {
+			c.fail("%s has %d messages, its size is %d", v.Name, size, sizes[v.Name])
+		}
+	}
+	if sum.Destinations != total.Destinations || sum.Sessions != total.Sessions || sum.Deferred != total.Deferred {
+		c.fail("totals %+v, the views' sum is %+v", total, sum)
+	}
 }
 
 func (c *chaos) newRun(rt *rapid.T) {

@@ -244,6 +244,7 @@ func (c *Core) leaveGroup(d *domain) {
 	}
 	for r := d.runs; r != nil; r = r.inDomain {
 		c.detach(r)
+		c.tally(r, 0, 0)
 	}
 	g.domains.remove(d)
 	if d.avail > 0 {

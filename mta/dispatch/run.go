@@ -16,10 +16,11 @@ type run struct {
 	flow     *flow // nil while the domain has no group
 	work     *work // nil while nothing is loaded or asked for
 
-	fresh    int64 // in the store, an upper bound
-	deferred int64 // in the store, an upper bound
-	retry    timer // at: when the earliest deferred one is due
-	counted  int64 // what it adds to its lane's waiting mail
+	fresh    int64                           // in the store, an upper bound
+	deferred int64                           // in the store, an upper bound
+	retry    timer                           // at: when the earliest deferred one is due
+	counted  int64                           // what it adds to its lane's waiting mail
+	tallied  struct{ fresh, deferred int64 } // what of it is in its destination's sums
 
 	inDelivery links[run]
 	inDomain   *run // the next of its domain
@@ -188,6 +189,11 @@ func (c *Core) stock(r *run) bool { return r.fresh > 0 && !r.empty || c.due(r) }
 // refresh brings everything that depends on a run's mail up to date: its retry
 // timer, the queues of runs that want to load, and its domain's need of a route.
 func (c *Core) refresh(r *run) {
+	if r.dropped {
+		c.tally(r, 0, 0)
+	} else {
+		c.tally(r, r.fresh, r.deferred)
+	}
 	may := !r.stopped && !r.dropped
 	stock := may && c.stock(r)
 	c.refreshTimer(r, may)

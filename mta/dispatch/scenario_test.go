@@ -971,10 +971,10 @@ func TestViews(t *testing.T) {
 	if p.Key != "a>dest" || p.Source != "a" || p.Sessions != 2 || p.InFlight != 2 || p.Effective.Rule != "all" || p.State.Open != 2 {
 		t.Errorf("path: %+v", p)
 	}
-	if list := w.c.Destinations(w.now, "", 1); len(list) != 1 || list[0].Name != "dest" {
+	if list := w.c.Destinations(w.now, nil); len(list) != 2 || list[0].Name != "dest" {
 		t.Errorf("first page: %+v", list)
 	}
-	if list := w.c.Destinations(w.now, "dest", 10); len(list) != 1 || list[0].Name != "other" {
+	if list := w.c.Destinations(w.now, []string{"nobody", "other", "other"}); len(list) != 1 || list[0].Name != "other" {
 		t.Errorf("second page: %+v", list)
 	}
 	d, ok := w.c.Explain(w.now, "one.example")

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -264,25 +265,21 @@ func (c *Core) lineWait(l *line) Wait {
 	return Wait{Cause: CauseQueue, Text: l.failed} // being tried again
 }
 
-// Destinations lists up to max destinations in the order of their names, those
-// behind after; max 0 lists all.
-func (c *Core) Destinations(now time.Time, after string, max int) []DestinationView {
+// Destinations shows the destinations named, in that order; what has neither mail
+// nor a path is left out. nil names show all, in the order of their names.
+func (c *Core) Destinations(now time.Time, names []string) []DestinationView {
 	c.begin(now)
 	defer c.flush()
-	var names []string
-	for name := range c.destinations {
-		if name > after {
-			names = append(names, name)
+	if names == nil {
+		names = slices.Sorted(maps.Keys(c.destinations))
+	}
+	wanted := make(map[*destination]*DestinationView, len(names))
+	views := make([]DestinationView, 0, len(names))
+	for _, name := range names {
+		if d := c.destinations[name]; d != nil && wanted[d] == nil {
+			views = views[:len(views)+1]
+			wanted[d] = &views[len(views)-1]
 		}
-	}
-	slices.Sort(names)
-	if max > 0 && len(names) > max {
-		names = names[:max]
-	}
-	wanted := map[*destination]*DestinationView{}
-	views := make([]DestinationView, len(names))
-	for i, name := range names {
-		wanted[c.destinations[name]] = &views[i]
 	}
 	c.fillViews(wanted)
 	return views
