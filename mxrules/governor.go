@@ -72,6 +72,8 @@ type Governor struct {
 	pace     *Pace
 	seen     uint64 // the pace's changes that the meters follow
 	triggers triggers
+
+	stepsBack bool // a reaction wants the source's warm-up to step back
 	override Override
 
 	connecting limiter // what held AllowConnection last

@@ -19,9 +19,12 @@ const (
 	DoFewerConnections
 	DoFewerMessages
 	DoRest
+	// DoStepBack takes the warm-up of the source one stage back, once a day; what the
+	// reply means for the path it means as well.
+	DoStepBack
 )
 
-var doNames = [...]string{"nothing", "slow", "fewer_connections", "fewer_messages", "rest"}
+var doNames = [...]string{"nothing", "slow", "fewer_connections", "fewer_messages", "rest", "step_back"}
 
 // String is the name in rule files.
 func (d Do) String() string {
@@ -31,7 +34,7 @@ func (d Do) String() string {
 	return fmt.Sprintf("do(%d)", uint8(d))
 }
 
-// ParseDo reads nothing, slow, fewer_connections, fewer_messages or rest.
+// ParseDo reads nothing, slow, fewer_connections, fewer_messages, rest or step_back.
 func ParseDo(s string) (Do, error) {
 	for i, name := range doNames {
 		if s == name {
@@ -43,6 +46,14 @@ func ParseDo(s string) (Do, error) {
 
 func (d Do) effect() Effect {
 	return [...]Effect{EffectNone, EffectSlow, EffectFewerConnections, EffectFewerMessages, EffectRest}[d]
+}
+
+// StepsBack reports, once, whether a reaction to the last reply wants the warm-up of
+// the source to go a stage back.
+func (g *Governor) StepsBack() bool {
+	asked := g.stepsBack
+	g.stepsBack = false
+	return asked
 }
 
 // Reaction is what an operator wants done at some replies that already speak of
@@ -84,7 +95,7 @@ func (r *Reaction) Check() error {
 		return fmt.Errorf("trigger: %d replies; use 1 to %d", r.Count, maxTriggerCount)
 	case r.Count > 1 && (r.Within < time.Second || r.Within > maxTriggerWithin):
 		return fmt.Errorf("trigger: within %v; use 1s to %v", r.Within, maxTriggerWithin)
-	case r.Do > DoRest:
+	case r.Do > DoStepBack:
 		return fmt.Errorf("what to do, %d, is not known", r.Do)
 	case r.For != 0 && r.Do != DoRest:
 		return fmt.Errorf("for: only a rest lasts; leave it out with do: %v", r.Do)
@@ -234,8 +245,9 @@ func (g *Governor) react(t int64, e Evidence) bool {
 		if !due || r.Do == DoNothing {
 			return false
 		}
-		e.Effect = r.Do.effect()
-		e.ordered = r.For
+		if g.stepsBack = r.Do == DoStepBack; !g.stepsBack {
+			e.Effect, e.ordered = r.Do.effect(), r.For
+		}
 	}
 	g.learner.Refused(time.Duration(t), e)
 	return true

@@ -84,7 +84,7 @@ A reply is given with --reply, or many in a file with --samples:
 
 Everything but mx may be left out; a sample without a reply tests only which rule
 matches. expect may have provider, rule, tag, code, do (nothing, slow,
-fewer_connections, fewer_messages, rest) and for. The exit status is 1 when
+fewer_connections, fewer_messages, rest, step_back) and for. The exit status is 1 when
 something comes out otherwise than expected.`,
 		Example: `  veredus rules check mx.yaml
   veredus rules check mx.yaml --mx mx1.acme.example --reply "421 too many connections"

@@ -93,6 +93,7 @@ func (c *Core) heard(l *line, d *domain, e Evidence) {
 		c.servedApart(l.path.tenants[d.name], &e)
 	}
 	c.observe(l.path, e)
+	c.stepWarmUpBack(l, e.Text)
 }
 
 // tenantsWord reports whether a reply that would rest or hold the path is taken for the

@@ -341,6 +341,19 @@ func (c *Core) noted(l *line, sign mxrules.Sign) {
 	}
 }
 
+// stepBack carries out what a reaction to a reply on the line wants: its source goes
+// one stage of its warm-up back, once a day.
+func (c *Core) stepWarmUpBack(l *line, why string) {
+	if !l.path.gov.StepsBack() {
+		return
+	}
+	if w := l.source.warmth; w != nil && !w.up.State().SteppedBack {
+		w.up.StepBack(c.at, "a reaction to "+clip(why))
+		c.warmChanged(w)
+		c.rewarm(l.source)
+	}
+}
+
 // flushWarmths tells what changed since the last time. A change of stage changes what
 // all lines may do.
 func (c *Core) flushWarmths() (more bool) {

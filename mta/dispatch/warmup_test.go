@@ -382,3 +382,45 @@ func (s *coldStory) lookIn(w *world) {
 	day := w.now.Unix() / 86400
 	s.most[day] = max(s.most[day], most)
 }
+
+// A rule's reaction takes the source that met the reply a stage back, once a day; the
+// other sources' warm-ups go on.
+func TestAReactionStepsTheWarmUpBack(t *testing.T) {
+	reactions, err := mxrules.NewReactions([]mxrules.Reaction{
+		{Text: "poor reputation", Count: 2, Within: time.Hour, Do: mxrules.DoStepBack},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := &mxrules.WarmUpPlan{Caps: []int64{200, 400, 800}}
+	pools := []Pool{{Name: "main", Sources: []Source{
+		{Name: "a", Weight: 1, WarmUp: plan, Stage: 3}, {Name: "b", Weight: 1, WarmUp: plan, Stage: 3},
+	}}}
+	w := newWorld(t, Config{}, pools, limited(t, mxrules.Limits{Connections: 2, Governor: mxrules.GovernorOn, Reactions: reactions}))
+	w.strict = false
+	w.host("example.com", "example.com", "mx1.example.com")
+	refused := 0
+	w.reply = func(a Action, _ *letter) answer {
+		if strings.HasPrefix(a.Path, "a>") && refused < 4 {
+			refused++
+			return answer{after: time.Second, evidence: Evidence{Evidence: mxrules.Evidence{
+				Effect: mxrules.EffectSlow, Code: 421, Text: "MAIL: 421 4.7.0 Poor reputation, slow down",
+			}}, again: 20 * time.Minute}
+		}
+		return answer{after: 50 * time.Millisecond, evidence: Evidence{Sign: mxrules.SignDelivered}}
+	}
+	stages := map[string]int{}
+	w.watch(WarmUpChanged, func(a Action) {
+		if a.WarmUp != nil {
+			stages[a.Source.Name] = a.WarmUp.Stage
+		}
+	})
+	w.add(Run{ID: 1, Delivery: 1, Domain: "example.com"}, 300)
+	w.runFor(5 * time.Hour)
+	if refused < 4 {
+		t.Fatalf("%d replies came of the four", refused)
+	}
+	if stages["a"] != 2 || stages["b"] != 3 && stages["b"] != 0 {
+		t.Errorf("stages %v, want a one back from 3, and b where it was", stages)
+	}
+}

@@ -160,7 +160,7 @@ func (p *parser) reaction(node *yaml.Node) (r mxrules.Reaction, ok bool) {
 		return true
 	}, reactionKeys)
 	if ok && !done {
-		p.addf(node, "a reaction without do; give nothing, slow, fewer_connections, fewer_messages or rest")
+		p.addf(node, "a reaction without do; give nothing, slow, fewer_connections, fewer_messages, rest or step_back")
 		return r, false
 	}
 	return r, ok

@@ -40,7 +40,7 @@
 //	      - tag: reputation             # the qualification's word for the reply, and
 //	        text: "rate of unsolicited" # a part of it; one of both is enough
 //	        trigger: 3 in 60s           # or first
-//	        do: rest                    # nothing, slow, fewer_connections, fewer_messages or rest
+//	        do: rest                    # nothing, slow, fewer_connections, fewer_messages, rest or step_back (of the warm-up)
 //	        for: 2h                     # of a rest; as long as the governor thinks if not said
 //	  - id: everyone                    # without match: every path; only as the last rule
 //	    connections: 8
