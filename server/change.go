@@ -60,6 +60,8 @@ func policies(c *config.Config) map[string]string {
 		"protection.auth_percent":      fmt.Sprint(p.AuthPercent),
 		"protection.auth_after":        fmt.Sprint(p.AuthAfter),
 		"protection.auth_domains":      fmt.Sprint(p.AuthDomains),
+		"protection.content_percent":   fmt.Sprint(p.ContentPercent),
+		"protection.content_after":     fmt.Sprint(p.ContentAfter),
 		"storage.min_free":             config.SizeText(c.Storage.MinFree),
 		"storage.min_free_sending":     config.SizeText(c.Storage.MinFreeSending),
 		"retention.events_age":         fmt.Sprint(c.Retention.EventsAge),

@@ -188,6 +188,7 @@ func (d *DestinationCounters) kpis(name string, mode veredusv1.FeedbackMode, now
 		SuccessPercent:    success(mode, d.learned(), d.Sent, d.Failed, d.Cancelled),
 		Cancelled:         d.Cancelled,
 		AuthRejections:    d.AuthRejections,
+		ContentRejections: d.ContentRejections,
 		DeliveredLastHour: d.DeliveredBy.LastHour(now),
 	}
 }
@@ -202,6 +203,7 @@ func (d *DestinationCounters) add(o *DestinationCounters, now time.Time) {
 	d.Unsubs += o.Unsubs
 	d.Cancelled += o.Cancelled
 	d.AuthRejections += o.AuthRejections
+	d.ContentRejections += o.ContentRejections
 	for reason, n := range o.FailedBy {
 		d.FailedBy[reason] += n
 	}

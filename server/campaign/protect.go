@@ -16,14 +16,16 @@ type Figures struct {
 	Sent           int64
 	Hard           int64 // failed as User unknown, in the dialogue or later by mail
 	AuthRejections int64
-	Complaints     int64
+	// ContentRejections are attempts that were refused for what is in the message.
+	ContentRejections int64
+	Complaints        int64
 }
 
 // Figures are the destination's as they stand.
 func (d *DestinationCounters) Figures() Figures {
 	return Figures{
 		Attempts: d.Attempts, Sent: d.Sent, Hard: d.FailedBy[int32(bounce.ReasonUserUnknown)],
-		AuthRejections: d.AuthRejections, Complaints: d.Complaints,
+		AuthRejections: d.AuthRejections, ContentRejections: d.ContentRejections, Complaints: d.Complaints,
 	}
 }
 
@@ -33,7 +35,17 @@ func (d *DestinationCounters) Figures() Figures {
 func (f Figures) Since(before Figures) Figures {
 	return Figures{
 		Attempts: max(0, f.Attempts-before.Attempts), Sent: f.Sent, Hard: max(0, f.Hard-before.Hard),
-		AuthRejections: max(0, f.AuthRejections-before.AuthRejections), Complaints: max(0, f.Complaints-before.Complaints),
+		AuthRejections: max(0, f.AuthRejections-before.AuthRejections), ContentRejections: max(0, f.ContentRejections-before.ContentRejections),
+		Complaints: max(0, f.Complaints-before.Complaints),
+	}
+}
+
+// Plus is the sum of both.
+func (f Figures) Plus(o Figures) Figures {
+	return Figures{
+		Attempts: f.Attempts + o.Attempts, Sent: f.Sent + o.Sent, Hard: f.Hard + o.Hard,
+		AuthRejections: f.AuthRejections + o.AuthRejections, ContentRejections: f.ContentRejections + o.ContentRejections,
+		Complaints: f.Complaints + o.Complaints,
 	}
 }
 

@@ -155,8 +155,10 @@ type DestinationCounters struct {
 	Sent, Failed, Deferred, Attempts, Complaints, Unsubs, Cancelled int64
 	// AuthRejections are attempts that were refused because SPF, DKIM or DMARC failed.
 	AuthRejections int64
-	FailedBy       map[int32]int64
-	DeliveredBy    Minutes
+	// ContentRejections are attempts that were refused for what is in the message.
+	ContentRejections int64
+	FailedBy          map[int32]int64
+	DeliveredBy       Minutes
 }
 
 // Item is one recipient of a chunk, validated.

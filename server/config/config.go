@@ -62,6 +62,8 @@
 //	  auth_percent: 20              # of the attempts at a destination, after auth_after
 //	  auth_after: 20
 //	  auth_domains: 5               # or the same rejection from so many unrelated domains
+//	  content_percent: 20           # of the attempts at a destination, after content_after, when other
+//	  content_after: 50             # deliveries are not refused there for their content as well
 //	storage:
 //	  min_free: 1GiB                # free disk below which nothing new is taken in; 0 for no limit
 //	  min_free_sending: 512MiB      # below which sending pauses, too; at most min_free
@@ -240,6 +242,8 @@ type Protection struct {
 	AuthPercent      float64
 	AuthAfter        int
 	AuthDomains      int
+	ContentPercent   float64
+	ContentAfter     int
 }
 
 // Storage says how much of the disk stays free, in octets; 0 is no limit.
@@ -288,7 +292,7 @@ func blank() *Config {
 		Addresses: Addresses{Threshold: 5},
 		Protection: Protection{
 			Enabled: true, HardPercent: 10, HardAfter: 500, ComplaintPercent: 0.3, ComplaintLeast: 10,
-			AuthPercent: 20, AuthAfter: 20, AuthDomains: 5,
+			AuthPercent: 20, AuthAfter: 20, AuthDomains: 5, ContentPercent: 20, ContentAfter: 50,
 		},
 		Storage:   Storage{MinFree: 1 << 30, MinFreeSending: 512 << 20},
 		Retention: Retention{EventsAge: 30 * day, EventsSize: 8 << 30, Messages: 60 * day},

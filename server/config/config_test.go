@@ -82,7 +82,7 @@ public:
   url: https://u.brand.example/mail
   tls: {cert: u.crt, key: /u.key}
 addresses: {threshold: 3, scope: all, unsubscribe: tenant}
-protection: {enabled: false, hard_percent: 5, hard_after: 100, complaint_percent: 0.1, complaint_least: 5, auth_percent: 10, auth_after: 30, auth_domains: 4}
+protection: {enabled: false, hard_percent: 5, hard_after: 100, complaint_percent: 0.1, complaint_least: 5, auth_percent: 10, auth_after: 30, auth_domains: 4, content_percent: 30, content_after: 40}
 storage: {min_free: 3GiB, min_free_sending: 1GiB}
 retention: {events_age: 10d, events_size: 1GiB, messages: 20d}
 sandbox: {time_scale: 1}
@@ -124,7 +124,7 @@ log: {level: warn, format: json, addresses: plain}
 		Addresses: Addresses{Threshold: 3, AllTenants: true, TenantUnsubscribe: true},
 		Protection: Protection{
 			HardPercent: 5, HardAfter: 100, ComplaintPercent: 0.1, ComplaintLeast: 5,
-			AuthPercent: 10, AuthAfter: 30, AuthDomains: 4,
+			AuthPercent: 10, AuthAfter: 30, AuthDomains: 4, ContentPercent: 30, ContentAfter: 40,
 		},
 		Storage:   Storage{MinFree: 3 << 30, MinFreeSending: 1 << 30},
 		Retention: Retention{EventsAge: 10 * day, EventsSize: 1 << 30, Messages: 20 * day},

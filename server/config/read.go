@@ -76,6 +76,8 @@ func (p *parser) read(c *Config, data []byte) bool {
 			"auth_percent":      p.number(&c.Protection.AuthPercent, 0.001, 100),
 			"auth_after":        p.integer(&c.Protection.AuthAfter, 1, 1_000_000_000),
 			"auth_domains":      p.integer(&c.Protection.AuthDomains, 1, 1000),
+			"content_percent":   p.number(&c.Protection.ContentPercent, 0.001, 100),
+			"content_after":     p.integer(&c.Protection.ContentAfter, 1, 1_000_000_000),
 		}),
 		"storage": p.section(section{
 			"min_free":         p.size(&c.Storage.MinFree),

@@ -19,6 +19,8 @@ const (
 	Authentication Cause = "authentication"
 	// SameRejection: unrelated domains say so in the same words.
 	SameRejection Cause = "same_rejection"
+	// Content: filters refuse what is in the mail.
+	Content Cause = "content"
 	// UnknownUsers: the list has too many addresses that do not exist.
 	UnknownUsers Cause = "unknown_users"
 	// Complaints: people call it spam.
@@ -42,6 +44,11 @@ type Counts struct {
 	Alike map[string][]string
 	// Said is how a destination rejected, such as "550 5.7.515"; may be missing.
 	Said map[string]string
+	// Others are the figures of other deliveries at the same destinations, where content
+	// was refused there: who else is refused for its content tells that it is not this one's.
+	Others map[string]campaign.Figures
+	// Refused is how a destination refused content, as a wording; may be missing.
+	Refused map[string]string
 }
 
 // Finding is a threshold that is reached, or half reached.
@@ -84,6 +91,9 @@ func Judge(c Counts, t Thresholds) []Finding {
 		if half.auth(f) {
 			found = append(found, t.authentication(&c, name, f))
 		}
+		if half.refusedContent(f) {
+			found = append(found, t.content(&c, name, f))
+		}
 		if half.hard(f) {
 			found = append(found, t.unknownUsers(name, f))
 		}
@@ -105,7 +115,7 @@ func Judge(c Counts, t Thresholds) []Finding {
 
 // rank orders findings: pauses first, then by cause.
 func (f *Finding) rank() int {
-	rank := slices.Index([]Cause{Authentication, SameRejection, UnknownUsers, Complaints}, f.Cause)
+	rank := slices.Index([]Cause{Authentication, SameRejection, Content, UnknownUsers, Complaints}, f.Cause)
 	if !f.Pause {
 		rank += 10
 	}
@@ -114,6 +124,10 @@ func (f *Finding) rank() int {
 
 func (t Thresholds) auth(f campaign.Figures) bool {
 	return f.AuthRejections > 0 && f.Attempts >= t.AuthAfter && share(f.AuthRejections, f.Attempts) >= t.AuthPercent
+}
+
+func (t Thresholds) refusedContent(f campaign.Figures) bool {
+	return f.ContentRejections > 0 && f.Attempts >= t.ContentAfter && share(f.ContentRejections, f.Attempts) >= t.ContentPercent
 }
 
 func (t Thresholds) hard(f campaign.Figures) bool {
@@ -168,6 +182,24 @@ func (c *Counts) unauthenticated() string {
 	}
 	return fmt.Sprintf("the From domain %[1]s fails SPF, DKIM or DMARC, and retrying cannot help; publish SPF for its bounce domain, "+
 		"its DKIM records and _dmarc.%[1]s (`veredus doctor` shows the exact records), then resume", c.From)
+}
+
+// content finds who is to blame, too: where much other mail is refused for its content as
+// well, it is the sender whom the receiver does not trust, and pausing one delivery mends nothing.
+func (t Thresholds) content(c *Counts, name string, f campaign.Figures) Finding {
+	said := ""
+	if wording := c.Refused[name]; wording != "" {
+		said = fmt.Sprintf(" (%q)", wording)
+	}
+	shared := name != campaign.OtherDestination && t.half().refusedContent(c.Others[name])
+	blame := "other deliveries are not, so it is this one's content: look at its links, attachments and wording, then resume"
+	if shared {
+		o := c.Others[name]
+		blame = fmt.Sprintf("so are %d of %d attempts of other deliveries, so it is the sender rather than this content: look at its reputation there", o.ContentRejections, o.Attempts)
+	}
+	return Finding{Cause: Content, Destination: name, Pause: t.refusedContent(f) && !shared, Part: f.ContentRejections, Whole: f.Attempts, Text: fmt.Sprintf(
+		"%d of %d attempts at %s (%s) were refused for their content%s; %s (limit: %s of at least %d attempts)",
+		f.ContentRejections, f.Attempts, place(name), percent(f.ContentRejections, f.Attempts), said, blame, figure(t.ContentPercent), t.ContentAfter)}
 }
 
 func (t Thresholds) unknownUsers(name string, f campaign.Figures) Finding {

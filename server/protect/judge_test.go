@@ -60,6 +60,11 @@ func TestThresholdsAreReachedWhereTheyStand(t *testing.T) {
 		{"9 of 9 refused", figures{Attempts: 9, AuthRejections: 9}, ""},
 		{"1 of 11 refused", figures{Attempts: 11, AuthRejections: 1}, ""},
 		{"1 of 10 refused", figures{Attempts: 10, AuthRejections: 1}, "warn authentication"},
+
+		{"10 of 50 contents refused", figures{Attempts: 50, ContentRejections: 10}, "pause content"},
+		{"9 of 50 contents refused", figures{Attempts: 50, ContentRejections: 9}, "warn content"},
+		{"all of 49 contents refused", figures{Attempts: 49, ContentRejections: 49}, "warn content"},
+		{"all of 24 contents refused", figures{Attempts: 24, ContentRejections: 24}, ""},
 	} {
 		got := found(protect.Judge(protect.Counts{By: map[string]figures{"google": c.at}}, defaults))
 		want := []string{}
@@ -68,6 +73,34 @@ func TestThresholdsAreReachedWhereTheyStand(t *testing.T) {
 		}
 		if !slices.Equal(got, want) && len(got)+len(want) > 0 {
 			t.Errorf("%s: %q, want %q", c.name, got, want)
+		}
+	}
+}
+
+// A delivery is held for its content only when that is to blame: where other deliveries are
+// refused for theirs as well, it is the sender.
+func TestContentIsToBlameWhereOthersAreServed(t *testing.T) {
+	refused := figures{Attempts: 100, ContentRejections: 100}
+	for name, c := range map[string]struct {
+		others figures
+		want   string
+	}{
+		"nobody else":           {figures{}, "pause content google"},
+		"others are served":     {figures{Attempts: 1000, Sent: 1000}, "pause content google"},
+		"others are refused":    {figures{Attempts: 1000, ContentRejections: 100}, "warn content google"},
+		"too few others":        {figures{Attempts: 24, ContentRejections: 24}, "pause content google"},
+		"others just as little": {figures{Attempts: 1000, ContentRejections: 99}, "pause content google"},
+	} {
+		list := protect.Judge(protect.Counts{
+			By: map[string]figures{"google": refused}, Others: map[string]figures{"google": c.others},
+			Refused: map[string]string{"google": "554: spam content"},
+		}, defaults)
+		if got := found(list); !slices.Equal(got, []string{c.want}) {
+			t.Errorf("%s: %q, want %s", name, got, c.want)
+		}
+		if text := list[0].Text; !strings.Contains(text, "100 of 100 attempts at google") || !strings.Contains(text, "554: spam content") ||
+			strings.Contains(text, "it is the sender") == list[0].Pause {
+			t.Errorf("%s: %s", name, text)
 		}
 	}
 }

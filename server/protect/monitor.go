@@ -55,6 +55,10 @@ const (
 	maxReports = 10_000
 	// maxRejecters is how many rejections of a delivery are kept between two judgements.
 	maxRejecters = 64
+	// maxAbout is how many deliveries are remembered of a destination, to see how they fare
+	// there, and about how long.
+	maxAbout = 32
+	about    = time.Hour
 	// maxWindows bounds the deliveries of transactional mail that are judged.
 	maxWindows = 4096
 	// window is how long transactional mail is counted before counting begins anew.
@@ -81,8 +85,10 @@ type Monitor struct {
 	wake chan struct{}
 
 	// Of Run alone.
-	reports map[string]bool   // destinations that report complaints
-	days    map[string]*today // of transactional deliveries
+	reports map[string]bool        // destinations that report complaints
+	days    map[string]*today      // of transactional deliveries
+	lately  [2]map[string][]string // deliveries with news at a destination, of this hour and of that before
+	turned  time.Time
 }
 
 // news are what happened to a delivery since it was judged last.
@@ -91,6 +97,7 @@ type news struct {
 	destinations map[string]struct{}
 	complained   map[string]struct{}
 	rejected     map[rejecter]smtpc.Reply
+	refused      map[string]smtpc.Reply // for content, by destination
 }
 
 // rejecter is who refused for failed authentication.
@@ -141,6 +148,9 @@ func (m *Monitor) settled(s *mta.Settlement) {
 		return
 	}
 	n.at(s.Destination)
+	if s.Verdict.Hold == bounce.HoldContent && len(n.refused) < maxRejecters {
+		n.refused[s.Destination] = s.Attempt.Reply
+	}
 	if s.Verdict.Hold == bounce.HoldAuthentication {
 		who := rejecter{s.Destination, s.Message.Domain}
 		if _, known := n.rejected[who]; known || len(n.rejected) < maxRejecters {
@@ -181,7 +191,7 @@ func (m *Monitor) about(delivery string) *news {
 	}
 	n := m.news[delivery]
 	if n == nil {
-		n = &news{destinations: map[string]struct{}{}, complained: map[string]struct{}{}, rejected: map[rejecter]smtpc.Reply{}}
+		n = &news{destinations: map[string]struct{}{}, complained: map[string]struct{}{}, rejected: map[rejecter]smtpc.Reply{}, refused: map[string]smtpc.Reply{}}
 		m.news[delivery] = n
 	}
 	return n
@@ -254,7 +264,11 @@ func (m *Monitor) begin(ctx context.Context) error {
 		}
 		for _, d := range list {
 			before = d.No
-			m.learn(d.Watch(nil).By)
+			by := d.Watch(nil).By
+			m.learn(by)
+			if d.State == campaign.Running {
+				m.remember(d.ID, by)
+			}
 			if d.State == campaign.Running && !d.Transactional {
 				m.mu.Lock()
 				m.about(d.ID).all = true
@@ -336,7 +350,55 @@ func (m *Monitor) judge(ctx context.Context, id string, n *news) error {
 	if c.By, err = m.counted(id, &w); err != nil {
 		return err
 	}
+	c.Refused = map[string]string{}
+	for destination, reply := range n.refused {
+		c.Refused[destination] = wordingOf(reply)
+	}
+	m.remember(id, c.By)
+	if c.Others, err = m.others(id, c.By, t); err != nil {
+		return err
+	}
 	return m.act(ctx, id, &w, Judge(c, *t))
+}
+
+// remember notes which delivery has mail where, for an hour or two.
+func (m *Monitor) remember(id string, by map[string]campaign.Figures) {
+	if now := m.now(); m.lately[0] == nil || now.Sub(m.turned) >= about || now.Before(m.turned) {
+		m.lately[0], m.lately[1], m.turned = map[string][]string{}, m.lately[0], now
+	}
+	for destination := range by {
+		list := m.lately[0][destination]
+		if len(list) < maxAbout && (list != nil || len(m.lately[0]) < maxReports) && !slices.Contains(list, id) {
+			m.lately[0][destination] = append(list, id)
+		}
+	}
+}
+
+// others are the figures of other deliveries at the destinations where one's content is refused.
+func (m *Monitor) others(id string, by map[string]campaign.Figures, t *Thresholds) (map[string]campaign.Figures, error) {
+	half := t.half()
+	others := map[string]campaign.Figures{}
+	for destination, f := range by {
+		if !half.refusedContent(f) {
+			continue
+		}
+		list := slices.Concat(m.lately[0][destination], m.lately[1][destination])
+		slices.Sort(list)
+		for _, other := range slices.Compact(list) {
+			if other == id {
+				continue
+			}
+			w, err := m.ledger.Watch(other, []string{destination})
+			if errors.Is(err, campaign.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			others[destination] = others[destination].Plus(w.By[destination].Since(w.Protection.Excused[destination]))
+		}
+	}
+	return others, nil
 }
 
 // note remembers durably who rejected in which words, until enough did.

@@ -152,6 +152,9 @@ var (
 	refused = failure("550 5.7.515", "Access denied, sending domain does not meet the required authentication level", bounce.Verdict{
 		Code: bounce.CodeSpamBlock, Reason: bounce.ReasonRefused, Disposition: bounce.Final, Hold: bounce.HoldAuthentication,
 	})
+	spam = failure("554 5.7.1", "Message rejected due to spam content, id 4711abcd", bounce.Verdict{
+		Code: bounce.CodeSpamContent, Reason: bounce.ReasonRefused, Disposition: bounce.Final, Hold: bounce.HoldContent,
+	})
 )
 
 func failure(codes, text string, v bounce.Verdict) mta.Settlement {
@@ -263,6 +266,44 @@ func TestADeadListIsWarnedOfThenPaused(t *testing.T) {
 	if sent := n.try("spring", "a.example", "google", 100, delivered); sent != 0 {
 		t.Errorf("%d messages were sent behind the pause", sent)
 	}
+}
+
+func TestContentThatOnlyOneDeliveryIsRefusedForHoldsIt(t *testing.T) {
+	n := newNode(t)
+	n.running("good", 200, "a.example")
+	n.running("spammy", 400, "a.example")
+	n.try("good", "a.example", "google", 100, delivered)
+	n.try("spammy", "a.example", "google", 30, spam)
+	n.wantEvents("spammy", `warning warning: 30 of 30 attempts at google (100.0 %) were refused for their content ("554 5.7.1: `)
+	n.try("spammy", "a.example", "google", 20, spam)
+	n.wantState("spammy", campaign.Paused)
+	n.wantState("good", campaign.Running)
+	n.wantEvents("spammy", "warning ", "paused paused: 50 of 50 attempts at google (100.0 %) were refused for their content")
+	if sent := n.try("good", "a.example", "google", 50, delivered); sent != 50 {
+		t.Errorf("%d of 50 messages of the other delivery were sent", sent)
+	}
+	n.resume("spammy")
+	n.try("spammy", "a.example", "google", 49, spam)
+	n.wantState("spammy", campaign.Running) // what was before the resume is excused
+	n.restart()
+	n.try("spammy", "a.example", "google", 1, spam)
+	n.wantState("spammy", campaign.Paused)
+}
+
+func TestContentThatAllAreRefusedForHoldsNobody(t *testing.T) {
+	n := newNode(t)
+	n.running("one", 200, "a.example")
+	n.running("two", 400, "a.example")
+	n.try("one", "a.example", "google", 49, spam)
+	n.restart() // the figures of both are on disk
+	n.try("two", "a.example", "google", 200, spam)
+	n.wantState("two", campaign.Running)
+	n.wantEvents("two", "warning warning: 200 of 200 attempts at google")
+	if text := n.events("two")[0]; !strings.Contains(text, "so are 49 of 49 attempts of other deliveries") {
+		t.Error(text)
+	}
+	n.try("one", "a.example", "google", 100, spam)
+	n.wantState("one", campaign.Running)
 }
 
 func TestAfterAResumeCountingBeginsAnew(t *testing.T) {

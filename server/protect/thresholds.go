@@ -1,5 +1,5 @@
 // Package protect pauses deliveries that harm their sender: lists of dead addresses,
-// mail that people complain about, domains that fail authentication.
+// mail that people complain about, domains that fail authentication, content that is refused.
 //
 // Judge is the decision: pure, from counts and thresholds. Monitor hears what the relay
 // settled and what came back, judges the deliveries concerned by their durable counts, and
@@ -29,6 +29,10 @@ type Thresholds struct {
 	AuthPercent float64
 	AuthAfter   int64
 	AuthDomains int
+	// ContentPercent: at least so much of at least ContentAfter attempts at a destination was
+	// refused for what is in the mail, and other deliveries there fare better than that.
+	ContentPercent float64
+	ContentAfter   int64
 }
 
 // FromConfig are the thresholds of the configuration's section protection.
@@ -38,6 +42,7 @@ func FromConfig(c config.Protection) Thresholds {
 		HardPercent: c.HardPercent, HardAfter: int64(c.HardAfter),
 		ComplaintPercent: c.ComplaintPercent, ComplaintLeast: int64(c.ComplaintLeast),
 		AuthPercent: c.AuthPercent, AuthAfter: int64(c.AuthAfter), AuthDomains: c.AuthDomains,
+		ContentPercent: c.ContentPercent, ContentAfter: int64(c.ContentAfter),
 	}
 }
 
@@ -46,6 +51,7 @@ func (t Thresholds) half() Thresholds {
 	t.HardPercent, t.HardAfter = t.HardPercent/2, (t.HardAfter+1)/2
 	t.ComplaintPercent, t.ComplaintLeast = t.ComplaintPercent/2, (t.ComplaintLeast+1)/2
 	t.AuthPercent, t.AuthAfter, t.AuthDomains = t.AuthPercent/2, (t.AuthAfter+1)/2, (t.AuthDomains+1)/2
+	t.ContentPercent, t.ContentAfter = t.ContentPercent/2, (t.ContentAfter+1)/2
 	return t
 }
 

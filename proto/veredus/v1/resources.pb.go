@@ -1482,8 +1482,10 @@ type DestinationKpis struct {
 	DeliveredLastHour int64 `protobuf:"varint,14,opt,name=delivered_last_hour,json=deliveredLastHour,proto3" json:"delivered_last_hour,omitempty"`
 	// Attempts refused because SPF, DKIM or DMARC failed.
 	AuthRejections int64 `protobuf:"varint,15,opt,name=auth_rejections,json=authRejections,proto3" json:"auth_rejections,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Attempts refused for what is in the message: spam, a virus, an attachment.
+	ContentRejections int64 `protobuf:"varint,16,opt,name=content_rejections,json=contentRejections,proto3" json:"content_rejections,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *DestinationKpis) Reset() {
@@ -1617,6 +1619,13 @@ func (x *DestinationKpis) GetDeliveredLastHour() int64 {
 func (x *DestinationKpis) GetAuthRejections() int64 {
 	if x != nil {
 		return x.AuthRejections
+	}
+	return 0
+}
+
+func (x *DestinationKpis) GetContentRejections() int64 {
+	if x != nil {
+		return x.ContentRejections
 	}
 	return 0
 }
@@ -2221,7 +2230,7 @@ const file_veredus_v1_resources_proto_rawDesc = "" +
 	"\x12taken_into_account\x18\x04 \x01(\x03R\x10takenIntoAccount\x12\x12\n" +
 	"\x04sent\x18\x05 \x01(\x03R\x04sent\x12\x16\n" +
 	"\x06failed\x18\x06 \x01(\x03R\x06failed\x12\x1c\n" +
-	"\tcancelled\x18\a \x01(\x03R\tcancelled\"\x9e\x04\n" +
+	"\tcancelled\x18\a \x01(\x03R\tcancelled\"\xcd\x04\n" +
 	"\x0fDestinationKpis\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x12\n" +
 	"\x04sent\x18\x02 \x01(\x03R\x04sent\x12\x16\n" +
@@ -2241,7 +2250,8 @@ const file_veredus_v1_resources_proto_rawDesc = "" +
 	"\x0fsuccess_percent\x18\f \x01(\x01H\x00R\x0esuccessPercent\x88\x01\x01\x12\x1c\n" +
 	"\tcancelled\x18\r \x01(\x03R\tcancelled\x12.\n" +
 	"\x13delivered_last_hour\x18\x0e \x01(\x03R\x11deliveredLastHour\x12'\n" +
-	"\x0fauth_rejections\x18\x0f \x01(\x03R\x0eauthRejectionsB\x12\n" +
+	"\x0fauth_rejections\x18\x0f \x01(\x03R\x0eauthRejections\x12-\n" +
+	"\x12content_rejections\x18\x10 \x01(\x03R\x11contentRejectionsB\x12\n" +
 	"\x10_success_percent\"V\n" +
 	"\vReasonCount\x121\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x19.veredus.v1.FailureReasonR\x06reason\x12\x14\n" +

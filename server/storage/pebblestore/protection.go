@@ -45,7 +45,7 @@ func encodeProtection(p *campaign.Protection) []byte {
 	for _, name := range slices.Sorted(maps.Keys(p.Excused)) {
 		f := p.Excused[name]
 		row := putString(nil, 1, name)
-		for i, n := range []int64{f.Attempts, f.Sent, f.Hard, f.AuthRejections, f.Complaints} {
+		for i, n := range []int64{f.Attempts, f.Sent, f.Hard, f.AuthRejections, f.Complaints, f.ContentRejections} {
 			row = putInt(row, protowire.Number(i+2), n)
 		}
 		b = putBytes(b, protectionExcused, row)
@@ -80,7 +80,7 @@ func decodeProtection(row []byte) (p campaign.Protection, err error) {
 func decodeExcused(row []byte, p *campaign.Protection) error {
 	var name string
 	var f campaign.Figures
-	plain := []*int64{&f.Attempts, &f.Sent, &f.Hard, &f.AuthRejections, &f.Complaints}
+	plain := []*int64{&f.Attempts, &f.Sent, &f.Hard, &f.AuthRejections, &f.Complaints, &f.ContentRejections}
 	err := readRow(row, func(field protowire.Number, v value) error {
 		switch {
 		case field == 1:

@@ -594,7 +594,7 @@ func decodeTotals(row []byte) (c campaign.Counters, err error) {
 }
 
 func encodeDestination(b []byte, d *campaign.DestinationCounters) []byte {
-	for i, n := range []int64{d.Sent, d.Failed, d.Deferred, d.Attempts, d.Complaints, d.Unsubs, d.Cancelled, d.AuthRejections} {
+	for i, n := range []int64{d.Sent, d.Failed, d.Deferred, d.Attempts, d.Complaints, d.Unsubs, d.Cancelled, d.AuthRejections, d.ContentRejections} {
 		b = putInt(b, protowire.Number(i+1), n)
 	}
 	b = putReasons(b, 20, d.FailedBy)
@@ -603,7 +603,7 @@ func encodeDestination(b []byte, d *campaign.DestinationCounters) []byte {
 
 func decodeDestination(row []byte) (*campaign.DestinationCounters, error) {
 	d := &campaign.DestinationCounters{FailedBy: map[int32]int64{}}
-	plain := []*int64{&d.Sent, &d.Failed, &d.Deferred, &d.Attempts, &d.Complaints, &d.Unsubs, &d.Cancelled, &d.AuthRejections}
+	plain := []*int64{&d.Sent, &d.Failed, &d.Deferred, &d.Attempts, &d.Complaints, &d.Unsubs, &d.Cancelled, &d.AuthRejections, &d.ContentRejections}
 	err := readRow(row, func(field protowire.Number, v value) (err error) {
 		switch {
 		case int(field) <= len(plain):

@@ -340,8 +340,11 @@ func (t *txn) attempted(w *work, s *mta.Settlement) {
 	t.counters(w).Attempts++
 	d := t.destination(w, s.Destination)
 	d.Attempts++
-	if s.Verdict.Hold == bounce.HoldAuthentication {
+	switch s.Verdict.Hold {
+	case bounce.HoldAuthentication:
 		d.AuthRejections++
+	case bounce.HoldContent:
+		d.ContentRejections++
 	}
 }
 

@@ -590,15 +590,16 @@ func warning(t *teller) {
 }
 
 func authRejections(t *teller) {
-	msgs, epoch := t.mail("d", 2)
-	s := failure(msgs[0], storyTime, bounce.AddressNone)
-	s.Verdict.Hold = bounce.HoldAuthentication
-	t.settle(epoch, s, success(msgs[1], storyTime))
+	msgs, epoch := t.mail("d", 3)
+	auth, content := failure(msgs[0], storyTime, bounce.AddressNone), failure(msgs[2], storyTime, bounce.AddressNone)
+	auth.Verdict.Hold, content.Verdict.Hold = bounce.HoldAuthentication, bounce.HoldContent
+	t.settle(epoch, auth, content, success(msgs[1], storyTime))
 	d := t.balanced("d")
-	if by := d.Counters.By["provider"]; by.AuthRejections != 1 || by.Attempts != 2 {
+	if by := d.Counters.By["provider"]; by.AuthRejections != 1 || by.ContentRejections != 1 || by.Attempts != 3 {
 		t.Errorf("counters %+v", by)
 	}
-	if k := d.Counters.Kpis(veredusv1.FeedbackMode_FEEDBACK_MODE_EFS, storyTime); k.GetByDestination()[0].GetAuthRejections() != 1 {
+	k := d.Counters.Kpis(veredusv1.FeedbackMode_FEEDBACK_MODE_EFS, storyTime).GetByDestination()[0]
+	if k.GetAuthRejections() != 1 || k.GetContentRejections() != 1 {
 		t.Errorf("KPIs %v", k)
 	}
 }

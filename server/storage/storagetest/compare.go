@@ -95,8 +95,8 @@ func printCounters(c *campaign.Counters) string {
 		c.LastIndex, c.Accepted, c.Rejected, c.Pending, c.InRelay, c.Deferred, c.Claimed, c.Sent, c.Failed, c.FailedBy, c.Cancelled, c.Attempts, c.Ignored, c.Complaints, c.Unsubs)
 	for _, name := range slices.Sorted(maps.Keys(c.By)) {
 		d := c.By[name]
-		s += fmt.Sprintf("\n     %s: sent %d, failed %d %v, deferred %d, cancelled %d, attempts %d (%d failed authentication), complaints %d, unsubscribes %d",
-			name, d.Sent, d.Failed, d.FailedBy, d.Deferred, d.Cancelled, d.Attempts, d.AuthRejections, d.Complaints, d.Unsubs)
+		s += fmt.Sprintf("\n     %s: sent %d, failed %d %v, deferred %d, cancelled %d, attempts %d (%d failed authentication, %d refused content), complaints %d, unsubscribes %d",
+			name, d.Sent, d.Failed, d.FailedBy, d.Deferred, d.Cancelled, d.Attempts, d.AuthRejections, d.ContentRejections, d.Complaints, d.Unsubs)
 	}
 	return s
 }

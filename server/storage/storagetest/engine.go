@@ -602,7 +602,10 @@ func (e *engine) settled(m *message, s *mta.Settlement) {
 		m.attempts++
 		m.attemptedAt = append(m.attemptedAt, m.destination)
 		m.uncertain = s.Attempt.Uncertain
-		if s.Verdict.Hold == bounce.HoldAuthentication {
+		switch s.Verdict.Hold {
+		case bounce.HoldContent:
+			m.contentAt = append(m.contentAt, m.destination)
+		case bounce.HoldAuthentication:
 			m.rejectedAt = append(m.rejectedAt, m.destination)
 		}
 	}

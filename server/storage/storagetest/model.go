@@ -69,6 +69,7 @@ type message struct {
 	destination string
 	attemptedAt []string // destination of each attempt
 	rejectedAt  []string // of each that failed authentication
+	contentAt   []string // of each refused for its content
 	purged      bool
 	uncertain   bool // nobody knows how its last attempt ended
 	reason      int32
@@ -174,6 +175,9 @@ func (m *message) countDestination(c *campaign.Counters) {
 	}
 	for _, name := range m.rejectedAt {
 		at(name).AuthRejections++
+	}
+	for _, name := range m.contentAt {
+		at(name).ContentRejections++
 	}
 	if m.complained {
 		at(m.complainedAt).Complaints++
@@ -290,6 +294,7 @@ func (m *model) clone() *model {
 		for _, msg := range d.messages {
 			cm := *msg
 			cm.delivery, cm.attemptedAt, cm.rejectedAt = &c, slices.Clone(msg.attemptedAt), slices.Clone(msg.rejectedAt)
+			cm.contentAt = slices.Clone(msg.contentAt)
 			c.messages = append(c.messages, &cm)
 		}
 		n.deliveries = append(n.deliveries, &c)
