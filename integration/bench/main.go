@@ -150,19 +150,26 @@ func (b *bench) run(ctx context.Context, out io.Writer) (err error) {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	var runs []*result
-	for round := range b.repeat {
-		done, err := b.round(ctx, round+1)
-		if err != nil {
-			return err
-		}
-		runs = append(runs, done...)
+	runs, err := b.rounds(ctx)
+	if len(runs) == 0 {
+		return err
 	}
 	if b.json {
-		return printJSON(out, runs)
+		return errors.Join(err, printJSON(out, runs))
 	}
-	report(out, runs)
-	return nil
+	report(out, runs) // also of what was done before a failure
+	return err
+}
+
+func (b *bench) rounds(ctx context.Context) (runs []*result, err error) {
+	for round := range b.repeat {
+		done, err := b.round(ctx, round+1)
+		runs = append(runs, done...)
+		if err != nil {
+			return runs, err
+		}
+	}
+	return runs, nil
 }
 
 func printJSON(out io.Writer, runs []*result) error {
@@ -194,12 +201,12 @@ func (b *bench) round(ctx context.Context, number int) (runs []*result, err erro
 	for _, c := range b.cases {
 		rate, err := signingRate(ctx)
 		if err != nil {
-			return nil, err
+			return runs, err
 		}
 		fmt.Fprintf(b.note, "round %d, %s: %s makes %.0f RSA-2048 signatures per second of one core\n", number, c, rate.By, rate.PerSecond)
 		r, err := b.one(ctx, c, number)
 		if err != nil {
-			return nil, fmt.Errorf("round %d, %s: %w", number, c, err)
+			return runs, fmt.Errorf("round %d, %s: %w", number, c, err)
 		}
 		r.Round, r.Signing = number, rate
 		r.compare()
