@@ -75,9 +75,10 @@ func (r *Relay) SetWarmUp(ctx context.Context, source string, stage int, off boo
 	}
 }
 
-// Complained reports a complaint about a message that a source had delivered.
-func (r *Relay) Complained(ctx context.Context, source string) error {
-	return r.call(ctx, func(now time.Time) { r.core.Complained(now, source) })
+// Complained reports a complaint about a message that a source had delivered to a
+// destination.
+func (r *Relay) Complained(ctx context.Context, source, destination string) error {
+	return r.call(ctx, func(now time.Time) { r.core.Complained(now, source, destination) })
 }
 
 // signOf is what the end of a transaction says of its source's reputation. Greylisting,

@@ -151,30 +151,18 @@ func warmUpWords(w *dispatch.WarmUpView) string {
 	}
 }
 
-// blame tells the relay whose message a complaint is about, for its source's warm-up.
+// blame tells the relay whose message a complaint is about, for its source's warm-up and
+// its path.
 func (s *Server) blame(ctx context.Context, delivery string, r *inbound.Return) {
-	if !s.warmsUp() {
-		return
-	}
 	id := mta.MessageID{Handover: r.Ref.Handover, Domain: r.Ref.Domain, Lane: r.Ref.Lane, Order: r.Ref.Order}
 	e, err := s.store.Message(ctx, delivery, id)
 	if err != nil || len(e.Attempts) == 0 {
 		return // purged meanwhile: nobody knows
 	}
 	source := e.Attempts[len(e.Attempts)-1].GetSource()
-	if err := s.relay.Complained(ctx, source); err != nil {
-		s.log.Debug("a complaint did not reach its source's warm-up", "source", source, "error", err)
+	if err := s.relay.Complained(ctx, source, e.Destination); err != nil {
+		s.log.Debug("a complaint did not reach its source", "source", source, "error", err)
 	}
-}
-
-// warmsUp reports whether any source is configured to be warmed up.
-func (s *Server) warmsUp() bool {
-	for _, src := range s.settings.Load().sources() {
-		if src.WarmUp != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // warmUpGauges is a collector of warm-ups.

@@ -135,7 +135,7 @@ func TestOperatorsStageSurvivesACrash(t *testing.T) {
 			t.Error("a source that is not there", found, err)
 		}
 		for range 6 {
-			if err := r.relay.Complained(t.Context(), "s1"); err != nil {
+			if err := r.relay.Complained(t.Context(), "s1", "example.com"); err != nil {
 				t.Fatal(err)
 			}
 		}

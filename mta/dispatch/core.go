@@ -74,6 +74,7 @@ type Core struct {
 	pathTimers   timers[path]
 	lineTimers   timers[line]
 	tenantTimers timers[tenant]
+	sweepTimers  timers[path]
 	apart        map[string]int           // domains that are tenants of so many paths
 	usage        map[string]mxrules.Usage // restored, of paths not used yet
 	heldApart    map[string][]heldApart   // restored, of domains held alone on paths not used yet
@@ -160,6 +161,7 @@ func New(cfg Config, pools []Pool, rules *mxrules.Rules) *Core {
 	c.groupTimers.of = func(g *group) *timer { return &g.timer }
 	c.pathTimers.of = func(p *path) *timer { return &p.timer }
 	c.lineTimers.of = func(l *line) *timer { return &l.timer }
+	c.sweepTimers.of = func(p *path) *timer { return &p.sweepTimer }
 	c.tenantTimers.of = func(t *tenant) *timer { return &t.timer }
 	c.loaded.of = func(m *msg) *links[msg] { return &m.inCore }
 	c.byAge.of = func(s *session) *links[session] { return &s.inCore }
@@ -200,6 +202,7 @@ func (c Config) withDefaults() Config {
 	orTime(&c.Timings.BackoffFirst, timings.BackoffFirst)
 	orTime(&c.Timings.BackoffMax, timings.BackoffMax)
 	orTime(&c.Timings.RestFirst, timings.RestFirst)
+	orTime(&c.Timings.Quota, timings.Quota)
 	return c
 }
 
@@ -218,7 +221,7 @@ func (c *Core) emit(a Action) { c.out = append(c.out, a) }
 // Wake is when Tick is due; zero when nothing waits for time.
 func (c *Core) Wake() time.Time {
 	at := min(c.retries.next(), c.domainTimers.next(), c.groupTimers.next(),
-		c.pathTimers.next(), c.lineTimers.next(), c.tenantTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.parkEnd(), c.lookupAt, c.overrideEnd)
+		c.pathTimers.next(), c.lineTimers.next(), c.tenantTimers.next(), c.sweepTimers.next(), c.warmTimers.next(), c.turnAt, c.idleEnd(), c.parkEnd(), c.lookupAt, c.overrideEnd)
 	if at == none {
 		return time.Time{}
 	}
@@ -248,6 +251,7 @@ func (c *Core) stepBack(by int64) {
 	c.pathTimers.shift(by)
 	c.lineTimers.shift(by)
 	c.tenantTimers.shift(by)
+	c.sweepTimers.shift(by)
 	for s := c.byAge.head; s != nil; s = s.inCore.next {
 		s.opened += by
 		s.creditAt += by
@@ -280,6 +284,9 @@ func (c *Core) fire() {
 	}
 	for l := c.lineTimers.due(c.now); l != nil; l = c.lineTimers.due(c.now) {
 		c.dirtyGroups.push(l.group)
+	}
+	for p := c.sweepTimers.due(c.now); p != nil; p = c.sweepTimers.due(c.now) {
+		c.sweep(p)
 	}
 	for t := c.tenantTimers.due(c.now); t != nil; t = c.tenantTimers.due(c.now) {
 		c.tenantDue(t)

@@ -36,18 +36,20 @@ type path struct {
 	waiters  list[line]    // lines that wait for a connection
 	sessions list[session] // that stay, the oldest first
 
-	changes   uint64 // of the governor that its sessions follow
-	told      pace   // last reported, or at the beginning
-	observed  pace   // what a governor that only observes would do
-	history   history
-	tenants   map[string]*tenant // domains that are held alone, on hosts that serve many
-	refusals  []refusal          // of such domains, the oldest first
-	suspended bool               // reported so
-	blocked   bool               // its last rest was by a block of the source's reputation
-	restEnd   int64
-	kept      kept
-	timer     timer // when a rate, quota or rest lets it go on, or it may be forgotten
-	inDirty   links[path]
+	changes    uint64 // of the governor that its sessions follow
+	told       pace   // last reported, or at the beginning
+	observed   pace   // what a governor that only observes would do
+	history    history
+	swept      *swept // counts for the hourly sweep; nil: nothing yet
+	sweepTimer timer
+	tenants    map[string]*tenant // domains that are held alone, on hosts that serve many
+	refusals   []refusal          // of such domains, the oldest first
+	suspended  bool               // reported so
+	blocked    bool               // its last rest was by a block of the source's reputation
+	restEnd    int64
+	kept       kept
+	timer      timer // when a rate, quota or rest lets it go on, or it may be forgotten
+	inDirty    links[path]
 
 	inUnsettled links[path]
 }
@@ -126,6 +128,7 @@ func (c *Core) forgetPath(p *path) {
 		return
 	}
 	c.pathTimers.stop(p)
+	c.forgetSweep(p)
 	c.dirtyPaths.remove(p)
 	c.unsettledWait.remove(p)
 	delete(c.paths, p.key)

@@ -359,6 +359,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 			if m != nil && m.run != nil {
 				d = m.run.domain
 			}
+			c.answeredOn(l.path, e.Sign)
 			c.heard(l, d, e)
 		}
 	}
@@ -603,23 +604,32 @@ func (c *Core) observe(p *path, e Evidence) {
 	}
 	before := p.gov.State(c.at)
 	p.gov.Observe(c.at, e.Evidence)
-	after := p.gov.State(c.at)
-	switch {
-	case after.Hold == mxrules.HoldRest && after.Until != before.Until && !after.Until.IsZero():
+	c.tell(p, before, e.Text, e.Sign == mxrules.SignBlocked)
+}
+
+// tell reports what a word about the path changed: a rest, a cut, or both.
+func (c *Core) tell(p *path, before mxrules.State, text string, block bool) {
+	after, was := p.gov.State(c.at), pace{rate: before.MessageRate, connections: before.MaxConnections, each: before.MessagesPerConnection}
+	rested := after.Hold == mxrules.HoldRest && after.Until != before.Until && !after.Until.IsZero()
+	if rested {
 		p.restEnd = after.Until.UnixNano()
-		p.blocked = e.Sign == mxrules.SignBlocked || p.blocked && before.Hold == mxrules.HoldRest
-		c.reportSuspended(p, e.Text, p.restEnd)
+		p.blocked = block || p.blocked && before.Hold == mxrules.HoldRest
+		c.reportSuspended(p, text, p.restEnd)
 		c.takeAllBack(p)
-	case before.MaxConnections != after.MaxConnections || before.MessageRate != after.MessageRate ||
-		before.MessagesPerConnection != after.MessagesPerConnection:
-		was := pace{rate: before.MessageRate, connections: before.MaxConnections, each: before.MessagesPerConnection}
-		c.compare(p, was, "cut", e.Text)
-		p.told = c.paceOf(p)
-		c.report(p, PathThrottled, e.Text, 0)
 	}
-	c.wouldDo(p, e.Text)
-	c.trim(p)
+	if p.gov.Pace().Probing { // one message on one connection until it is over: that is the rest
+		was.connections, was.each = after.MaxConnections, after.MessagesPerConnection
+	}
+	if now := c.paceOf(p); now != was {
+		c.compare(p, was, "cut", text)
+		p.told = now
+		if !rested {
+			c.report(p, PathThrottled, text, 0)
+		}
+	}
+	c.wouldDo(p, text)
 	c.keep(p)
+	c.trim(p)
 	c.dirtyPaths.push(p)
 }
 

@@ -114,9 +114,11 @@ func (c *Core) SetWarmUp(now time.Time, name string, stage int, off bool) bool {
 	return true
 }
 
-// Complained reports a complaint about a message that a source had delivered.
-func (c *Core) Complained(now time.Time, name string) {
+// Complained reports a complaint about a message that a source had delivered to a
+// destination.
+func (c *Core) Complained(now time.Time, name, destination string) {
 	c.begin(now)
+	c.complainedOn(name, destination)
 	if s := c.sources[name]; s != nil && s.warmth != nil {
 		s.warmth.up.Complained(c.at)
 		c.warmChanged(s.warmth)
@@ -341,7 +343,7 @@ func (c *Core) noted(l *line, sign mxrules.Sign) {
 	}
 }
 
-// stepBack carries out what a reaction to a reply on the line wants: its source goes
+// stepWarmUpBack carries out what a reaction to a reply on the line wants: its source goes
 // one stage of its warm-up back, once a day.
 func (c *Core) stepWarmUpBack(l *line, why string) {
 	if !l.path.gov.StepsBack() {
