@@ -116,7 +116,7 @@ func (c *Core) forgetPath(p *path) {
 		return
 	}
 	s, u := p.gov.State(c.at), p.gov.Usage()
-	if s.Open > 0 || len(p.tenants) > 0 {
+	if s.Open > 0 || len(p.tenants) > 0 || c.mayBeSwept(p) {
 		c.pathTimers.arm(p, c.now+int64(linger))
 		return
 	}

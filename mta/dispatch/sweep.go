@@ -72,14 +72,26 @@ func (c *Core) complainedOn(source, destination string) {
 	}
 }
 
+// counts are those of the hour and of the day.
+func (s *swept) counts() mxrules.Counts {
+	n := mxrules.Counts{Attempts: s.attempts, Unknown: s.unknown}
+	for i := range dayHours {
+		n.Delivered += s.delivered[i]
+		n.Complaints += s.complaints[i]
+	}
+	return n
+}
+
+// mayBeSwept reports whether a path had so much mail in the last day that complaints
+// about it will say something.
+func (c *Core) mayBeSwept(p *path) bool {
+	return p.swept != nil && c.sweepOf(p).counts().Delivered >= mxrules.SweepDelivered
+}
+
 // sweep judges a path at the end of its hour.
 func (c *Core) sweep(p *path) {
 	s := c.sweepOf(p)
-	counts := mxrules.Counts{Attempts: s.attempts, Unknown: s.unknown}
-	for i := range dayHours {
-		counts.Delivered += s.delivered[i]
-		counts.Complaints += s.complaints[i]
-	}
+	counts := s.counts()
 	s.attempts, s.unknown, s.began = 0, 0, false
 	found := counts.Sweep()
 	if found.Do == mxrules.DoNothing {

@@ -10,7 +10,7 @@ import (
 )
 
 // listed sends a message a second for so many seconds to a list of which a share, of a
-// thousand, does not exist, and delivers the others.
+// thousand, does not exist, and delivers the rest.
 func listed(t *testing.T, mode mxrules.Mode, unknown, seconds int) *world {
 	w := single(t, mxrules.Limits{Connections: 20, MessageRate: perSecond(1), Governor: mode})
 	w.strict = false
@@ -50,7 +50,7 @@ func TestAListOfUnknownRecipientsIsSweptEveryHour(t *testing.T) {
 		{"3 % slow", mxrules.GovernorStatic, 40, 6000, PathThrottled, "3 % slows", false},
 		{"10 % suspend", mxrules.GovernorStatic, 120, 6000, PathSuspended, "10 % suspends", true},
 		{"10 % suspend a governor that learns", mxrules.GovernorOn, 120, 6000, PathSuspended, "10 % suspends", true},
-		{"a governor that observes only tells", mxrules.GovernorObserve, 120, 6000, PathObserved, "would rest: 12.0", false},
+		{"a governor that observes only tells", mxrules.GovernorObserve, 120, 6000, PathObserved, "would rest: 13.31 %", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := listed(t, tt.mode, tt.unknown, tt.seconds)
