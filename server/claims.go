@@ -16,8 +16,9 @@ import (
 
 // ClaimsFile is the file in data_dir that lists, one JSON object a line, every
 // message that was claimed and not settled when a process ended: the upper bound of
-// what a crash may repeat. Each start adds its lines before it sends anything; the
-// oldest lines leave when the file exceeds 16 MiB.
+// what a crash may repeat. Each start adds its lines before it puts the messages back, so
+// a start that was killed in between is followed by one that adds the same lines
+// again, with the same number of claims. The oldest lines leave when the file exceeds 16 MiB.
 //
 //	{"time":"2026-11-22T03:48:04Z","message":"deliveries/d/messages/m","message_id":"token@bounce.brand.example","claims":1}
 const ClaimsFile = "claimed-unsettled.jsonl"

@@ -11,22 +11,11 @@ import (
 // do on the way.
 type relayStore struct {
 	mta.Store
-	// recovered is told of the claims that the last process left, before the relay goes on.
-	recovered func([]mta.LostClaim) error
 	// open is closed when mail may flow: what an operator suspended is in force.
 	open chan struct{}
 	// wrote is told how long a write took, and settled of what it settled.
 	wrote   func(time.Duration)
 	settled func([]mta.Settlement)
-}
-
-// Recover implements mta.Store.
-func (s *relayStore) Recover(ctx context.Context, now time.Time) (*mta.Recovery, error) {
-	r, err := s.Store.Recover(ctx, now)
-	if err != nil {
-		return nil, err
-	}
-	return r, s.recovered(r.Lost)
 }
 
 // Runs implements mta.Store. The relay learns of no mail before the door is open.

@@ -221,7 +221,7 @@ func (s *Server) openStore(ctx context.Context) error {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	dir := s.opts.FS.PathJoin(s.cfg.DataDir, "store")
-	store, err := pebblestore.Open(pebblestore.Options{Dir: dir, FS: s.opts.FS, Now: s.now, Logger: s.log, Policy: s.addressPolicy})
+	store, err := pebblestore.Open(pebblestore.Options{Dir: dir, FS: s.opts.FS, Now: s.now, Logger: s.log, Policy: s.addressPolicy, Lost: s.lost})
 	if err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
@@ -242,7 +242,7 @@ func (s *Server) startRelay(ctx context.Context) (err error) {
 		return err
 	}
 	s.relayStore = &relayStore{
-		Store: s.store, open: make(chan struct{}), recovered: s.lost,
+		Store: s.store, open: make(chan struct{}),
 		wrote:   func(d time.Duration) { s.metrics.commits.Observe(d.Seconds()) },
 		settled: s.settled,
 	}

@@ -35,10 +35,15 @@ func (s *Store) Recover(ctx context.Context, now time.Time) (r *mta.Recovery, er
 		if r.Handovers, err = t.handovers(); err != nil {
 			return err
 		}
-		r.WarmUps, err = s.readWarmUps()
-		return err
+		if r.WarmUps, err = s.readWarmUps(); err != nil || s.opts.Lost == nil {
+			return err
+		}
+		return s.opts.Lost(r.Lost) // last: what follows is the commit
 	})
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // claimed are the claims under way, in the order of their keys.

@@ -69,6 +69,11 @@ type Options struct {
 	// Policy is what errors, complaints and unsubscribes make of addresses; asked at each
 	// write, so it may change (default address.DefaultPolicy). It must not block.
 	Policy func() address.Policy
+	// Lost, if set, is told by Recover of the claims that the process before left, before it
+	// puts them back. What it writes must be durable when it returns: should this
+	// process die here, the next one tells of the same claims again, so that none is put
+	// back without having been told. Its error ends Recover, which then wrote nothing.
+	Lost func([]mta.LostClaim) error
 
 	// unsafeNoSync acknowledges before syncing: the broken store that the
 	// conformance suite must find.
