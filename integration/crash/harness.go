@@ -8,19 +8,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/veredus/veredus/integration/hostile"
+	"github.com/veredus/veredus/integration/node"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
-
-// quick makes a client try again at once: the node is dead for milliseconds.
-var quick = grpc.ConnectParams{
-	Backoff:           backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1.5, MaxDelay: 100 * time.Millisecond},
-	MinConnectTimeout: time.Second,
-}
 
 // The receivers: healthy ones, one that dies, one behind a bad network.
 const (
@@ -34,7 +27,7 @@ type harness struct {
 	opt   options
 	rng   *rand.Rand
 	say   func(format string, args ...any)
-	node  *node
+	node  *node.Node
 	net   *hostile.Network
 	cable *hostile.Cable
 	calm  atomic.Bool // the frail receiver lives
@@ -58,16 +51,18 @@ func run(ctx context.Context, opt options, say func(format string, args ...any))
 	}
 	defer h.net.Close()
 	var err error
-	if h.node, err = newNode(opt.dir, h.net.DNS(), h.net.Port(), opt.seed); err != nil {
+	if h.node, err = node.New(node.Options{
+		Dir: opt.dir, DNS: h.net.DNS(), SMTPPort: h.net.Port(), TimeScale: timeScale, Rules: node.Rules(20),
+	}); err != nil {
 		return nil, err
 	}
-	defer h.node.log.Close()
+	defer h.node.Close()
 	defer h.die()
 	began := time.Now()
 	err = h.rounds(ctx)
 	h.report.took = time.Since(began)
 	h.sum()
-	return h.report, errors.Join(err, h.book.verdict(), h.node.panics())
+	return h.report, errors.Join(err, h.book.verdict(), h.node.Panics())
 }
 
 func (h *harness) openReceivers() (err error) {
@@ -134,24 +129,24 @@ func (h *harness) round(ctx context.Context, number int) error {
 			return fmt.Errorf("behind %s: %w", p.name, err)
 		}
 	}
-	return m.put(ctx, h.node.campaigns())
+	return m.put(ctx, h.node.Campaigns())
 }
 
 // live starts the node and follows its feedback from where it was left.
 func (h *harness) live(ctx context.Context) error {
-	if err := h.node.start(); err != nil {
+	if err := h.node.Start(); err != nil {
 		return err
 	}
-	if err := h.node.await(ctx); err != nil {
+	if err := h.node.Await(ctx); err != nil {
 		return err
 	}
-	h.follow = followOn(h.node.conn, h.book)
+	h.follow = followOn(h.node.Conn(), h.book)
 	return nil
 }
 
 // die kills the node. It is an error if it had ended with one.
 func (h *harness) die() error {
-	ended, how := h.node.kill()
+	ended, how := h.node.Kill()
 	if !ended {
 		h.report.kills++
 	}
@@ -160,7 +155,7 @@ func (h *harness) die() error {
 		h.follow = nil
 	}
 	if how != nil {
-		return fmt.Errorf("the node ended of itself: %w\n%s", how, h.node.lastWords())
+		return fmt.Errorf("the node ended of itself: %w\n%s", how, h.node.LastWords())
 	}
 	return nil
 }
@@ -175,7 +170,7 @@ func (h *harness) look(ctx context.Context, m *mailing) error {
 	if !m.created {
 		return nil
 	}
-	d, err := h.node.campaigns().GetDelivery(ctx, &veredusv1.GetDeliveryRequest{Name: m.name()})
+	d, err := h.node.Campaigns().GetDelivery(ctx, &veredusv1.GetDeliveryRequest{Name: m.name()})
 	if err != nil {
 		h.book.breach("%s was acknowledged and cannot be read: %v", m.name(), err)
 		return err
@@ -190,6 +185,9 @@ func (h *harness) look(ctx context.Context, m *mailing) error {
 	}
 	return nil
 }
+
+// timeScale makes retries come after seconds: the first after 4 s.
+const timeScale = 300
 
 // Patience with the machine, not with the node.
 const (
@@ -219,7 +217,7 @@ func (h *harness) settleAll(ctx context.Context) error {
 		}
 	}
 	h.open = nil
-	listed, err := h.node.claims()
+	listed, err := h.node.Claims()
 	if err != nil {
 		return err
 	}
@@ -229,8 +227,8 @@ func (h *harness) settleAll(ctx context.Context) error {
 
 // drain waits for the end of a delivery; what waits for a retry goes now.
 func (h *harness) drain(ctx context.Context, m *mailing) error {
-	relay := veredusv1.NewRelayServiceClient(h.node.conn)
-	stream, err := h.node.campaigns().WatchDelivery(ctx, &veredusv1.WatchDeliveryRequest{Name: m.name(), Interval: durationpb.New(200 * time.Millisecond)})
+	relay := veredusv1.NewRelayServiceClient(h.node.Conn())
+	stream, err := h.node.Campaigns().WatchDelivery(ctx, &veredusv1.WatchDeliveryRequest{Name: m.name(), Interval: durationpb.New(200 * time.Millisecond)})
 	if err != nil {
 		return err
 	}
@@ -254,14 +252,14 @@ func (h *harness) drain(ctx context.Context, m *mailing) error {
 
 // compare holds what the node says of a delivery that is over against what it told.
 func (h *harness) compare(ctx context.Context, m *mailing) error {
-	d, err := h.node.campaigns().GetDelivery(ctx, &veredusv1.GetDeliveryRequest{Name: m.name()})
+	d, err := h.node.Campaigns().GetDelivery(ctx, &veredusv1.GetDeliveryRequest{Name: m.name()})
 	if err != nil {
 		return err
 	}
 	h.book.balance(m.name(), d.GetKpis().GetLedger())
 	statuses := map[string]veredusv1.LogStatus{}
 	for token := ""; ; {
-		page, err := h.node.campaigns().ListMessages(ctx, &veredusv1.ListMessagesRequest{Parent: m.name(), PageSize: 1000, PageToken: token})
+		page, err := h.node.Campaigns().ListMessages(ctx, &veredusv1.ListMessagesRequest{Parent: m.name(), PageSize: 1000, PageToken: token})
 		if err != nil {
 			return err
 		}
@@ -281,7 +279,7 @@ func (h *harness) compare(ctx context.Context, m *mailing) error {
 
 // reread reads the whole feedback again: it must be what was followed from token to token.
 func (h *harness) reread(ctx context.Context) error {
-	ids, err := readAll(ctx, h.node.conn, h.book.length())
+	ids, err := readAll(ctx, h.node.Conn(), h.book.length())
 	if err != nil {
 		return err
 	}
@@ -291,7 +289,7 @@ func (h *harness) reread(ctx context.Context) error {
 
 // sum completes the report.
 func (h *harness) sum() {
-	listed, err := h.node.claims()
+	listed, err := h.node.Claims()
 	h.book.check(err)
 	h.book.sum(h.report, h.net.Ledger.Copies(), listed)
 	h.report.connections = h.net.Connections(faraway)

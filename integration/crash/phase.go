@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/veredus/veredus/integration/node"
 )
 
 // phase is a part of the node's work in which it is killed. play ends with the node dead.
@@ -46,7 +48,7 @@ func (h *harness) during(ctx context.Context, f func(ctx context.Context) error,
 }
 
 func killInIngest(ctx context.Context, h *harness, m *mailing) error {
-	campaigns := h.node.campaigns()
+	campaigns := h.node.Campaigns()
 	return h.during(ctx, func(ctx context.Context) error {
 		if err := m.create(ctx, campaigns); err != nil {
 			return err
@@ -56,7 +58,7 @@ func killInIngest(ctx context.Context, h *harness, m *mailing) error {
 }
 
 func killInStart(ctx context.Context, h *harness, m *mailing) error {
-	campaigns := h.node.campaigns()
+	campaigns := h.node.Campaigns()
 	if err := m.create(ctx, campaigns); err != nil {
 		return err
 	}
@@ -67,7 +69,7 @@ func killInStart(ctx context.Context, h *harness, m *mailing) error {
 }
 
 func killInSending(ctx context.Context, h *harness, m *mailing) error {
-	if err := m.put(ctx, h.node.campaigns()); err != nil {
+	if err := m.put(ctx, h.node.Campaigns()); err != nil {
 		return err
 	}
 	h.moment(0, 300*time.Millisecond)
@@ -78,7 +80,7 @@ func killInSending(ctx context.Context, h *harness, m *mailing) error {
 // just behind: within 3 ms of a message that the receivers took.
 func killInSettle(ctx context.Context, h *harness, m *mailing) error {
 	until := h.net.Ledger.Total() + 1 + h.rng.IntN(h.opt.messages/2)
-	if err := m.put(ctx, h.node.campaigns()); err != nil {
+	if err := m.put(ctx, h.node.Campaigns()); err != nil {
 		return err
 	}
 	late := time.After(5 * time.Second)
@@ -98,19 +100,19 @@ func killInSettle(ctx context.Context, h *harness, m *mailing) error {
 // killInCompaction kills while table files come and go. A start replays the log and flushes
 // it; every few starts that begins a compaction.
 func killInCompaction(ctx context.Context, h *harness, m *mailing) error {
-	if err := m.put(ctx, h.node.campaigns()); err != nil {
+	if err := m.put(ctx, h.node.Campaigns()); err != nil {
 		return err
 	}
-	before := h.node.tables()
+	before := h.node.Tables()
 	if err := h.die(); err != nil {
 		return err
 	}
-	if err := h.node.start(); err != nil {
+	if err := h.node.Start(); err != nil {
 		return err
 	}
 	want := 1 + h.rng.IntN(2) // tables that come or go
 	for late := time.Now().Add(3 * time.Second); time.Now().Before(late) && ctx.Err() == nil; time.Sleep(200 * time.Microsecond) {
-		came, went := difference(before, h.node.tables())
+		came, went := difference(before, h.node.Tables())
 		if came+went >= want {
 			h.report.tables++
 			if went > 0 {
@@ -138,14 +140,14 @@ func difference(before, after map[string]bool) (came, went int) {
 }
 
 func killInReload(ctx context.Context, h *harness, m *mailing) error {
-	if err := m.put(ctx, h.node.campaigns()); err != nil {
+	if err := m.put(ctx, h.node.Campaigns()); err != nil {
 		return err
 	}
 	h.moment(0, 100*time.Millisecond)
-	if err := h.node.writeRules(10 + h.rng.IntN(20)); err != nil {
+	if err := h.node.WriteRules(node.Rules(10 + h.rng.IntN(20))); err != nil {
 		return err
 	}
-	h.node.signal(syscall.SIGHUP)
+	h.node.Signal(syscall.SIGHUP)
 	h.moment(0, 20*time.Millisecond)
 	return h.die()
 }
@@ -153,25 +155,25 @@ func killInReload(ctx context.Context, h *harness, m *mailing) error {
 // killInShutdown asks the node to stop and loses patience. It may be gone before: then
 // in good order.
 func killInShutdown(ctx context.Context, h *harness, m *mailing) error {
-	if err := m.put(ctx, h.node.campaigns()); err != nil {
+	if err := m.put(ctx, h.node.Campaigns()); err != nil {
 		return err
 	}
 	h.moment(0, 100*time.Millisecond)
-	h.node.signal(syscall.SIGTERM)
+	h.node.Signal(syscall.SIGTERM)
 	h.moment(0, 250*time.Millisecond)
 	return h.die()
 }
 
 // killInStartUp kills a node before, or just as, it serves.
 func killInStartUp(ctx context.Context, h *harness, m *mailing) error {
-	if err := m.put(ctx, h.node.campaigns()); err != nil {
+	if err := m.put(ctx, h.node.Campaigns()); err != nil {
 		return err
 	}
 	if err := h.die(); err != nil {
 		return err
 	}
 	for range 1 + h.rng.IntN(2) {
-		if err := h.node.start(); err != nil {
+		if err := h.node.Start(); err != nil {
 			return err
 		}
 		h.moment(0, 300*time.Millisecond)

@@ -1,92 +1,113 @@
-package main
+// Package node runs the program under test, `veredus serve` in sandbox mode, as a process of
+// its own on a data directory that outlives it: to be killed, watched and measured.
+package node
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/veredus/veredus/dkim"
 	"github.com/veredus/veredus/proto/client"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
 
-// node is the program under test, `veredus serve`, on one data directory for all its lives.
-type node struct {
-	binary, dir string
-	addr        string // of gRPC, the same in every life
-	log         *os.File
+// Options of a node.
+type Options struct {
+	// Dir is an existing directory for the program, its configuration, log and data.
+	Dir string
+	// DNS leads to the receivers, all on SMTPPort.
+	DNS      string
+	SMTPPort int
+	// TimeScale divides retry and validity periods; 1 or more.
+	TimeScale int
+	// Rules are the MX rules, as YAML; see Rules.
+	Rules string
+}
+
+// Node is the program. It belongs to one goroutine; only Figures may be called from others.
+type Node struct {
+	opt    Options
+	binary string
+	addr   string // of gRPC, the same in every life
+	web    string // of HTTP
+	log    *os.File
 
 	cmd  *exec.Cmd // nil while dead
 	conn *grpc.ClientConn
 	over chan error // gets the process's end
 }
 
-// build makes the program from the source around.
-func build(dir string) (binary string, err error) {
-	binary = filepath.Join(dir, "veredus")
-	out, err := exec.Command("go", "build", "-o", binary, "github.com/veredus/veredus/cmd/veredus").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return binary, nil
-}
+// Domain is the From domain that the node has a key for.
+const Domain = "brand.example"
 
-// newNode makes a directory with all that a node needs, for receivers that a DNS server
-// leads to.
-func newNode(dir, dns string, port int, seed uint64) (*node, error) {
-	binary, err := build(dir)
+// New builds the program from the source around, and makes all that it needs.
+func New(opt Options) (*Node, error) {
+	n := &Node{opt: opt, binary: filepath.Join(opt.Dir, "veredus")}
+	out, err := exec.Command("go", "build", "-o", n.binary, "github.com/veredus/veredus/cmd/veredus").CombinedOutput()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	n := &node{binary: binary, dir: dir}
 	if n.addr, err = freeAddress(); err != nil {
 		return nil, err
 	}
-	signer, err := dkim.GenerateRSA(1024) // what is tested is not the cipher
-	if err != nil {
+	if n.web, err = freeAddress(); err != nil {
 		return nil, err
 	}
-	pem, err := dkim.MarshalPEM(signer)
-	if err != nil {
-		return nil, err
-	}
-	text := fmt.Sprintf(`# seed %d
-data_dir: data
-grpc: {listen: %q}
-http: {listen: ""}
-dns: {server: %q}
-relay: {hostname: mta.brand.example, smtp_port: %d}
-dkim: {domains: [{domain: brand.example, selector: s1, key_file: key.pem}]}
-mx_rules: mx.yaml
-storage: {min_free: 0, min_free_sending: 0}
-sandbox: {time_scale: %d}
-protection: {enabled: false}
-`, seed, n.addr, dns, port, timeScale)
-	err = errors.Join(dkim.WriteKeyFile(n.path("key.pem"), pem), os.WriteFile(n.path("veredus.yaml"), []byte(text), 0o600), n.writeRules(20))
-	if err != nil {
+	if err := errors.Join(n.writeKey(), n.writeConfig(), n.WriteRules(opt.Rules)); err != nil {
 		return nil, err
 	}
 	n.log, err = os.Create(n.path("node.log"))
 	return n, err
 }
 
-// timeScale makes retries come after seconds: the first after 4 s.
-const timeScale = 300
+func (n *Node) path(name string) string { return filepath.Join(n.opt.Dir, name) }
 
-// writeRules replaces the MX rules at one stroke, as an editor does.
-func (n *node) writeRules(connections int) error {
-	text := fmt.Sprintf(`rules:
+func (n *Node) writeKey() error {
+	signer, err := dkim.GenerateRSA(1024) // what is tested is not the cipher
+	if err != nil {
+		return err
+	}
+	pem, err := dkim.MarshalPEM(signer)
+	if err != nil {
+		return err
+	}
+	return dkim.WriteKeyFile(n.path("key.pem"), pem)
+}
+
+func (n *Node) writeConfig() error {
+	text := fmt.Sprintf(`data_dir: data
+grpc: {listen: %q}
+http: {listen: %q}
+dns: {server: %q}
+relay: {hostname: mta.%s, smtp_port: %d}
+dkim: {domains: [{domain: %s, selector: s1, key_file: key.pem}]}
+mx_rules: mx.yaml
+storage: {min_free: 0, min_free_sending: 0}
+sandbox: {time_scale: %d}
+protection: {enabled: false}
+`, n.addr, n.web, n.opt.DNS, Domain, n.opt.SMTPPort, Domain, n.opt.TimeScale)
+	return os.WriteFile(n.path("veredus.yaml"), []byte(text), 0o600)
+}
+
+// Rules are MX rules without limits but for connections, and with little patience.
+func Rules(connections int) string {
+	return fmt.Sprintf(`rules:
   - id: everyone
     connections: %d
     connection_rate: unlimited
@@ -97,13 +118,16 @@ func (n *node) writeRules(connections int) error {
     data_timeout: 2s
     final_dot_timeout: 3s
 `, connections)
+}
+
+// WriteRules replaces the MX rules at one stroke, as an editor does; SIGHUP makes the
+// node read them.
+func (n *Node) WriteRules(text string) error {
 	if err := os.WriteFile(n.path("mx.yaml.new"), []byte(text), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(n.path("mx.yaml.new"), n.path("mx.yaml"))
 }
-
-func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
 
 // freeAddress finds a port that the node can have again in each of its lives.
 func freeAddress() (string, error) {
@@ -115,8 +139,14 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// start begins a life.
-func (n *node) start() error {
+// quick makes a client try again at once: the node is dead for milliseconds.
+var quick = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1.5, MaxDelay: 100 * time.Millisecond},
+	MinConnectTimeout: time.Second,
+}
+
+// Start begins a life; see Await.
+func (n *Node) Start() error {
 	cmd := exec.Command(n.binary, "serve", "--config", n.path("veredus.yaml"))
 	cmd.Stdout, cmd.Stderr = n.log, n.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -125,7 +155,7 @@ func (n *node) start() error {
 	}
 	conn, err := client.Dial(n.addr, grpc.WithConnectParams(quick))
 	if err != nil {
-		return err
+		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
 	over := make(chan error, 1)
 	go func() { over <- cmd.Wait() }()
@@ -133,28 +163,28 @@ func (n *node) start() error {
 	return nil
 }
 
-// await waits until the node answers.
-func (n *node) await(ctx context.Context) error {
+// Await waits until the node answers, for a minute at most.
+func (n *Node) Await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		_, err := n.campaigns().ListDeliveries(ctx, &veredusv1.ListDeliveriesRequest{PageSize: 1}, grpc.WaitForReady(true))
+		_, err := n.Campaigns().ListDeliveries(ctx, &veredusv1.ListDeliveriesRequest{PageSize: 1}, grpc.WaitForReady(true))
 		if err == nil {
 			return nil
 		}
 		select {
 		case end := <-n.over:
 			n.over <- end
-			return fmt.Errorf("the node ended instead of starting: %v\n%s", end, n.lastWords())
+			return fmt.Errorf("the node ended instead of starting: %v\n%s", end, n.LastWords())
 		case <-ctx.Done():
-			return fmt.Errorf("the node does not answer: %w\n%s", err, n.lastWords())
+			return fmt.Errorf("the node does not answer: %w\n%s", err, n.LastWords())
 		default:
 		}
 	}
 }
 
-// kill ends a life by SIGKILL; ended says that it had ended before, and how.
-func (n *node) kill() (ended bool, how error) {
+// Kill ends a life by SIGKILL; ended says that it had ended before, and how.
+func (n *Node) Kill() (ended bool, how error) {
 	if n.cmd == nil {
 		return true, nil
 	}
@@ -162,7 +192,7 @@ func (n *node) kill() (ended bool, how error) {
 	case how = <-n.over:
 		ended = true
 	default:
-		_ = n.cmd.Process.Kill()
+		_ = n.cmd.Process.Kill() // it may have ended just now, which is as good
 		<-n.over
 	}
 	_ = n.conn.Close()
@@ -170,22 +200,41 @@ func (n *node) kill() (ended bool, how error) {
 	return ended, how
 }
 
-// signal tells the process something.
-func (n *node) signal(s os.Signal) { _ = n.cmd.Process.Signal(s) }
+// Stop ends a life by SIGTERM and waits for it.
+func (n *Node) Stop() error {
+	n.Signal(syscall.SIGTERM)
+	err := <-n.over
+	_ = n.conn.Close()
+	n.cmd = nil
+	return err
+}
 
-func (n *node) campaigns() veredusv1.CampaignServiceClient {
+// Close kills the node if it lives, and closes its log.
+func (n *Node) Close() error {
+	_, _ = n.Kill()
+	return n.log.Close()
+}
+
+// Signal tells the process something.
+func (n *Node) Signal(s os.Signal) { _ = n.cmd.Process.Signal(s) }
+
+// Conn is the client's connection in this life.
+func (n *Node) Conn() *grpc.ClientConn { return n.conn }
+
+// Campaigns is the campaign service in this life.
+func (n *Node) Campaigns() veredusv1.CampaignServiceClient {
 	return veredusv1.NewCampaignServiceClient(n.conn)
 }
 
-// lastWords is the end of the node's log.
-func (n *node) lastWords() string {
+// LastWords is the end of the node's log.
+func (n *Node) LastWords() string {
 	content, _ := os.ReadFile(n.log.Name())
 	lines := strings.Split(string(content), "\n")
 	return strings.Join(lines[max(0, len(lines)-40):], "\n")
 }
 
-// panics reports what no log may hold.
-func (n *node) panics() error {
+// Panics reports what no log may hold.
+func (n *Node) Panics() error {
 	content, err := os.ReadFile(n.log.Name())
 	if err != nil {
 		return err
@@ -198,19 +247,18 @@ func (n *node) panics() error {
 	return nil
 }
 
-// tables are the names of the store's table files.
-func (n *node) tables() map[string]bool {
-	names, _ := filepath.Glob(n.path("data/*.sst"))
-	more, _ := filepath.Glob(n.path("data/*/*.sst"))
+// Tables are the names of the store's table files.
+func (n *Node) Tables() map[string]bool {
+	names, _ := filepath.Glob(n.path("data/store/*.sst")) // the pattern is good
 	set := map[string]bool{}
-	for _, name := range append(names, more...) {
+	for _, name := range names {
 		set[name] = true
 	}
 	return set
 }
 
-// claims counts, by Message-ID, how often restarts listed it as claimed and unsettled.
-func (n *node) claims() (listed map[string]int, err error) {
+// Claims counts, by Message-ID, how often restarts listed it as claimed and unsettled.
+func (n *Node) Claims() (listed map[string]int, err error) {
 	listed = map[string]int{}
 	content, err := os.ReadFile(n.path("data/claimed-unsettled.jsonl"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -226,4 +274,45 @@ func (n *node) claims() (listed map[string]int, err error) {
 		listed[l.MessageID]++
 	}
 	return listed, err
+}
+
+// Figures are what the process takes of the machine.
+type Figures struct {
+	Resident, Heap          float64 // MiB; Heap is what Go's heap has in use
+	Goroutines, Descriptors int
+}
+
+// Figures reads them now.
+func (n *Node) Figures() (f Figures, err error) {
+	resp, err := http.Get("http://" + n.web + "/metrics")
+	if err != nil {
+		return f, err
+	}
+	defer resp.Body.Close()
+	const MiB = 1 << 20
+	found := 0
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		name, text, _ := strings.Cut(lines.Text(), " ")
+		value, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			continue
+		}
+		found++
+		switch name {
+		case "process_resident_memory_bytes":
+			f.Resident = value / MiB
+		case "go_memstats_heap_inuse_bytes":
+			f.Heap = value / MiB
+		case "go_goroutines":
+			f.Goroutines = int(value)
+		case "process_open_fds":
+			f.Descriptors = int(value)
+		default:
+			found--
+		}
+	}
+	if found != 4 {
+		return f, fmt.Errorf("/metrics has %d of 4 figures", found)
+	}
+	return f, nil
 }
