@@ -27,7 +27,8 @@ type Log interface {
 	// Ends are the oldest positions that can be read and those behind the last event.
 	Ends() (oldest, next Positions)
 	// Read reads up to max events from a position on, and where to go on. It
-	// never blocks on writers. Events have their id set.
+	// never blocks on writers. Events have their id set; they are shared and must not be
+	// changed.
 	Read(ctx context.Context, from Positions, max int) (events []*veredusv1.FeedbackEvent, next Positions, err error)
 	// Grown returns a channel that is closed when the log grows past the position.
 	Grown(past Positions) <-chan struct{}

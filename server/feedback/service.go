@@ -21,6 +21,11 @@ const (
 	// readMax is how many events are read, and so answered, at a time: at most about
 	// 1 MiB, since an event is at most 4 KiB.
 	readMax = 256
+	// matchedPace and missedPace are the least times between two reads of a stream that has
+	// caught up: behind a batch with events for it, and behind one without. A commit every
+	// few milliseconds would else wake every stream each time.
+	matchedPace = 10 * time.Millisecond
+	missedPace  = 25 * time.Millisecond
 	// maxFilterValues bounds a filter.
 	maxFilterValues = 1000
 )
@@ -110,13 +115,20 @@ type reader struct {
 	at     Positions
 	send   func(*veredusv1.StreamFeedbackResponse) error
 	batch  []*veredusv1.FeedbackEvent
+	// caughtUp: the last read took all there was.
+	caughtUp bool
 }
 
 // run reads until the stream or the service ends.
 func (r *reader) run(ctx context.Context, stopping <-chan struct{}) error {
-	beat := time.NewTimer(heartbeat)
+	beat, pace := time.NewTimer(heartbeat), time.NewTimer(0)
 	defer beat.Stop()
+	defer pace.Stop()
 	for {
+		if r.caughtUp {
+			r.caughtUp = false
+			wait(ctx, stopping, pace)
+		}
 		grown := r.log.Grown(r.at)
 		select {
 		case <-ctx.Done():
@@ -133,10 +145,22 @@ func (r *reader) run(ctx context.Context, stopping <-chan struct{}) error {
 			if err != nil {
 				return err
 			}
+			pace.Reset(missedPace)
 			if answered {
+				pace.Reset(matchedPace)
 				beat.Reset(heartbeat)
 			}
 		}
+	}
+}
+
+// wait returns when the pace lets the next read be made, or the stream or the service
+// ended.
+func wait(ctx context.Context, stopping <-chan struct{}, pace *time.Timer) {
+	select {
+	case <-pace.C:
+	case <-stopping:
+	case <-ctx.Done():
 	}
 }
 
@@ -146,7 +170,7 @@ func (r *reader) read(ctx context.Context) (answered bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r.at, r.batch = next, r.batch[:0]
+	r.at, r.batch, r.caughtUp = next, r.batch[:0], len(events) < readMax
 	for _, e := range events {
 		if r.filter.matches(e) {
 			r.batch = append(r.batch, e)

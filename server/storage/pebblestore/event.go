@@ -27,6 +27,7 @@ const maxText = 2 << 10
 // eventLog is the place of the log's ends.
 type eventLog struct {
 	applied uint64 // next sequence number, of the applier alone
+	tail    tail
 
 	mu     sync.Mutex
 	oldest uint64 // first event kept
@@ -100,16 +101,11 @@ func (s *Store) Read(ctx context.Context, from feedback.Positions, limit int) ([
 		return nil, nil, fmt.Errorf("position %d, end %d: %w", from[0], next[0], feedback.ErrPastEnd)
 	}
 	upTo := min(next[0], from[0]+uint64(max(limit, 0)))
-	var events []*veredusv1.FeedbackEvent
-	err := s.scan(nil, eventKey(from[0]), eventKey(upTo), func(k, v []byte) (bool, error) {
-		e := &veredusv1.FeedbackEvent{}
-		if err := proto.Unmarshal(v, e); err != nil {
-			return false, corrupt(err)
-		}
-		e.Id = s.eventID(be64(k[3:]))
-		events = append(events, e)
-		return true, nil
-	})
+	read := s.readEvents
+	if next[0]-from[0] <= tailSize {
+		read = s.recentEvents
+	}
+	events, err := read(from[0], upTo)
 	if err != nil {
 		return nil, nil, err
 	}
