@@ -47,12 +47,13 @@ func (j *job) recall() (from uint32) {
 	}
 }
 
-// lane carries prepared jobs to a session. Its length is bounded by the credit.
+// lane is what a session was given, in order: it begins each when it is prepared, and
+// none before the one ahead of it. Its length is bounded by the credit.
 type lane struct {
 	mu     sync.Mutex
 	jobs   []*job
 	closed bool
-	ready  chan struct{} // capacity 1: there is something new
+	ready  chan struct{} // capacity 1: there may be something new
 }
 
 func newLane() *lane { return &lane{ready: make(chan struct{}, 1)} }
@@ -64,25 +65,30 @@ func (l *lane) signal() {
 	}
 }
 
-func (l *lane) push(j *job) {
+func (l *lane) add(j *job) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.jobs = append(l.jobs, j)
-	l.mu.Unlock()
-	l.signal()
 }
 
-// take answers the next job; nil with last when there will be none.
+// take answers the next job if it is prepared; nil with last when there will be none.
 func (l *lane) take() (j *job, last bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.jobs) == 0 {
-		return nil, l.closed
+	for len(l.jobs) > 0 {
+		j = l.jobs[0]
+		stage := j.stage.Load()
+		if stage < jobPrepared {
+			return nil, false
+		}
+		n := copy(l.jobs, l.jobs[1:])
+		l.jobs[n] = nil
+		l.jobs = l.jobs[:n]
+		if stage == jobPrepared {
+			return j, false
+		}
 	}
-	j = l.jobs[0]
-	n := copy(l.jobs, l.jobs[1:])
-	l.jobs[n] = nil
-	l.jobs = l.jobs[:n]
-	return j, false
+	return nil, l.closed
 }
 
 func (l *lane) close() {

@@ -77,10 +77,9 @@ func (p *preparing) run() {
 		}
 		j.mail, j.err = p.relay.prepare(j.h)
 		j.wire.Envelope, j.wire.Content = j.mail.envelope, j.mail.bytes
-		if j.move(jobPreparing, jobPrepared) {
-			j.s.lane.push(j)
-		} else {
+		if !j.move(jobPreparing, jobPrepared) {
 			p.relay.untried(j, true)
 		}
+		j.s.lane.signal()
 	}
 }

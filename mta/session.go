@@ -59,6 +59,7 @@ func (r *Relay) send(id dispatch.SessionID, msg dispatch.MsgID) {
 	j := &job{h: h, s: s}
 	h.sending, h.job = true, j
 	s.give(j)
+	s.lane.add(j)
 	r.prepares.add(j)
 }
 
@@ -80,6 +81,9 @@ func (r *Relay) takenBack(now time.Time, j *job, usable bool) {
 
 // recalled tells the core of a job recalled from a stage, unless that is another's task.
 func (r *Relay) recalled(now time.Time, j *job, from uint32, usable bool) {
+	if from != jobRecalled {
+		j.s.lane.signal() // the one behind it may be ready
+	}
 	switch from {
 	case jobGiven, jobPrepared:
 		r.takenBack(now, j, usable)

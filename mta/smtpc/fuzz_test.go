@@ -3,6 +3,7 @@ package smtpc
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"regexp"
@@ -18,6 +19,7 @@ const fuzzMessage = "Subject: hi\r\n\r\n.dot\r\n..\r\nend\r\n"
 
 var (
 	fuzzContent = "Subject: hi\r\n\r\n..dot\r\n...\r\nend\r\n.\r\n"
+	fuzzChunk   = fmt.Sprintf("BDAT %d LAST\r\n", len(fuzzMessage)) + fuzzMessage
 	fuzzLine    = regexp.MustCompile(`^(EHLO out\.veredus\.example|HELO out\.veredus\.example|STARTTLS|RSET|DATA|QUIT|\.|` +
 		`MAIL FROM:<b-1@bounce\.veredus\.example>( SIZE=\d+)?|RCPT TO:<ann@example\.com>)$`)
 )
@@ -27,6 +29,7 @@ var (
 // together and what it wrote is well-formed SMTP.
 func FuzzSession(f *testing.F) {
 	hello := "220 mx\r\n\x00250-mx\r\n250-PIPELINING\r\n250 SIZE 1000\r\n\x00"
+	chunks := "220 mx\r\n\x00250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n\x00"
 	for _, seed := range []string{
 		hello + "250 ok\r\n250 ok\r\n354 go\r\n\x00250 ok\r\n",
 		hello + "250 ok\r\n550 5.1.1 no\r\n354 go\r\n\x00250 ok\r\n\x00250 ok\r\n250 ok\r\n354 go\r\n\x00421 x\r\n",
@@ -34,6 +37,11 @@ func FuzzSession(f *testing.F) {
 		hello + "250 ok\r\n250 ok\r\n354 go\r\n250 early\r\n",
 		hello + "250 ok\r\n250 ok\r\n354 go\r\n\x00250-ok\r\nbad\r\n250 ok\r\n",
 		hello + "250 ok\r\n250 ok\r\n354 go\r\n\x00250 ok\r\n421 bye\r\n",
+		hello + "250 ok\r\n250 ok\r\n354 go\r\n\x00250 1\r\n250 ok\r\n550 no\r\n354 go\r\n\x00250 ok\r\n\x00250 3\r\n",
+		hello + "250 ok\r\n250 ok\r\n354 go\r\n\x00250 1\r\n421 bye\r\n",
+		hello + "250 ok\r\n250 ok\r\n354 go\r\n\x00250 1\r\n250 ok\r\n250 ok\r\n354 go\r\n\x00250 2\r\n250 ok\r\n250 ok\r\n354 go\r\n\x00250 3\r\n",
+		chunks + "250 ok\r\n250 ok\r\n250 1\r\n\x00250 ok\r\n550 no\r\n503 no\r\n\x00250 ok\r\n\x00250 ok\r\n250 ok\r\n250 3\r\n",
+		chunks + "250 ok\r\n250 ok\r\n500 what\r\n",
 		"220 mx\r\n\x00500 what\r\n\x00250 mx\r\n\x00250 ok\r\n\x00250 ok\r\n\x00354 go\r\n\x00250 ok\r\n",
 		"220 mx\r\n\x00250-mx\r\n250 STARTTLS\r\n\x00220 go\r\n250 injected\r\n",
 		"220 mx\r\n\x00250-mx\r\n250 STARTTLS\r\n\x00220 go\r\n\x00\x15\x03\x01\x00\x02\x02\x28\x00" + hello,
@@ -55,14 +63,16 @@ func fuzzSession(t *testing.T, parts [][]byte, hold bool) {
 	s, err := Open(t.Context(), sv.dial, cfg)
 	checkOpenError(t, err)
 	delivered := 0
-	for n := 0; err == nil && n < 4; n++ {
-		got := s.Send(t.Context(), testEnvelope(), []byte(fuzzMessage))
-		checkResult(t, got)
-		if got.Delivered || got.Uncertain {
-			delivered++
-		}
-		if !got.Usable {
-			break
+	var mail []*Mail
+	for range 4 {
+		mail = append(mail, &Mail{Envelope: testEnvelope(), Content: []byte(fuzzMessage)})
+	}
+	if err == nil {
+		for _, got := range carryAll(t.Context(), s, mail) {
+			checkResult(t, got)
+			if got.Delivered || got.Uncertain {
+				delivered++
+			}
 		}
 	}
 	if s != nil {
@@ -113,9 +123,12 @@ func (sv *fuzzServer) wait(t *testing.T) (contents int) {
 		if before, _, secured := strings.Cut(heard, "STARTTLS\r\n"); secured && strings.Contains(heard, "\x16\x03") {
 			heard = before
 		}
-		contents += strings.Count(heard, "DATA\r\n"+fuzzContent)
-		heard = strings.ReplaceAll(heard, fuzzContent, "")
+		contents += strings.Count(heard, "DATA\r\n"+fuzzContent) + strings.Count(heard, fuzzChunk)
+		heard = strings.ReplaceAll(strings.ReplaceAll(heard, fuzzContent, ""), fuzzChunk, "")
 		if at := strings.Index(heard, "Subject:"); at >= 0 && strings.HasPrefix(fuzzContent, heard[at:]) {
+			heard = heard[:at]
+		}
+		if at := strings.Index(heard, "BDAT"); at >= 0 && strings.HasPrefix(fuzzChunk, heard[at:]) {
 			heard = heard[:at]
 		}
 		for line := range strings.SplitSeq(strings.TrimSuffix(heard, "\r\n"), "\r\n") {

@@ -132,33 +132,50 @@ func correspond(t *testing.T, s *Session, box *mailbox) {
 	}
 }
 
+// Sessions that run ahead as far as they may, over TLS and TCP, with contents of all
+// sizes around those of records and buffers.
 func TestManySessionsAgainstGoSMTP(t *testing.T) {
-	box, dial := startGoSMTP(t, serverTLS("mx.example.com"))
-	cfg := testConfig()
-	cfg.TLS = mxrules.TLSOpportunistic
-	const sessions, messages = 8, 25
-	var running sync.WaitGroup
-	for n := range sessions {
-		running.Go(func() {
-			s, err := Open(t.Context(), dial, cfg)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			for m := range messages {
-				got := s.Send(t.Context(), Envelope{To: fmt.Sprintf("u%d-%d@example.com", n, m)}, []byte(testMessage))
-				if !got.Delivered {
-					t.Error(describe(got))
+	for _, chunking := range []mxrules.Switch{mxrules.Auto, mxrules.Off} {
+		box, dial := startGoSMTP(t, serverTLS("mx.example.com"))
+		cfg := testConfig()
+		cfg.TLS, cfg.Chunking = mxrules.TLSOpportunistic, chunking
+		const sessions, messages = 8, 25
+		var running sync.WaitGroup
+		for n := range sessions {
+			running.Go(func() {
+				s, err := Open(t.Context(), dial, cfg)
+				if err != nil {
+					t.Error(err)
+					return
 				}
+				var mail []*Mail
+				for m := range messages {
+					mail = append(mail, &Mail{
+						Envelope: Envelope{To: fmt.Sprintf("u%d-%d@example.com", n, m)},
+						Content:  []byte(testMessage + strings.Repeat(".dotted\r\n", m*100)),
+					})
+				}
+				for _, got := range carryAll(t.Context(), s, mail) {
+					if !got.Delivered {
+						t.Error(describe(got))
+					}
+				}
+				if err := s.Quit(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		running.Wait()
+		if len(box.mail) != sessions*messages {
+			t.Errorf("%d messages arrived", len(box.mail))
+		}
+		for to, content := range box.mail {
+			var n, m int
+			_, _ = fmt.Sscanf(to, "u%d-%d@", &n, &m) // of our own making
+			if content != testMessage+strings.Repeat(".dotted\r\n", m*100) {
+				t.Errorf("the message to %s changed under way", to)
 			}
-			if err := s.Quit(t.Context()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	running.Wait()
-	if len(box.mail) != sessions*messages {
-		t.Errorf("%d messages arrived", len(box.mail))
+		}
 	}
 }
 
