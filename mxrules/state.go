@@ -7,17 +7,38 @@ import "time"
 type limiter struct {
 	hold               Hold
 	since, seen, until int64
+	from, taken        int64 // taken: how much of the time since from was held
 }
 
 // settled is the pause after which a hold that comes back is a new one. A rate
 // holds for milliseconds between two messages; to people that is one hold.
 const settled = int64(10 * time.Second)
 
+// mostly is the part of the time for which a hold has to last to be what limits. A rate
+// that is used up holds all the time; one that is far from that holds for the moment
+// between two messages that come together.
+const mostly = 0.5
+
 func (l *limiter) held(h Hold, t, until int64) {
 	if h != l.hold || t > max(l.seen, l.until)+settled {
-		l.hold, l.since = h, t
+		*l = limiter{hold: h, since: t, from: t, until: t}
 	}
+	if over := t - l.from - settled; over > 0 { // the older part weighs ever less
+		l.taken -= int64(float64(l.taken) * float64(over) / float64(t-l.from))
+		l.from += over
+	}
+	l.taken = max(0, l.taken+max(until, t)-max(l.until, t))
 	l.seen, l.until = t, until
+}
+
+// limits reports whether the hold of a rate lasts for most of the time, or long enough to
+// be one by itself.
+func (l *limiter) limits(t int64) bool {
+	if l.until-t >= int64(time.Second) {
+		return true
+	}
+	done := l.taken - max(0, l.until-t)
+	return float64(done) >= mostly*float64(max(t-l.from, 1))
 }
 
 func (l *limiter) active(t int64) bool {
@@ -91,9 +112,9 @@ func (g *Governor) holding(t int64) (hold Hold, since, until int64) {
 		return HoldRest, int64(p.RestSince), int64(p.ProbeAt)
 	case p.Failures > 0 && (t < int64(p.BackoffUntil) || g.open == 0):
 		return HoldBackoff, int64(p.BackoffSince), int64(p.BackoffUntil)
-	case g.sending.active(t):
+	case g.sending.active(t) && g.sending.limits(t):
 		return g.sending.hold, g.sending.since, g.sending.until
-	case g.connecting.active(t) || g.connecting.hold == HoldConnections && g.full():
+	case g.connecting.active(t) && (g.connecting.hold != HoldConnectionRate || g.connecting.limits(t)) || g.connecting.hold == HoldConnections && g.full():
 		return g.connecting.hold, g.connecting.since, g.connecting.until
 	}
 	return HoldNone, 0, 0

@@ -141,12 +141,16 @@ func (s *relayService) explainLimit(ctx context.Context, resp *veredusv1.Explain
 		}
 		return err
 	case dispatch.CauseQueue:
-		sessions := 0
+		sessions, full := 0, false
 		for _, p := range view.Paths {
 			sessions += p.Sessions
+			full = full || p.State.Hold == mxrules.HoldConnections
 		}
 		if sessions > 0 && latency > 0 {
 			resp.LimitedBy = fmt.Sprintf("remote latency: %d sessions, a message takes %v on average", sessions, latency.Round(time.Millisecond))
+			if full {
+				resp.LimitedBy += "; no more connections are allowed"
+			}
 		}
 	}
 	if !view.Wait.Since.IsZero() {
