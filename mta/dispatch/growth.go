@@ -23,37 +23,58 @@ func (c *Core) paceOf(p *path) pace {
 	return pace{rate: s.MessageRate, connections: s.MaxConnections, each: s.MessagesPerConnection}
 }
 
-// grown reports growth of a path's limits beyond a quarter since they were last told.
-// A limit that is lifted has grown.
+// grown reports what a learner changed by itself since it was last told: growth of the
+// path's limits beyond a quarter, also of one that is lifted, and as much of a fall.
 func (c *Core) grown(p *path) {
-	now, was := c.paceOf(p), p.told
+	if learned := p.gov.Pace(); learned.Probing || learned.Failures > 0 {
+		return // one message, or connection, at a time for a while
+	}
+	now := c.paceOf(p)
+	c.moved(p, p.told.towards(now, 1), "raised", "messages were accepted", PathRaised)
+	c.moved(p, p.told.towards(now, -1), "cut", "learned from how messages and connections went", PathThrottled)
+}
+
+// towards is the pace with the settings of another one that are more than a quarter
+// above it (1) or below it (-1).
+func (p pace) towards(o pace, way int) pace {
+	if leap(p.rate.PerSecond(), o.rate.PerSecond()) == way {
+		p.rate = o.rate
+	}
+	if leap(float64(p.connections), float64(o.connections)) == way {
+		p.connections = o.connections
+	}
+	if leap(float64(p.each), float64(o.each)) == way {
+		p.each = o.each
+	}
+	return p
+}
+
+// leap is whether a limit rose (1) or fell (-1) by more than a quarter; 0 is no limit.
+func leap(was, now float64) int {
+	switch {
+	case was == now:
+		return 0
+	case now == 0 || was > 0 && now > growthTold*was:
+		return 1
+	case was == 0 || was > growthTold*now:
+		return -1
+	}
+	return 0
+}
+
+// moved reports a change of the pace that was told.
+func (c *Core) moved(p *path, to pace, action, cause string, change PathChange) {
 	var words []string
-	if rate := was.rate.PerSecond(); rate > 0 && (now.rate.IsZero() || now.rate.PerSecond() > growthTold*rate) {
-		words = append(words, fmt.Sprintf("message_rate %v -> %v", was.rate, now.rate))
-	}
-	if outgrew(was.connections, now.connections) {
-		words = append(words, "connections "+countChange(was.connections, now.connections))
-	}
-	if outgrew(was.each, now.each) {
-		words = append(words, "messages_per_connection "+countChange(was.each, now.each))
+	for _, f := range paced {
+		if a, b := p.told.text(f), to.text(f); a != b {
+			c.decide(p, Decision{Action: action, Field: f.String(), From: a, To: b, Cause: cause})
+			words = append(words, fmt.Sprintf("%v %s -> %s", f, a, b))
+		}
 	}
 	if len(words) > 0 {
-		c.compare(p, was, "raised", "messages were accepted")
-		p.told = now
-		c.report(p, PathRaised, strings.Join(words, ", "), 0)
+		p.told = to
+		c.report(p, change, strings.Join(words, ", "), 0)
 	}
-}
-
-// outgrew compares counts of which 0 is no limit.
-func outgrew(was, now int) bool {
-	return was > 0 && (now == 0 || float64(now) > growthTold*float64(was))
-}
-
-func countChange(was, now int) string {
-	if now == 0 {
-		return fmt.Sprintf("%d -> unlimited", was)
-	}
-	return fmt.Sprintf("%d -> %d", was, now)
 }
 
 // wouldDo notes what the governor of a path that only observes would do now, when that

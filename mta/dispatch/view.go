@@ -230,10 +230,25 @@ func sooner(a, b Wait) bool {
 	if a.Cause == CauseSource {
 		return false
 	}
+	if x, y := a.Cause.stands(), b.Cause.stands(); x != y {
+		return x < y
+	}
 	if b.Cause == CauseQueue || a.Cause == CauseQueue {
 		return b.Cause != CauseQueue
 	}
 	return !a.Until.IsZero() && (b.Until.IsZero() || a.Until.Before(b.Until))
+}
+
+// stands is how far mail is from being sent for a cause: that of a paused or suspended
+// delivery does not go at all, and retries that are not due go behind all that is.
+func (c Cause) stands() int {
+	switch c {
+	case CausePaused, CauseSuspended:
+		return 2
+	case CauseRetry:
+		return 1
+	}
+	return 0
 }
 
 func (c *Core) lineWait(l *line) Wait {
