@@ -91,6 +91,17 @@ func (c *Conn) chunk(params string) ([]byte, error) {
 	return b, err
 }
 
+// peeked is the connection with what was read ahead of it.
+func (c *Conn) peeked() net.Conn { return ahead{c.raw, c.in} }
+
+type ahead struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+// Read is io.Reader.
+func (a ahead) Read(p []byte) (int, error) { return a.in.Read(p) }
+
 // listen reads and forgets until the client has gone.
 func (c *Conn) listen() { _, _ = io.Copy(io.Discard, c.in) }
 

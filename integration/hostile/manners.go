@@ -224,6 +224,9 @@ func (c *Conn) startTLS(then func()) {
 			c.say("250-mx\r\n250 STARTTLS\r\n")
 		case "STARTTLS":
 			c.reply("220 go on")
+			if _, err := c.in.Peek(1); err != nil { // the client's hello; what comes before it is refused as plaintext
+				return
+			}
 			then()
 			return
 		default:
@@ -259,17 +262,17 @@ var certificates = sync.OnceValues(func() (small, huge tls.Certificate) {
 	}
 	small = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	huge = tls.Certificate{PrivateKey: key}
-	for range 20_000 {
+	for range 2_000 {
 		huge.Certificate = append(huge.Certificate, der)
 	}
 	return small, huge
 })
 
-// hugeCertificate shows a chain of some 6 MB.
+// hugeCertificate shows a chain of some 600 KB, more than a handshake may have.
 func hugeCertificate(c *Conn) {
 	c.startTLS(func() {
 		_, huge := certificates()
-		conn := tls.Server(c.raw, &tls.Config{Certificates: []tls.Certificate{huge}})
+		conn := tls.Server(c.peeked(), &tls.Config{Certificates: []tls.Certificate{huge}})
 		_ = conn.Handshake() // the client's end is the client's matter
 		_, _ = io.Copy(io.Discard, conn)
 	})
@@ -279,7 +282,7 @@ func hugeCertificate(c *Conn) {
 func endlessInTLS(c *Conn) {
 	c.startTLS(func() {
 		small, _ := certificates()
-		conn := tls.Server(c.raw, &tls.Config{Certificates: []tls.Certificate{small}})
+		conn := tls.Server(c.peeked(), &tls.Config{Certificates: []tls.Certificate{small}})
 		if conn.Handshake() != nil {
 			return
 		}
