@@ -254,6 +254,9 @@ const (
 const (
 	// advanceShare of a stage's cap must be exceeded by a day's deliveries.
 	advanceShare = 0.90
+	// leastReached is the part of a stage's cap that providers must have had for a day to
+	// be full because their own caps were used up.
+	leastReached = 0.10
 	// maxStalled is after how many days in a row that brought too little mail to get on
 	// a warm-up ends: the source sends what it will ever send.
 	maxStalled = 10

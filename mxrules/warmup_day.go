@@ -51,15 +51,30 @@ func (w *WarmUp) endDay() {
 		return
 	}
 	most := w.plan.Cap(s.Stage)
-	enough := float64(s.Delivered) > advanceShare*float64(most)
+	reached := w.reached()
+	enough := float64(s.Delivered) > advanceShare*float64(most) ||
+		2*reached > s.Sent && float64(reached) >= leastReached*float64(most) && float64(s.Delivered) > advanceShare*float64(s.Sent)
 	switch why := s.reasonToHold(); {
 	case why != "":
 		w.held(fmt.Sprintf("held at stage %d of %d: %s", s.Stage, len(w.plan.Caps), why))
 	case enough:
 		w.advance()
 	default:
-		w.stall(most)
+		w.stall(most, reached > 0)
 	}
+}
+
+// reached is how much of the day's mail went to providers whose own cap it used up, or
+// nearly so. More of it would have gone, so the day says nothing of too little mail; and
+// when that is most of the day's mail, and no small part of the stage, the caps allowed no
+// more, and the day was full.
+func (w *WarmUp) reached() (n int64) {
+	for _, p := range w.state.Providers {
+		if most := w.plan.ProviderCap(w.state.Stage, p.Provider); most > 0 && float64(p.Sent) > advanceShare*float64(most) {
+			n += p.Sent
+		}
+	}
+	return n
 }
 
 func (w *WarmUp) advance() {
@@ -75,14 +90,20 @@ func (w *WarmUp) advance() {
 		s.Stage, len(w.plan.Caps), w.plan.Cap(s.Stage), delivered, most))
 }
 
-// stall notes a day with too little mail. The first day of a stage that began in the
-// middle of it does not count.
-func (w *WarmUp) stall(most int64) {
+// stall notes a day that was not full. It counts as one with too little mail unless a
+// provider's cap was reached, or it is the first of a stage that began in the middle of it.
+func (w *WarmUp) stall(most int64, capped bool) {
 	s := &w.state
-	if s.Since <= s.Day*day {
+	switch {
+	case capped:
+		s.Stalled = 0
+	case s.Since <= s.Day*day:
 		s.Stalled++
 	}
 	why := fmt.Sprintf("%d of %d were delivered; the next stage takes more than %.0f %%", s.Delivered, most, advanceShare*100)
+	if capped {
+		why += "; a provider's own cap held mail back"
+	}
 	if s.Stalled < maxStalled {
 		w.held(fmt.Sprintf("held at stage %d of %d: %s", s.Stage, len(w.plan.Caps), why))
 		return

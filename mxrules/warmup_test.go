@@ -206,6 +206,39 @@ func TestStalledDaysEndTheWarmUp(t *testing.T) {
 	}
 }
 
+// Mail for one provider alone, which has a part of the cap, is as much as may go: the
+// warm-up gets on. It never ends for want of mail while a cap holds mail back.
+func TestAProvidersCapThatIsUsedUpIsAFullDay(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		one   ProviderPlan
+		mail  int64
+		stage int // after 15 days
+		off   bool
+	}{
+		{"half of the cap", ProviderPlan{Provider: "big", Share: 0.5}, 1 << 40, 16, false},
+		{"half of the cap, and too little mail", ProviderPlan{Provider: "big", Share: 0.5}, 20, 1, true},
+		{"too small a part", ProviderPlan{Provider: "big", Caps: []int64{7}}, 1 << 40, 1, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			plan := DefaultWarmUpPlan()
+			plan.Providers = []ProviderPlan{tt.one}
+			s := newSender(t, plan, 1)
+			s.provider = "big"
+			for range 15 {
+				if stage := s.w.State().Stage; stage <= len(plan.Caps) && s.w.Active() {
+					if n := s.day(tt.mail); n > plan.ProviderCap(stage, "big") {
+						t.Fatalf("%d messages at stage %d, whose cap is %d", n, stage, plan.ProviderCap(stage, "big"))
+					}
+				}
+			}
+			if got := s.w.State(); got.Stage != tt.stage || s.w.Active() == tt.off {
+				t.Errorf("after 15 days: stage %d, active %v; %+v", got.Stage, s.w.Active(), s.last())
+			}
+		})
+	}
+}
+
 func TestDaysHeldByBadSignsNeverLiftTheCap(t *testing.T) {
 	s := newSender(t, DefaultWarmUpPlan(), 1)
 	s.sign = SignDeferred
