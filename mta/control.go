@@ -128,3 +128,16 @@ func (r *Relay) Explain(ctx context.Context, domain string) (view dispatch.Domai
 	err = r.call(ctx, func(now time.Time) { view, found = r.core.Explain(now, domain) })
 	return view, found, err
 }
+
+// holdDelivery tells that a reaction of the MX rules wants a delivery paused.
+func (r *Relay) holdDelivery(a *dispatch.Action) {
+	if r.cfg.Hold == nil || r.stopping {
+		return
+	}
+	for _, ho := range r.handovers {
+		if dispatch.DeliveryID(ho.Delivery) == a.Delivery {
+			r.cfg.Hold(ho.DeliveryID, "at "+a.Destination+": "+a.Text)
+			return
+		}
+	}
+}

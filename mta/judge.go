@@ -23,7 +23,8 @@ var _ simulate.Judge = (*Judge)(nil)
 // Transaction implements simulate.Judge, as the relay settles an attempt.
 func (j *Judge) Transaction(now time.Time, at simulate.Place, m *simulate.Message, r simulate.Reply) simulate.Fate {
 	reply := replyOf(r)
-	return j.Schedule.Fate(now, at.Source, m, j.qualify(at, reply), reply)
+	v := j.qualify(at, reply)
+	return j.Schedule.Fate(now, at.Source, m, reacted(v, at.Reactions, j.Schedule.evidence(v, reply)), reply)
 }
 
 // Fate is what a verdict on a reply makes of a simulated message.
@@ -53,6 +54,18 @@ func (s Schedule) Fate(now time.Time, source string, m *simulate.Message, v boun
 	}
 	fate.Evidence.Sign = signOf(v, &smtpc.Result{Began: true, Reply: reply})
 	return fate
+}
+
+// reacted is a verdict as the rule's reactions want it: a message that is to be tried
+// again is, within minutes. It makes none of a final failure.
+func reacted(v bounce.Verdict, reactions *mxrules.Reactions, ev dispatch.Evidence) bounce.Verdict {
+	if v.Disposition != bounce.Retry {
+		return v
+	}
+	if r, ok := reactions.OfMessage(ev.Evidence); ok && r.Do == mxrules.DoRetrySoon {
+		v.Disposition = bounce.RetrySoon
+	}
+	return v
 }
 
 var simulated = map[Outcome]simulate.Outcome{

@@ -76,6 +76,9 @@ type Config struct {
 	// Links makes the unsubscribe links of a message whose content asks for hosted ones; nil when
 	// there are none. What it answers must be the same at every attempt.
 	Links func(a Addressee) (compose.Links, error)
+	// Hold is asked to pause a delivery (D of deliveries/D) because replies to its mail met
+	// a reaction of the MX rules; may be nil. It must be quick and safe for concurrent use.
+	Hold func(delivery, text string)
 	// Fatal is told when the store failed: nothing can be settled any more. The
 	// process should log it and exit. nil panics.
 	Fatal func(error)
@@ -346,6 +349,8 @@ func (r *Relay) carryOut(a *dispatch.Action) {
 		r.postpone(a.Msg, a.Until)
 	case dispatch.Fail:
 		r.failDead(a.Msg)
+	case dispatch.HoldDelivery:
+		r.holdDelivery(a)
 	case dispatch.Keep:
 		r.writer.keepPath(a.Path, a.Usage)
 	case dispatch.PathChanged:

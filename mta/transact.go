@@ -59,6 +59,7 @@ func (r *Relay) report(c *carrier, j *job, res *smtpc.Result, before int) {
 		v = r.qualify(s, res.Reply, h.run.domain)
 	}
 	ev := r.cfg.Schedule.evidence(v, res.Reply)
+	v = reacted(v, s.open.Limits.Reactions, ev)
 	ev.Messages = before
 	if res.Local || !res.Delivered && res.Reply.Code == 0 {
 		ev = silence

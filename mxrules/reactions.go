@@ -22,9 +22,14 @@ const (
 	// DoStepBack takes the warm-up of the source one stage back, once a day; what the
 	// reply means for the path it means as well.
 	DoStepBack
+	// DoHoldDelivery pauses the delivery whose mail is refused so, when only that is to
+	// blame, and DoRetrySoon tries its message again within minutes, from the same source.
+	// To the path the reply says nothing.
+	DoHoldDelivery
+	DoRetrySoon
 )
 
-var doNames = [...]string{"nothing", "slow", "fewer_connections", "fewer_messages", "rest", "step_back"}
+var doNames = [...]string{"nothing", "slow", "fewer_connections", "fewer_messages", "rest", "step_back", "hold_delivery", "retry_soon"}
 
 // String is the name in rule files.
 func (d Do) String() string {
@@ -34,7 +39,8 @@ func (d Do) String() string {
 	return fmt.Sprintf("do(%d)", uint8(d))
 }
 
-// ParseDo reads nothing, slow, fewer_connections, fewer_messages, rest or step_back.
+// ParseDo reads nothing, slow, fewer_connections, fewer_messages, rest, step_back,
+// hold_delivery or retry_soon.
 func ParseDo(s string) (Do, error) {
 	for i, name := range doNames {
 		if s == name {
@@ -48,6 +54,10 @@ func (d Do) effect() Effect {
 	return [...]Effect{EffectNone, EffectSlow, EffectFewerConnections, EffectFewerMessages, EffectRest}[d]
 }
 
+// OfMessage reports whether this is about a message or its delivery, and not about the
+// path: then it also follows replies that say nothing about the path.
+func (d Do) OfMessage() bool { return d == DoHoldDelivery || d == DoRetrySoon }
+
 // StepsBack reports, once, whether a reaction to the last reply wants the warm-up of
 // the source to go a stage back.
 func (g *Governor) StepsBack() bool {
@@ -56,9 +66,10 @@ func (g *Governor) StepsBack() bool {
 	return asked
 }
 
-// Reaction is what an operator wants done at some replies that already speak of
-// the path. It cannot make path trouble of a reply that is none: only
-// qualification rules say what a reply means.
+// Reaction is what an operator wants done at some replies: at those that already speak
+// of the path, or, where it holds the delivery or retries soon, at any that refuses a
+// message. It cannot make path trouble of a reply that is none, nor a temporary failure
+// of a final one: only qualification rules say what a reply means.
 type Reaction struct {
 	// Tag is the qualification's word for the reply, such as "rate_limit"; Text is a
 	// part of the reply, in any case of letters. Those that are given must fit; at
@@ -95,8 +106,10 @@ func (r *Reaction) Check() error {
 		return fmt.Errorf("trigger: %d replies; use 1 to %d", r.Count, maxTriggerCount)
 	case r.Count > 1 && (r.Within < time.Second || r.Within > maxTriggerWithin):
 		return fmt.Errorf("trigger: within %v; use 1s to %v", r.Within, maxTriggerWithin)
-	case r.Do > DoStepBack:
+	case r.Do > DoRetrySoon:
 		return fmt.Errorf("what to do, %d, is not known", r.Do)
+	case r.Count > 1 && r.Do == DoRetrySoon:
+		return fmt.Errorf("trigger: retry_soon is about each message by itself; leave the trigger out, or make it first")
 	case r.For != 0 && r.Do != DoRest:
 		return fmt.Errorf("for: only a rest lasts; leave it out with do: %v", r.Do)
 	case r.For < 0 || r.For > maxReactionRest:
@@ -242,7 +255,7 @@ func (g *triggers) fired(t int64, e *Evidence) (r *Reaction, due bool) {
 // answers whether the learner was told.
 func (g *Governor) react(t int64, e Evidence) bool {
 	if r, due := g.triggers.fired(t, &e); r != nil {
-		if !due || r.Do == DoNothing {
+		if !due || r.Do == DoNothing || r.Do.OfMessage() {
 			return false
 		}
 		if g.stepsBack = r.Do == DoStepBack; !g.stepsBack {

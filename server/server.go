@@ -309,6 +309,7 @@ func (s *Server) relayConfig(tokens *returnpath.Keys) mta.Config {
 		},
 		Schedule: schedule, TLS: s.opts.TLS, Grace: s.opts.Grace, Now: s.now, Log: s.log,
 		Observe: s.metrics.observe, Excluded: s.excluded, Links: s.links.of, Fatal: s.fail,
+		Hold: func(delivery, text string) { s.monitor.Ordered(delivery, text) },
 	}
 	if c.Dial == nil {
 		c.Dial = newDialer(s.cfg).dial

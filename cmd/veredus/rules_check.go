@@ -52,6 +52,7 @@ type outcome struct {
 	By         string   `json:"by,omitempty"`
 	Trigger    string   `json:"trigger,omitempty"`
 	For        string   `json:"for,omitempty"`
+	Warning    string   `json:"warning,omitempty"`
 	Unexpected []string `json:"unexpected,omitempty"`
 }
 
@@ -84,8 +85,11 @@ A reply is given with --reply, or many in a file with --samples:
 
 Everything but mx may be left out; a sample without a reply tests only which rule
 matches. expect may have provider, rule, tag, code, do (nothing, slow,
-fewer_connections, fewer_messages, rest, step_back) and for. The exit status is 1 when
-something comes out otherwise than expected.`,
+fewer_connections, fewer_messages, rest, step_back, hold_delivery, retry_soon) and
+for. The exit status is 1 when something comes out otherwise than expected.
+
+A reaction that cannot follow is warned of: one whose words are those of a sample that
+qualification takes for no trouble of the path, and one that an earlier one hides.`,
 		Example: `  veredus rules check mx.yaml
   veredus rules check mx.yaml --mx mx1.acme.example --reply "421 too many connections"
   veredus rules check mx.yaml --samples replies.yaml`,
@@ -133,6 +137,9 @@ func (c *rulesCheck) run(cmd *cobra.Command, path string) error {
 	if !c.json {
 		fmt.Fprintf(out, "%s is sound: %d rules of its own, %d with the built-in ones\n", path, own, len(rules.All()))
 	}
+	for _, w := range append(hidden(rules), idle(rules, table)...) {
+		c.warn(out, w)
+	}
 	failed := 0
 	for _, s := range list {
 		o, err := judge(rules, table, s)
@@ -150,6 +157,55 @@ func (c *rulesCheck) run(cmd *cobra.Command, path string) error {
 		return fmt.Errorf("%d of %d samples came out otherwise than expected", failed, len(list))
 	}
 	return nil
+}
+
+// warn prints a warning about the file.
+func (c *rulesCheck) warn(out io.Writer, text string) {
+	if !c.json {
+		fmt.Fprintf(out, "warning: %s\n", text)
+	}
+}
+
+// hidden are warnings about reactions that never follow, since an earlier one of the
+// rule fits every reply that they fit.
+func hidden(rules *mxrules.Rules) (warnings []string) {
+	for _, rule := range rules.All() {
+		list := rule.Limits.Reactions.All()
+		for i := range list {
+			for j := range i {
+				if list[j].Covers(list[i]) {
+					warnings = append(warnings, fmt.Sprintf("%s: rule %s: reaction %d, %s, never follows: reaction %d fits all its replies before",
+						at(rule.At.File, rule.At.Line), rule.ID, i+1, list[i].String(), j+1))
+					break
+				}
+			}
+		}
+	}
+	return warnings
+}
+
+// idle are warnings about reactions to a tag that qualification never gives, or never to
+// a reply about the path.
+func idle(rules *mxrules.Rules, table *bounce.Table) (warnings []string) {
+	for _, rule := range rules.All() {
+		for i, r := range rule.Limits.Reactions.All() {
+			if r.Tag == "" {
+				continue
+			}
+			given, trouble := table.Gives(r.Tag)
+			why := ""
+			switch {
+			case !given:
+				why = "no bounce rule gives that tag; `veredus qualify` shows those that there are"
+			case !trouble && !r.Do.OfMessage() && r.Do != mxrules.DoNothing:
+				why = "replies with that tag are not about the path; make them so by a bounce rule (path: rest), or use hold_delivery or retry_soon"
+			default:
+				continue
+			}
+			warnings = append(warnings, fmt.Sprintf("%s: rule %s: reaction %d, %s, never follows: %s", at(rule.At.File, rule.At.Line), rule.ID, i+1, r.String(), why))
+		}
+	}
+	return warnings
 }
 
 // list are the samples of the command line and of the file.
@@ -238,11 +294,21 @@ func (o *outcome) react(table *bounce.Table, e *mxrules.Effective) error {
 	o.Code, o.Tag, o.BounceRule = v.Code, v.Tag, v.Rule
 	o.Do = strings.ReplaceAll(v.Path.String(), "none", "nothing")
 	o.By = "the governor"
-	if v.Path == bounce.PathNone {
+	said := mxrules.Evidence{Tag: v.Tag, Text: phase.String() + ": " + in.Reply.String(), Code: in.Reply.Code}
+	r, ok := e.Limits.Reactions.OfMessage(said)
+	if v.Path != bounce.PathNone {
+		r, ok = e.Limits.Reactions.For(said)
+	}
+	if v.Path == bounce.PathNone && !ok {
 		o.By = "the reply, which is not about the path"
+		if r, ok := e.Limits.Reactions.For(said); ok {
+			o.Warning = fmt.Sprintf("the reaction %s does not follow: the reply is not about the path; make it so by a bounce rule (path: rest), or use hold_delivery or retry_soon", r.String())
+		}
 		return nil
 	}
-	r, ok := e.Limits.Reactions.For(mxrules.Evidence{Tag: v.Tag, Text: phase.String() + ": " + in.Reply.String()})
+	if r.Do == mxrules.DoRetrySoon && v.Disposition == bounce.Final {
+		o.Warning = fmt.Sprintf("the reaction %s does not follow: the reply is final", r.String())
+	}
 	if !ok {
 		return nil
 	}
@@ -315,6 +381,9 @@ func (c *rulesCheck) print(out io.Writer, o outcome) error {
 		does += ", by " + o.By
 	}
 	pairs(out, "provider", o.Provider, "MX rule", rule, "governor", o.Governor, "means", means, "the path", does)
+	if o.Warning != "" {
+		fmt.Fprintf(out, "  warning: %s\n", o.Warning)
+	}
 	for _, u := range o.Unexpected {
 		fmt.Fprintf(out, "  UNEXPECTED: %s\n", u)
 	}

@@ -48,6 +48,24 @@ func TestRulesCheck(t *testing.T) {
 	}
 }
 
+// A reaction that cannot follow is warned of, with the reason and the remedy.
+func TestRulesCheckWarnsOfReactionsThatNeverFollow(t *testing.T) {
+	for reactions, want := range map[string]string{
+		`{tag: user_unknown, do: slow}`:                                       "user_unknown\", trigger: first, do: slow}, never follows: replies with that tag are not about the path",
+		`{tag: no_such_tag, do: slow}`:                                        "never follows: no bounce rule gives that tag",
+		`{text: "slow", do: rest}, {tag: rate_limit, text: "slow", do: slow}`: "reaction 2, {tag: \"rate_limit\", text: \"slow\", trigger: first, do: slow}, never follows: reaction 1 fits all its replies before",
+		`{text: "tenant limit", do: rest}`:                                    "warning: the reaction {text: \"tenant limit\", trigger: first, do: rest} does not follow: the reply is not about the path",
+		`{tag: spam_content, do: hold_delivery}`:                              "",
+		`{text: "tenant limit", do: retry_soon}`:                              "retry_soon, by a reaction of the rule",
+	} {
+		rules := write(t, "mx.yaml", "rules:\n  - id: mine\n    match: {mx: \"*\"}\n    reactions: ["+reactions+"]\n")
+		got := veredus(t, "rules", "check", rules, "--mx", "mx.acme.example", "--reply", "451 4.3.2 tenant limit hit")
+		if got.status != exitOK || !strings.Contains(got.out, want) || want == "" && strings.Contains(got.out, "never follows") {
+			t.Errorf("%s: status %d\n%s%s", reactions, got.status, got.out, got.err)
+		}
+	}
+}
+
 func TestRulesDiff(t *testing.T) {
 	was, is := write(t, "was.yaml", "rules: []\n"), write(t, "is.yaml", ownRules)
 	got := veredus(t, "rules", "diff", was, is, "--json")

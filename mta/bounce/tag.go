@@ -106,3 +106,23 @@ func Tags() []string {
 	}
 	return names
 }
+
+// Gives reports whether the table's rules, or the codes below them, give a tag at all,
+// and whether they ever take a reply with it for trouble of the path.
+func (t *Table) Gives(tag string) (given, pathTrouble bool) {
+	look := func(verdicts [3]Verdict) {
+		for _, v := range verdicts {
+			if v.Tag == tag {
+				given, pathTrouble = true, pathTrouble || v.Path != PathNone
+			}
+		}
+	}
+	for i := range t.rules {
+		look(t.rules[i].verdicts)
+	}
+	for _, verdicts := range t.statuses {
+		look(verdicts)
+	}
+	look(t.fallback)
+	return given, pathTrouble
+}

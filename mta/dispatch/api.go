@@ -212,6 +212,9 @@ const (
 	// WarmUpChanged asks for WarmUp of Source to be kept with the next durable write;
 	// with a Text it reports a Step of the warm-up, too.
 	WarmUpChanged
+	// HoldDelivery asks for Delivery to be paused: replies to its mail at Destination, the
+	// last of them Text, met a reaction of the rule.
+	HoldDelivery
 	// Keep asks for Usage of Path to be kept durably: a rest began or ended there. The
 	// zero Usage is to be forgotten.
 	Keep
@@ -246,6 +249,7 @@ type Action struct {
 	Force       bool    // TakeBack
 	Msgs        []MsgID // valid until the next call of Take
 	Session     SessionID
+	Delivery    DeliveryID // HoldDelivery
 	Source      Source
 	Destination string
 	Host        string

@@ -3,6 +3,8 @@ package dispatch
 import (
 	"strings"
 	"time"
+
+	"github.com/veredus/veredus/mxrules"
 )
 
 // run is what the core keeps of a Run. There may be half a million, so it holds
@@ -61,6 +63,7 @@ type delivery struct {
 	lookups  [2]asker // by class
 	asking   int      // look-ups under way
 	inOrder  links[delivery]
+	met      map[mxrules.Reaction][]int64 // when replies met a reaction that holds it
 }
 
 func runInDelivery(r *run) *links[run] { return &r.inDelivery }

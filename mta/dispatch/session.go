@@ -360,6 +360,7 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 				d = m.run.domain
 			}
 			c.answeredOn(l.path, e.Sign)
+			c.blamed(l, m, &e)
 			c.heard(l, d, e)
 		}
 	}

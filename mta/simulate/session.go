@@ -78,7 +78,7 @@ func (e *engine) opened(s *session) {
 }
 
 func (s *session) at() Place {
-	return Place{Source: s.source.Name, Host: s.host, Destination: s.dest.spec.Name, Domain: s.domain}
+	return Place{Source: s.source.Name, Host: s.host, Destination: s.dest.spec.Name, Domain: s.domain, Reactions: s.limits.Reactions}
 }
 
 // forget forgets a session, before the core is told.

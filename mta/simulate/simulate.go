@@ -237,6 +237,8 @@ type Reply struct {
 // Place is where a reply came from.
 type Place struct {
 	Source, Host, Destination, Domain string
+	// Reactions are those of the rule in force.
+	Reactions *mxrules.Reactions
 }
 
 // Message is one recipient's mail, as far as it matters to receivers and retries.

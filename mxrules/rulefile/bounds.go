@@ -160,7 +160,7 @@ func (p *parser) reaction(node *yaml.Node) (r mxrules.Reaction, ok bool) {
 		return true
 	}, reactionKeys)
 	if ok && !done {
-		p.addf(node, "a reaction without do; give nothing, slow, fewer_connections, fewer_messages, rest or step_back")
+		p.addf(node, "a reaction without do; give nothing, slow, fewer_connections, fewer_messages, rest, step_back, hold_delivery or retry_soon")
 		return r, false
 	}
 	return r, ok

@@ -40,7 +40,8 @@
 //	      - tag: reputation             # the qualification's word for the reply, and
 //	        text: "rate of unsolicited" # a part of it; one of both is enough
 //	        trigger: 3 in 60s           # or first
-//	        do: rest                    # nothing, slow, fewer_connections, fewer_messages, rest or step_back (of the warm-up)
+//	        do: rest                    # nothing, slow, fewer_connections, fewer_messages, rest, step_back (of the
+//	                                    # warm-up), hold_delivery or retry_soon; the last two need no path trouble
 //	        for: 2h                     # of a rest; as long as the governor thinks if not said
 //	  - id: everyone                    # without match: every path; only as the last rule
 //	    connections: 8

@@ -21,6 +21,8 @@ const (
 	SameRejection Cause = "same_rejection"
 	// Content: filters refuse what is in the mail.
 	Content Cause = "content"
+	// Reaction: a reaction of the MX rules wants it held.
+	Reaction Cause = "reaction"
 	// UnknownUsers: the list has too many addresses that do not exist.
 	UnknownUsers Cause = "unknown_users"
 	// Complaints: people call it spam.

@@ -1,6 +1,7 @@
 package protect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -98,6 +99,7 @@ type news struct {
 	complained   map[string]struct{}
 	rejected     map[rejecter]smtpc.Reply
 	refused      map[string]smtpc.Reply // for content, by destination
+	ordered      string                 // why a reaction of the MX rules wants it held; empty when none does
 }
 
 // rejecter is who refused for failed authentication.
@@ -157,6 +159,16 @@ func (m *Monitor) settled(s *mta.Settlement) {
 			n.rejected[who] = s.Attempt.Reply
 		}
 	}
+}
+
+// Ordered takes that a reaction of the MX rules wants a delivery held, and why.
+func (m *Monitor) Ordered(delivery, text string) {
+	m.mu.Lock()
+	if n := m.about(delivery); n != nil {
+		n.ordered = text
+	}
+	m.mu.Unlock()
+	m.ring()
 }
 
 // Returned takes that a bounce came back by mail, once that is durable. An empty
@@ -312,7 +324,9 @@ func (m *Monitor) judgeNews(ctx context.Context) (done bool) {
 		m.failed(ctx, "judging delivery "+id, err)
 		done = false
 		m.mu.Lock()
-		m.about(id).all = true
+		n := m.about(id)
+		n.all = true
+		n.ordered = cmp.Or(n.ordered, list[id].ordered)
 		m.mu.Unlock()
 	}
 	return done
@@ -329,6 +343,11 @@ func (m *Monitor) judge(ctx context.Context, id string, n *news) error {
 	t := m.thresholds.Load()
 	for destination := range n.complained {
 		m.report(destination)
+	}
+	if n.ordered != "" {
+		if err := m.hold(ctx, id, n.ordered); err != nil {
+			return err
+		}
 	}
 	if !t.Enabled {
 		return nil
@@ -399,6 +418,24 @@ func (m *Monitor) others(id string, by map[string]campaign.Figures, t *Threshold
 		}
 	}
 	return others, nil
+}
+
+// hold carries out a reaction of the MX rules, which an operator wrote: it holds also
+// where the thresholds are switched off. Transactional mail is warned of only.
+func (m *Monitor) hold(ctx context.Context, id, text string) error {
+	w, err := m.ledger.Watch(id, []string{})
+	if err != nil {
+		return err
+	}
+	if !w.Transactional && w.State != campaign.Running {
+		return nil
+	}
+	text = "a reaction of the MX rules holds the delivery: " + text
+	m.log.Warn("protection", "delivery", id, "text", text)
+	if w.Transactional {
+		return m.deliveries.Warn(ctx, id, campaign.Warning{Cause: string(Reaction), Text: "warning: " + text + "; transactional mail is never paused"})
+	}
+	return m.deliveries.PauseFor(ctx, id, "paused: "+text)
 }
 
 // note remembers durably who rejected in which words, until enough did.

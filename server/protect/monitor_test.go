@@ -306,6 +306,25 @@ func TestContentThatAllAreRefusedForHoldsNobody(t *testing.T) {
 	n.wantState("one", campaign.Running)
 }
 
+// What an operator's rule wants is done also where the thresholds are switched off.
+func TestAReactionOfTheRulesHoldsADelivery(t *testing.T) {
+	n := newNode(t)
+	n.monitor.SetThresholds(protect.Thresholds{})
+	n.running("spring", 10, "a.example")
+	n.monitor.Ordered("spring", "at google: RCPT: 550 campaign unwelcome")
+	n.judge()
+	n.wantState("spring", campaign.Paused)
+	n.wantEvents("spring", "paused paused: a reaction of the MX rules holds the delivery: at google: RCPT: 550 campaign unwelcome")
+	n.monitor.Ordered("spring", "at google: again")
+	n.monitor.Ordered("gone", "at google: RCPT: 550")
+	n.judge()
+	n.resume("spring")
+	n.wantState("spring", campaign.Running)
+	if got := n.events("spring"); len(got) != 2 {
+		t.Errorf("events %q", got)
+	}
+}
+
 func TestAfterAResumeCountingBeginsAnew(t *testing.T) {
 	n := newNode(t)
 	n.running("spring", 3000, "a.example")
