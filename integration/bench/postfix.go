@@ -66,7 +66,14 @@ func (b *bench) startPostfix(dir string, k *key, s *sink) (*postfix, error) {
 		p.kill()
 		return nil, err
 	}
-	p.master, err = start("postfix", filepath.Join(dir, "postfix.log"), exec.Command("/usr/sbin/postfix", "-c", filepath.Join(dir, "conf"), "start-fg"))
+	// "postfix check" makes the queue's directories. Its "start-fg" would put a shell before
+	// master, which survives the shell.
+	conf := filepath.Join(dir, "conf")
+	if out, err := exec.Command("/usr/sbin/postfix", "-c", conf, "check").CombinedOutput(); err != nil {
+		p.kill()
+		return nil, fmt.Errorf("postfix check: %w\n%s", err, out)
+	}
+	p.master, err = start("postfix", filepath.Join(dir, "postfix.log"), exec.Command("/usr/lib/postfix/sbin/master", "-c", conf, "-d"))
 	if err == nil {
 		err = p.master.awaitPort(p.addr)
 	}
