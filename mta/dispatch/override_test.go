@@ -46,6 +46,15 @@ func widest(rule, word mxrules.Rate) mxrules.Rate {
 	return rule
 }
 
+// endWords ends the words whose time has come: the clock may be set back, they stay ended.
+func (w *world) endWords() {
+	for _, o := range w.words {
+		if !w.now.Before(o.until) {
+			o.now = mxrules.Override{}
+		}
+	}
+}
+
 // override tells the core and the ledger.
 func (w *world) override(destination string, values mxrules.Override, until time.Time) {
 	if w.words == nil {
@@ -121,6 +130,30 @@ func TestAnOverrideHoldsForItsTime(t *testing.T) {
 	decisions := v.Paths[0].Decisions
 	if len(decisions) == 0 || decisions[0].Action != "overridden" || decisions[0].From != "10/s" || decisions[0].To != "2/s" {
 		t.Logf("the first decision is told of before the path has one: %+v", decisions)
+	}
+}
+
+// An override that has ended stays ended, and one that has not holds until its instant,
+// when the clock is set back.
+func TestAnOverridesEndIsNotUndoneByTheClock(t *testing.T) {
+	l := mxrules.Limits{Connections: 3, MessageRate: perSecond(10)}
+	w := newWorld(t, Config{}, onePool("a"), limited(t, l))
+	w.host("x.example", "x", "mx.x.example")
+	one := mxrules.Override{Set: mxrules.FieldsOf(mxrules.FieldConnections), Limits: mxrules.Limits{Connections: 1}}
+	w.override("x", one, start.Add(time.Minute))
+	w.reply = func(Action, *letter) answer { return answer{after: time.Second} }
+	w.add(Run{ID: 1, Delivery: 1, Domain: "x.example"}, 1000)
+	w.runFor(30 * time.Second)
+	w.jump(-20 * time.Second)
+	w.runFor(49 * time.Second)
+	if n := w.byDest["x"]; n != 1 {
+		t.Errorf("%d connections a second before the end of an override to 1", n)
+	}
+	w.runFor(10 * time.Second)
+	w.jump(-time.Hour)
+	w.runFor(10 * time.Second)
+	if n := w.byDest["x"]; n != 3 {
+		t.Errorf("%d connections of the rule's 3 behind the override's end, with the clock set back", n)
 	}
 }
 

@@ -926,6 +926,7 @@ func TestClockJumpsDoNoHarm(t *testing.T) {
 
 // jump sets the clock of the world; what is under way takes as long as before.
 func (w *world) jump(by time.Duration) {
+	w.endWords()
 	w.now = w.now.Add(by)
 	for i := range w.queue {
 		w.queue[i].at = w.queue[i].at.Add(by)
