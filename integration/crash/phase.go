@@ -97,32 +97,44 @@ func killInSettle(ctx context.Context, h *harness, m *mailing) error {
 	return h.die()
 }
 
-// killInCompaction kills while table files come and go. A start replays the log and flushes
-// it; every few starts that begins a compaction.
+// killInCompaction kills while table files come and go. A start replays the log and writes
+// it to a table; every few starts the fourth such table begins a compaction. One file more
+// is a flush under way; a second, or one that went, is a compaction's.
 func killInCompaction(ctx context.Context, h *harness, m *mailing) error {
 	if err := m.put(ctx, h.node.Campaigns()); err != nil {
 		return err
 	}
-	before := h.node.Tables()
-	if err := h.die(); err != nil {
-		return err
-	}
-	if err := h.node.Start(); err != nil {
-		return err
-	}
-	want := 1 + h.rng.IntN(2) // tables that come or go
-	for late := time.Now().Add(3 * time.Second); time.Now().Before(late) && ctx.Err() == nil; time.Sleep(200 * time.Microsecond) {
-		came, went := difference(before, h.node.Tables())
+	want := 1 + h.rng.IntN(3)
+	for life := 0; ; life++ {
+		before := h.node.Tables()
+		if err := h.die(); err != nil {
+			return err
+		}
+		if life == 5 || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := h.node.Start(); err != nil {
+			return err
+		}
+		came, went := h.seeTables(before, want)
 		if came+went >= want {
 			h.report.tables++
 			if went > 0 {
 				h.report.compactions++
 			}
-			break
+			h.moment(0, 5*time.Millisecond)
+			return h.die()
 		}
 	}
-	h.moment(0, 5*time.Millisecond)
-	return h.die()
+}
+
+// seeTables waits, for a second, until so many files have come or gone.
+func (h *harness) seeTables(before map[string]bool, want int) (came, went int) {
+	for late := time.Now().Add(time.Second); time.Now().Before(late) && came+went < want; {
+		time.Sleep(200 * time.Microsecond)
+		came, went = difference(before, h.node.Tables())
+	}
+	return came, went
 }
 
 func difference(before, after map[string]bool) (came, went int) {
@@ -160,7 +172,7 @@ func killInShutdown(ctx context.Context, h *harness, m *mailing) error {
 	}
 	h.moment(0, 100*time.Millisecond)
 	h.node.Signal(syscall.SIGTERM)
-	h.moment(0, 250*time.Millisecond)
+	h.moment(0, 60*time.Millisecond)
 	return h.die()
 }
 

@@ -66,7 +66,7 @@ func (r *report) String() string {
 		{"copies too many", r.repeats},
 		{"feedback events, each once and in order", r.events},
 		{"kills as table files came or went", r.tables},
-		{"of these with tables removed by a compaction", r.compactions},
+		{"of these when a compaction had removed tables", r.compactions},
 		{"connections through the bad network", r.connections},
 		{"breaches", r.breaches},
 		{"time", r.took.Round(time.Second)},
