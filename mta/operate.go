@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -167,6 +168,32 @@ func (r *Relay) HasMail(ctx context.Context, q Queue) (bool, error) {
 		return true, nil
 	}
 	return false, err
+}
+
+// ErrTooMany says that a choice is larger than may be handled at a time.
+var ErrTooMany = errors.New("mta: too many")
+
+// DestinationsOf lists the destinations for which mail waits that the queue chooses, in
+// order; ErrTooMany if there are more than most.
+func (r *Relay) DestinationsOf(ctx context.Context, q Queue, most int) ([]string, error) {
+	w, found := r.walk(q, false), map[string]bool{}
+	err := r.operate(ctx, func(ctx context.Context) error {
+		return w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
+			if found[destination] {
+				return nil
+			}
+			n, err := w.count(ctx, h, s)
+			if found[destination] = n > 0; n > 0 && len(found) > 2*most {
+				return ErrTooMany
+			}
+			return err
+		})
+	})
+	maps.DeleteFunc(found, func(_ string, is bool) bool { return !is })
+	if len(found) > most {
+		err = ErrTooMany
+	}
+	return slices.Sorted(maps.Keys(found)), err
 }
 
 // MailOf lists the hand-overs with mail that the queue may choose from, in order.

@@ -315,6 +315,55 @@ func TestAnOverrideOverTheAPI(t *testing.T) {
 	})
 }
 
+// Paths may be chosen by the mail that waits for them; a dry run shows what would be
+// changed and changes nothing.
+func TestPathsChosenByTheirMail(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		mailing(t, o.conn, "grey0@d00.example", "grey1@d01.example", "fine@d02.example")
+		time.Sleep(time.Minute)
+		ctx := t.Context()
+		word := &veredusv1.PathOverride{Fields: map[string]string{"connections": "1"}, EndTime: timestamppb.New(time.Now().Add(time.Hour)), Reason: "asked"}
+		order := &veredusv1.OverridePathRequest{Selector: &veredusv1.QueueSelector{Tenant: "default"}, Override: word, DryRun: true, RequestId: "r"}
+		dry, err := o.OverridePath(ctx, order)
+		if err != nil || !slices.Equal(dry.GetDestinations(), []string{"d00.example", "d01.example"}) || dry.GetCount() != 2 ||
+			len(dry.GetPaths()) != 2 || dry.GetPaths()[0].GetOverride().GetReason() != "asked" {
+			t.Fatalf("dry run: %v, %v", dry, err)
+		}
+		reset := &veredusv1.ResetPathRequest{Selector: &veredusv1.QueueSelector{OlderThan: durationpb.New(time.Second)}, DryRun: true}
+		if a, err := o.ResetPath(ctx, reset); err != nil || a.GetCount() != 2 {
+			t.Errorf("dry reset: %v, %v", a, err)
+		}
+		if list, err := o.node.store.Overrides(ctx); err != nil || len(list) != 0 || len(o.texts(veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_OVERRIDDEN)) != 0 {
+			t.Errorf("a dry run left %v, %v", list, err)
+		}
+		order.DryRun, order.RequestId = false, "s"
+		for range 2 {
+			if a, err := o.OverridePath(ctx, order); err != nil || a.GetCount() != 2 || a.GetPaths()[1].GetOverride().GetReason() != "asked" {
+				t.Errorf("override: %v, %v", a, err)
+			}
+		}
+		reset.DryRun = false
+		if a, err := o.ResetPath(ctx, reset); err != nil || len(a.GetDestinations()) != 2 {
+			t.Errorf("reset: %v, %v", a, err)
+		}
+		if n := len(o.texts(veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_OVERRIDDEN)); n != 4 {
+			t.Errorf("%d events, want one of each destination and order", n)
+		}
+		for field, sel := range map[string]*veredusv1.OverridePathRequest{
+			"selector":                {Selector: &veredusv1.QueueSelector{Tenant: "default"}, Destination: "d00.example", Override: word},
+			"selector of no mail":     {Selector: &veredusv1.QueueSelector{Tenant: "nobody"}, Override: word},
+			"selector.source":         {Selector: &veredusv1.QueueSelector{Source: "nobody"}, Override: word},
+			"selector that is nobody": {Selector: &veredusv1.QueueSelector{}, Override: word},
+		} {
+			_, err := o.OverridePath(ctx, sel)
+			want, _, _ := strings.Cut(field, " ")
+			if s := wantError(t, err, codes.InvalidArgument, "INVALID_FIELD"); fields(s) != want {
+				t.Errorf("%s: fault with %q: %v", field, fields(s), err)
+			}
+		}
+	})
+}
+
 // The pace of the last minutes tells how long a backlog takes; what is older counts no more.
 func TestPaceOfTheLastMinutes(t *testing.T) {
 	p := newPaces()

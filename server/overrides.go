@@ -205,37 +205,114 @@ const (
 	maxOverride = 30 * 24 * time.Hour
 )
 
+// maxPathDestinations is for how many destinations one call changes paths, maxPaths how
+// many paths an answer shows.
+const (
+	maxPathDestinations = 1000
+	maxPaths            = 1000
+)
+
+// pathsChosen are the source and the destinations that a call about paths names, itself or by
+// a selector of mail.
+func (s *operations) pathsChosen(ctx context.Context, source, destination string, sel *veredusv1.QueueSelector) (string, []string, error) {
+	if sel == nil {
+		return source, []string{destinationName(destination)}, nil
+	}
+	if source != "" || destination != "" {
+		return "", nil, invalid("selector", "", "stands beside source or destination", "give either a selector, or source and destination")
+	}
+	chosen, err := s.queue(sel)
+	if err != nil {
+		return "", nil, err
+	}
+	source, chosen.Source = chosen.Source, "" // it names the paths, not the last attempts
+	if _, ok := s.settings().sources()[source]; source != "" && !ok {
+		return "", nil, s.unknownSource("selector.source", source)
+	}
+	q, err := s.works.queue(ctx, &chosen)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := s.known(ctx, q); err != nil {
+		return "", nil, err
+	}
+	list, err := s.works.relay.DestinationsOf(ctx, q, maxPathDestinations)
+	switch {
+	case errors.Is(err, mta.ErrTooMany):
+		return "", nil, invalid("selector", queueWords(&chosen), "chooses mail to too many destinations", fmt.Sprintf("narrow it down to at most %d", maxPathDestinations))
+	case err == nil && len(list) == 0:
+		return "", nil, invalid("selector", queueWords(&chosen), "chooses no mail that waits", "name paths by source and destination instead")
+	}
+	return source, list, err
+}
+
+// all is the order about a destination: that of several counts as made with the last of
+// them, so that a repeated request makes up for one that was cut off.
+func all(destinations []string, req operator.Request, do func(destination string, req operator.Request) error) error {
+	for i, destination := range destinations {
+		mine := operator.Request{}
+		if i == len(destinations)-1 {
+			mine = req
+		}
+		if err := do(destination, mine); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // OverridePath implements the call.
 func (s *operations) OverridePath(ctx context.Context, req *veredusv1.OverridePathRequest) (*veredusv1.OverridePathResponse, error) {
 	id, err := requestOf(veredusv1.RelayService_OverridePath_FullMethodName, req.GetRequestId(), req)
 	if err != nil {
 		return nil, err
 	}
+	again, err := s.again(ctx, operator.Request(id))
+	if err != nil {
+		return nil, err
+	}
+	source, destinations, err := s.pathsChosen(ctx, req.GetSource(), req.GetDestination(), req.GetSelector())
+	if err != nil && !again {
+		return nil, err
+	}
 	o := operator.Override{
-		Source: req.GetSource(), Destination: destinationName(req.GetDestination()),
+		Source: source,
 		Fields: req.GetOverride().GetFields(), Reason: req.GetOverride().GetReason(), Created: s.now().UTC(),
 	}
 	if end := req.GetOverride().GetEndTime(); end != nil {
 		o.End = end.AsTime()
 	}
-	again, err := s.again(ctx, operator.Request(id))
-	if err != nil {
-		return nil, err
-	}
-	if !again {
+	for _, o.Destination = range destinations {
+		if again && !req.GetDryRun() {
+			break
+		}
 		if err := s.checkOverride(ctx, req, &o); err != nil {
 			return nil, err
 		}
-		what := "overridden: " + fieldWords(o.Fields)
-		if len(o.Fields) == 0 {
-			what, o.End = "the override was ended", time.Time{}
-		}
-		if err := s.overrides.put(ctx, o, pathEvent(&o, s.now(), what), operator.Request(id)); err != nil {
+	}
+	what := "overridden: " + fieldWords(o.Fields)
+	if len(o.Fields) == 0 {
+		what, o.End = "the override was ended", time.Time{}
+	}
+	if !again && !req.GetDryRun() {
+		err = all(destinations, operator.Request(id), func(destination string, req operator.Request) error {
+			o.Destination = destination
+			return s.overrides.put(ctx, o, pathEvent(&o, s.now(), what), req)
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
-	paths, err := s.paths(ctx, o.Source, o.Destination)
-	return &veredusv1.OverridePathResponse{Paths: paths}, err
+	paths, count, err := s.paths(ctx, o.Source, destinations)
+	if req.GetDryRun() {
+		for _, p := range paths {
+			p.Override = req.GetOverride()
+			if len(o.Fields) == 0 {
+				p.Override = nil
+			}
+		}
+	}
+	return &veredusv1.OverridePathResponse{Paths: paths, Destinations: destinations, Count: count}, err
 }
 
 func (s *operations) checkOverride(ctx context.Context, req *veredusv1.OverridePathRequest, o *operator.Override) error {
@@ -318,33 +395,55 @@ func (s *operations) ResetPath(ctx context.Context, req *veredusv1.ResetPathRequ
 	if err != nil {
 		return nil, err
 	}
-	o := operator.Override{Source: req.GetSource(), Destination: destinationName(req.GetDestination()), Reason: req.GetReason()}
 	again, err := s.again(ctx, operator.Request(id))
 	if err != nil {
 		return nil, err
 	}
-	if !again {
+	source, destinations, err := s.pathsChosen(ctx, req.GetSource(), req.GetDestination(), req.GetSelector())
+	if err != nil && !again {
+		return nil, err
+	}
+	o := operator.Override{Source: source, Reason: req.GetReason()}
+	for _, o.Destination = range destinations {
+		if again && !req.GetDryRun() {
+			break
+		}
 		if err := s.checkPaths(ctx, &o, "reason"); err != nil {
 			return nil, err
 		}
-		event := pathEvent(&o, s.now(), "reset: what was learned is forgotten, rests are ended")
-		if err := s.overrides.reset(ctx, o.Source, o.Destination, event, operator.Request(id)); err != nil {
+	}
+	if !again && !req.GetDryRun() {
+		err = all(destinations, operator.Request(id), func(destination string, req operator.Request) error {
+			o.Destination = destination
+			event := pathEvent(&o, s.now(), "reset: what was learned is forgotten, rests are ended")
+			return s.overrides.reset(ctx, o.Source, destination, event, req)
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
-	paths, err := s.paths(ctx, o.Source, o.Destination)
-	return &veredusv1.ResetPathResponse{Paths: paths}, err
+	paths, count, err := s.paths(ctx, o.Source, destinations)
+	return &veredusv1.ResetPathResponse{Paths: paths, Destinations: destinations, Count: count}, err
 }
 
-// paths are a destination's as they are now; source empty: all.
-func (s *operations) paths(ctx context.Context, source, destination string) (list []*veredusv1.Path, err error) {
-	view, _, err := s.relay.Destination(ctx, destination)
-	for i := range view.Paths {
-		if p := &view.Paths[i]; source == "" || p.Source == source {
-			list = append(list, pathView(p, s.now()))
+// paths are those to destinations as they are now, and how many there are; source empty: all.
+func (s *operations) paths(ctx context.Context, source string, destinations []string) (list []*veredusv1.Path, count int64, err error) {
+	for _, destination := range destinations {
+		view, _, err := s.relay.Destination(ctx, destination)
+		if err != nil {
+			return nil, 0, err
+		}
+		for i := range view.Paths {
+			p := &view.Paths[i]
+			if source != "" && p.Source != source {
+				continue
+			}
+			if count++; len(list) < maxPaths {
+				list = append(list, pathView(p, s.now()))
+			}
 		}
 	}
-	return list, err
+	return list, count, nil
 }
 
 var (

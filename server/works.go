@@ -23,6 +23,7 @@ type queueRelay interface {
 	CountWaiting(ctx context.Context, q mta.Queue, retries bool) (mta.Picked, error)
 	HasMail(ctx context.Context, q mta.Queue) (bool, error)
 	MailOf(ctx context.Context, q mta.Queue) ([]mta.Handover, error)
+	DestinationsOf(ctx context.Context, q mta.Queue, most int) ([]string, error)
 	RetryNow(ctx context.Context, q mta.Queue, order mta.Order) (mta.Picked, error)
 	FailWaiting(ctx context.Context, q mta.Queue, order mta.Order, reason string) (mta.Picked, error)
 }

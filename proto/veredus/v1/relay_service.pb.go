@@ -3718,12 +3718,18 @@ type OverridePathRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Source; empty: all.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// `destinations/{destination}`, or the name alone. Required.
+	// `destinations/{destination}`, or the name alone. Required unless there is a selector.
 	Destination string `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
 	// The limits, with their end and reason; no fields end the override in force.
 	Override *PathOverride `protobuf:"bytes,3,opt,name=override,proto3" json:"override,omitempty"`
 	// Makes the call idempotent.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// In place of source and destination: the paths to every destination for which mail
+	// waits that it chooses. Its source is that of the paths. Limits are a path's: they
+	// hold for all mail on it.
+	Selector *QueueSelector `protobuf:"bytes,5,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Show the paths concerned, with the override as it would be, and change nothing.
+	DryRun        bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3786,11 +3792,29 @@ func (x *OverridePathRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *OverridePathRequest) GetSelector() *QueueSelector {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *OverridePathRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 // OverridePathResponse tells what is in force.
 type OverridePathResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The paths concerned, as they are now; an override holds for paths that come later, too.
-	Paths         []*Path `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	// The paths concerned, as they are now, at most 1000; an override holds for paths that come later, too.
+	Paths []*Path `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	// The destinations concerned.
+	Destinations []string `protobuf:"bytes,2,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	// How many paths there are to them now.
+	Count         int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3832,17 +3856,36 @@ func (x *OverridePathResponse) GetPaths() []*Path {
 	return nil
 }
 
+func (x *OverridePathResponse) GetDestinations() []string {
+	if x != nil {
+		return x.Destinations
+	}
+	return nil
+}
+
+func (x *OverridePathResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // ResetPathRequest names paths.
 type ResetPathRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Source; empty: all.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// `destinations/{destination}`, or the name alone. Required.
+	// `destinations/{destination}`, or the name alone. Required unless there is a selector.
 	Destination string `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
 	// Why, for the event, up to 256 bytes.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Makes the call idempotent.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// In place of source and destination: the paths to every destination for which mail
+	// waits that it chooses. Its source is that of the paths.
+	Selector *QueueSelector `protobuf:"bytes,5,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Show the paths concerned, and change nothing.
+	DryRun        bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3905,11 +3948,29 @@ func (x *ResetPathRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *ResetPathRequest) GetSelector() *QueueSelector {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *ResetPathRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 // ResetPathResponse tells what is in force.
 type ResetPathResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The paths concerned, as they are now.
-	Paths         []*Path `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	// The paths concerned, as they are now, at most 1000.
+	Paths []*Path `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	// The destinations concerned.
+	Destinations []string `protobuf:"bytes,2,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	// How many paths there are to them now.
+	Count         int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3949,6 +4010,20 @@ func (x *ResetPathResponse) GetPaths() []*Path {
 		return x.Paths
 	}
 	return nil
+}
+
+func (x *ResetPathResponse) GetDestinations() []string {
+	if x != nil {
+		return x.Destinations
+	}
+	return nil
+}
+
+func (x *ResetPathResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
 }
 
 // ForecastRequest names a delivery that is prepared or runs.
@@ -4479,23 +4554,31 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tR\trequestId\"]\n" +
 	"\x14FailMessagesResponse\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12/\n" +
-	"\x06sample\x18\x02 \x03(\v2\x17.veredus.v1.QueueSampleR\x06sample\"\xa4\x01\n" +
+	"\x06sample\x18\x02 \x03(\v2\x17.veredus.v1.QueueSampleR\x06sample\"\xf4\x01\n" +
 	"\x13OverridePathRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x124\n" +
 	"\boverride\x18\x03 \x01(\v2\x18.veredus.v1.PathOverrideR\boverride\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\">\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x125\n" +
+	"\bselector\x18\x05 \x01(\v2\x19.veredus.v1.QueueSelectorR\bselector\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"x\n" +
 	"\x14OverridePathResponse\x12&\n" +
-	"\x05paths\x18\x01 \x03(\v2\x10.veredus.v1.PathR\x05paths\"\x83\x01\n" +
+	"\x05paths\x18\x01 \x03(\v2\x10.veredus.v1.PathR\x05paths\x12\"\n" +
+	"\fdestinations\x18\x02 \x03(\tR\fdestinations\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\"\xd3\x01\n" +
 	"\x10ResetPathRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\";\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x125\n" +
+	"\bselector\x18\x05 \x01(\v2\x19.veredus.v1.QueueSelectorR\bselector\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"u\n" +
 	"\x11ResetPathResponse\x12&\n" +
-	"\x05paths\x18\x01 \x03(\v2\x10.veredus.v1.PathR\x05paths\"-\n" +
+	"\x05paths\x18\x01 \x03(\v2\x10.veredus.v1.PathR\x05paths\x12\"\n" +
+	"\fdestinations\x18\x02 \x03(\tR\fdestinations\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\"-\n" +
 	"\x0fForecastRequest\x12\x1a\n" +
 	"\bdelivery\x18\x01 \x01(\tR\bdelivery\"\xd3\x01\n" +
 	"\x10ForecastResponse\x125\n" +
@@ -4678,54 +4761,56 @@ var file_veredus_v1_relay_service_proto_depIdxs = []int32{
 	38, // 56: veredus.v1.FailMessagesRequest.selector:type_name -> veredus.v1.QueueSelector
 	39, // 57: veredus.v1.FailMessagesResponse.sample:type_name -> veredus.v1.QueueSample
 	3,  // 58: veredus.v1.OverridePathRequest.override:type_name -> veredus.v1.PathOverride
-	2,  // 59: veredus.v1.OverridePathResponse.paths:type_name -> veredus.v1.Path
-	2,  // 60: veredus.v1.ResetPathResponse.paths:type_name -> veredus.v1.Path
-	56, // 61: veredus.v1.ForecastResponse.duration:type_name -> google.protobuf.Duration
-	52, // 62: veredus.v1.ForecastResponse.destinations:type_name -> veredus.v1.DestinationForecast
-	56, // 63: veredus.v1.DestinationForecast.duration:type_name -> google.protobuf.Duration
-	8,  // 64: veredus.v1.RelayService.ListDestinations:input_type -> veredus.v1.ListDestinationsRequest
-	10, // 65: veredus.v1.RelayService.GetDestination:input_type -> veredus.v1.GetDestinationRequest
-	13, // 66: veredus.v1.RelayService.Suspend:input_type -> veredus.v1.SuspendRequest
-	14, // 67: veredus.v1.RelayService.Resume:input_type -> veredus.v1.ResumeRequest
-	15, // 68: veredus.v1.RelayService.ListSuspensions:input_type -> veredus.v1.ListSuspensionsRequest
-	17, // 69: veredus.v1.RelayService.ExplainDestination:input_type -> veredus.v1.ExplainDestinationRequest
-	20, // 70: veredus.v1.RelayService.QualifyReply:input_type -> veredus.v1.QualifyReplyRequest
-	22, // 71: veredus.v1.RelayService.ReloadConfig:input_type -> veredus.v1.ReloadConfigRequest
-	25, // 72: veredus.v1.RelayService.ListReplyTexts:input_type -> veredus.v1.ListReplyTextsRequest
-	27, // 73: veredus.v1.RelayService.QualifyReplyText:input_type -> veredus.v1.QualifyReplyTextRequest
-	29, // 74: veredus.v1.RelayService.Requalify:input_type -> veredus.v1.RequalifyRequest
-	35, // 75: veredus.v1.RelayService.ListSources:input_type -> veredus.v1.ListSourcesRequest
-	37, // 76: veredus.v1.RelayService.SetWarmUp:input_type -> veredus.v1.SetWarmUpRequest
-	40, // 77: veredus.v1.RelayService.RetryNow:input_type -> veredus.v1.RetryNowRequest
-	42, // 78: veredus.v1.RelayService.MoveToPool:input_type -> veredus.v1.MoveToPoolRequest
-	44, // 79: veredus.v1.RelayService.FailMessages:input_type -> veredus.v1.FailMessagesRequest
-	46, // 80: veredus.v1.RelayService.OverridePath:input_type -> veredus.v1.OverridePathRequest
-	48, // 81: veredus.v1.RelayService.ResetPath:input_type -> veredus.v1.ResetPathRequest
-	50, // 82: veredus.v1.RelayService.Forecast:input_type -> veredus.v1.ForecastRequest
-	9,  // 83: veredus.v1.RelayService.ListDestinations:output_type -> veredus.v1.ListDestinationsResponse
-	1,  // 84: veredus.v1.RelayService.GetDestination:output_type -> veredus.v1.Destination
-	12, // 85: veredus.v1.RelayService.Suspend:output_type -> veredus.v1.Suspension
-	12, // 86: veredus.v1.RelayService.Resume:output_type -> veredus.v1.Suspension
-	16, // 87: veredus.v1.RelayService.ListSuspensions:output_type -> veredus.v1.ListSuspensionsResponse
-	18, // 88: veredus.v1.RelayService.ExplainDestination:output_type -> veredus.v1.ExplainDestinationResponse
-	21, // 89: veredus.v1.RelayService.QualifyReply:output_type -> veredus.v1.QualifyReplyResponse
-	23, // 90: veredus.v1.RelayService.ReloadConfig:output_type -> veredus.v1.ReloadConfigResponse
-	26, // 91: veredus.v1.RelayService.ListReplyTexts:output_type -> veredus.v1.ListReplyTextsResponse
-	28, // 92: veredus.v1.RelayService.QualifyReplyText:output_type -> veredus.v1.QualifyReplyTextResponse
-	30, // 93: veredus.v1.RelayService.Requalify:output_type -> veredus.v1.RequalifyResponse
-	36, // 94: veredus.v1.RelayService.ListSources:output_type -> veredus.v1.ListSourcesResponse
-	33, // 95: veredus.v1.RelayService.SetWarmUp:output_type -> veredus.v1.Source
-	41, // 96: veredus.v1.RelayService.RetryNow:output_type -> veredus.v1.RetryNowResponse
-	43, // 97: veredus.v1.RelayService.MoveToPool:output_type -> veredus.v1.MoveToPoolResponse
-	45, // 98: veredus.v1.RelayService.FailMessages:output_type -> veredus.v1.FailMessagesResponse
-	47, // 99: veredus.v1.RelayService.OverridePath:output_type -> veredus.v1.OverridePathResponse
-	49, // 100: veredus.v1.RelayService.ResetPath:output_type -> veredus.v1.ResetPathResponse
-	51, // 101: veredus.v1.RelayService.Forecast:output_type -> veredus.v1.ForecastResponse
-	83, // [83:102] is the sub-list for method output_type
-	64, // [64:83] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	38, // 59: veredus.v1.OverridePathRequest.selector:type_name -> veredus.v1.QueueSelector
+	2,  // 60: veredus.v1.OverridePathResponse.paths:type_name -> veredus.v1.Path
+	38, // 61: veredus.v1.ResetPathRequest.selector:type_name -> veredus.v1.QueueSelector
+	2,  // 62: veredus.v1.ResetPathResponse.paths:type_name -> veredus.v1.Path
+	56, // 63: veredus.v1.ForecastResponse.duration:type_name -> google.protobuf.Duration
+	52, // 64: veredus.v1.ForecastResponse.destinations:type_name -> veredus.v1.DestinationForecast
+	56, // 65: veredus.v1.DestinationForecast.duration:type_name -> google.protobuf.Duration
+	8,  // 66: veredus.v1.RelayService.ListDestinations:input_type -> veredus.v1.ListDestinationsRequest
+	10, // 67: veredus.v1.RelayService.GetDestination:input_type -> veredus.v1.GetDestinationRequest
+	13, // 68: veredus.v1.RelayService.Suspend:input_type -> veredus.v1.SuspendRequest
+	14, // 69: veredus.v1.RelayService.Resume:input_type -> veredus.v1.ResumeRequest
+	15, // 70: veredus.v1.RelayService.ListSuspensions:input_type -> veredus.v1.ListSuspensionsRequest
+	17, // 71: veredus.v1.RelayService.ExplainDestination:input_type -> veredus.v1.ExplainDestinationRequest
+	20, // 72: veredus.v1.RelayService.QualifyReply:input_type -> veredus.v1.QualifyReplyRequest
+	22, // 73: veredus.v1.RelayService.ReloadConfig:input_type -> veredus.v1.ReloadConfigRequest
+	25, // 74: veredus.v1.RelayService.ListReplyTexts:input_type -> veredus.v1.ListReplyTextsRequest
+	27, // 75: veredus.v1.RelayService.QualifyReplyText:input_type -> veredus.v1.QualifyReplyTextRequest
+	29, // 76: veredus.v1.RelayService.Requalify:input_type -> veredus.v1.RequalifyRequest
+	35, // 77: veredus.v1.RelayService.ListSources:input_type -> veredus.v1.ListSourcesRequest
+	37, // 78: veredus.v1.RelayService.SetWarmUp:input_type -> veredus.v1.SetWarmUpRequest
+	40, // 79: veredus.v1.RelayService.RetryNow:input_type -> veredus.v1.RetryNowRequest
+	42, // 80: veredus.v1.RelayService.MoveToPool:input_type -> veredus.v1.MoveToPoolRequest
+	44, // 81: veredus.v1.RelayService.FailMessages:input_type -> veredus.v1.FailMessagesRequest
+	46, // 82: veredus.v1.RelayService.OverridePath:input_type -> veredus.v1.OverridePathRequest
+	48, // 83: veredus.v1.RelayService.ResetPath:input_type -> veredus.v1.ResetPathRequest
+	50, // 84: veredus.v1.RelayService.Forecast:input_type -> veredus.v1.ForecastRequest
+	9,  // 85: veredus.v1.RelayService.ListDestinations:output_type -> veredus.v1.ListDestinationsResponse
+	1,  // 86: veredus.v1.RelayService.GetDestination:output_type -> veredus.v1.Destination
+	12, // 87: veredus.v1.RelayService.Suspend:output_type -> veredus.v1.Suspension
+	12, // 88: veredus.v1.RelayService.Resume:output_type -> veredus.v1.Suspension
+	16, // 89: veredus.v1.RelayService.ListSuspensions:output_type -> veredus.v1.ListSuspensionsResponse
+	18, // 90: veredus.v1.RelayService.ExplainDestination:output_type -> veredus.v1.ExplainDestinationResponse
+	21, // 91: veredus.v1.RelayService.QualifyReply:output_type -> veredus.v1.QualifyReplyResponse
+	23, // 92: veredus.v1.RelayService.ReloadConfig:output_type -> veredus.v1.ReloadConfigResponse
+	26, // 93: veredus.v1.RelayService.ListReplyTexts:output_type -> veredus.v1.ListReplyTextsResponse
+	28, // 94: veredus.v1.RelayService.QualifyReplyText:output_type -> veredus.v1.QualifyReplyTextResponse
+	30, // 95: veredus.v1.RelayService.Requalify:output_type -> veredus.v1.RequalifyResponse
+	36, // 96: veredus.v1.RelayService.ListSources:output_type -> veredus.v1.ListSourcesResponse
+	33, // 97: veredus.v1.RelayService.SetWarmUp:output_type -> veredus.v1.Source
+	41, // 98: veredus.v1.RelayService.RetryNow:output_type -> veredus.v1.RetryNowResponse
+	43, // 99: veredus.v1.RelayService.MoveToPool:output_type -> veredus.v1.MoveToPoolResponse
+	45, // 100: veredus.v1.RelayService.FailMessages:output_type -> veredus.v1.FailMessagesResponse
+	47, // 101: veredus.v1.RelayService.OverridePath:output_type -> veredus.v1.OverridePathResponse
+	49, // 102: veredus.v1.RelayService.ResetPath:output_type -> veredus.v1.ResetPathResponse
+	51, // 103: veredus.v1.RelayService.Forecast:output_type -> veredus.v1.ForecastResponse
+	85, // [85:104] is the sub-list for method output_type
+	66, // [66:85] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_veredus_v1_relay_service_proto_init() }
