@@ -72,7 +72,7 @@ func (b *book) verdict() error {
 	if b.breached == 0 {
 		return nil
 	}
-	errs := []error{fmt.Errorf("%d breaches:", b.breached)}
+	errs := []error{fmt.Errorf("%d breaches", b.breached)}
 	for _, text := range b.breaches {
 		errs = append(errs, errors.New(text))
 	}

@@ -79,7 +79,7 @@ func (c *Conn) content() ([]byte, error) {
 	}
 }
 
-// chunk reads a BDAT chunk of the size said behind the verb.
+// chunk reads the chunk of BDAT LAST (RFC 3030) of the size said behind the verb.
 func (c *Conn) chunk(params string) ([]byte, error) {
 	size, _, _ := strings.Cut(params, " ")
 	n, err := strconv.Atoi(size)

@@ -2,11 +2,15 @@ package hostile
 
 import "strings"
 
-// hello is what honest and frail receivers offer.
-const hello = "250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+// hello is what honest receivers offer; helloChunks is what every other connection of a
+// frail one does.
+const (
+	hello       = "250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+	helloChunks = "250-mx\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
+)
 
 // Honest takes everything as RFC 5321 says, with PIPELINING.
-func Honest(c *Conn) { c.serve(func(moment) bool { return true }) }
+func Honest(c *Conn) { c.serve(hello, func(moment) bool { return true }) }
 
 // moment is a point in a transaction at which a receiver may die.
 type moment int
@@ -19,12 +23,12 @@ const (
 )
 
 // serve is the dialogue. lives is asked at each moment; false ends the connection by RST.
-func (c *Conn) serve(lives func(moment) bool) {
+func (c *Conn) serve(hello string, lives func(moment) bool) {
 	if !c.reply("220 mx ESMTP") {
 		return
 	}
 	for {
-		verb, _ := c.command()
+		verb, params := c.command()
 		said := true
 		switch verb {
 		case "":
@@ -38,7 +42,9 @@ func (c *Conn) serve(lives func(moment) bool) {
 			}
 			said = c.reply("250 2.1.0 OK")
 		case "DATA":
-			said = c.data(lives)
+			said = c.reply("354 go on") && c.receive(lives, c.content)
+		case "BDAT":
+			said = c.receive(lives, func() ([]byte, error) { return c.chunk(params) })
 		case "QUIT":
 			c.reply("221 bye")
 			return
@@ -51,17 +57,14 @@ func (c *Conn) serve(lives func(moment) bool) {
 	}
 }
 
-// data takes one message; false ends the connection.
-func (c *Conn) data(lives func(moment) bool) bool {
-	if !c.reply("354 go on") {
-		return false
-	}
+// receive takes one message; false ends the connection.
+func (c *Conn) receive(lives func(moment) bool, read func() ([]byte, error)) bool {
 	if !lives(atData) {
 		_, _ = c.in.ReadSlice('\n') // some of it came
 		c.reset()
 		return false
 	}
-	content, err := c.content()
+	content, err := read()
 	if err != nil {
 		return false
 	}
@@ -86,12 +89,16 @@ func (c *Conn) data(lives func(moment) bool) bool {
 
 // Frail takes mail as [Honest] and dies in one of n transactions, at a moment drawn from
 // the seed: behind MAIL, in the middle of the content, behind it without a reply, and in
-// the middle of the reply. While calm answers true it does not.
+// the middle of the reply. Every other connection takes content by BDAT, too. While calm
+// answers true it does not die.
 func Frail(seed uint64, n int, calm func() bool) Manner {
 	return func(c *Conn) {
 		rng := c.Random(seed)
-		dies := moment(-1)
-		c.serve(func(m moment) bool {
+		dies, ehlo := moment(-1), hello
+		if c.Number%2 == 0 {
+			ehlo = helloChunks
+		}
+		c.serve(ehlo, func(m moment) bool {
 			if m == atMail {
 				dies = -1
 				if rng.IntN(n) == 0 && !calm() {

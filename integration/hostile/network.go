@@ -55,7 +55,6 @@ type Network struct {
 	done   chan struct{} // closed with it
 	open   map[net.Conn]struct{}
 	count  []atomic.Int64 // connections, by receiver
-	txt    map[string]string
 }
 
 // Start serves receivers until Close.
@@ -65,7 +64,7 @@ func Start(receivers ...Receiver) (*Network, error) {
 	}
 	n := &Network{
 		receivers: map[string]int{}, list: receivers, open: map[net.Conn]struct{}{},
-		count: make([]atomic.Int64, len(receivers)), txt: map[string]string{}, done: make(chan struct{}),
+		count: make([]atomic.Int64, len(receivers)), done: make(chan struct{}),
 	}
 	n.Ledger.copies = map[string]*Copies{}
 	for i, r := range receivers {
@@ -109,13 +108,6 @@ func (n *Network) Connections(domain string) int64 {
 		return 0
 	}
 	return n.count[i].Load()
-}
-
-// SetTXT publishes a TXT record.
-func (n *Network) SetTXT(name, value string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.txt[dns.CanonicalName(name)] = value
 }
 
 // HangUp cuts every connection that is open now.
@@ -243,20 +235,6 @@ func (n *Network) record(q dns.Question) dns.RR {
 		return &dns.MX{Hdr: head, Preference: 10, Mx: "mx." + n.list[i].Domain + "."}
 	case q.Qtype == dns.TypeA && ok && host:
 		return &dns.A{Hdr: head, A: net.ParseIP(address(i))}
-	case q.Qtype == dns.TypeTXT:
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if value, ok := n.txt[dns.CanonicalName(q.Name)]; ok {
-			return &dns.TXT{Hdr: head, Txt: split(value)}
-		}
 	}
 	return nil
-}
-
-// split cuts a value into strings of at most 255 octets (RFC 1035 section 3.3.14).
-func split(value string) (parts []string) {
-	for len(value) > 255 {
-		parts, value = append(parts, value[:255]), value[255:]
-	}
-	return append(parts, value)
 }

@@ -131,7 +131,12 @@ func TestHonestAndFrail(t *testing.T) {
 		}
 		var sum meeting
 		for seed := range uint64(60) {
-			m := meet(t, Frail(seed, 2, func() bool { return false }), hostileConfig(mxrules.TLSOpportunistic))
+			frail := Frail(seed, 2, func() bool { return false })
+			if seed%2 == 0 { // its second connection
+				manner := frail
+				frail = func(c *Conn) { c.Number++; manner(c) }
+			}
+			m := meet(t, frail, hostileConfig(mxrules.TLSOpportunistic))
 			sum.delivered, sum.uncertain = sum.delivered+m.delivered, sum.uncertain+m.uncertain
 			sum.taken, sum.confirmed = sum.taken+m.taken, sum.confirmed+m.confirmed
 			if m.delivered != m.confirmed || m.taken > m.delivered+m.uncertain {
