@@ -121,6 +121,9 @@ func (r *rateLearner) judge(t time.Duration, before float64) {
 	case t <= r.raiseAt && r.known > 0.9*before: // not exact enough
 	case t <= r.raiseAt:
 		r.patience = max(r.patience/2, leastPatience)
+		if r.known < before/2 {
+			r.losses = 0 // what was tried before says nothing of this
+		}
 	case r.known > raised*before && r.proved: // it bears much more: how much is soon to be known
 		r.patience, r.losses, r.sunk, r.settled = leastPatience, 0, 0, 0
 	case r.known > 1.03*before && r.proved:

@@ -159,7 +159,7 @@ const (
 	mostPatience   = 4 * time.Minute  // so that a limit that was raised is found within ten minutes
 	slowRate       = 0.6              // below, the budget counts for more than that
 	slowPatience   = 40 * time.Minute
-	slowShare      = 0.85 // of it, where one refusal is much
+	slowShare      = 0.8 // of it, where one refusal is much
 
 	messageBudget = 0.009 // refusals for each message accepted that may be caused: the bar is one per cent
 	dialBudget    = 0.05  // the same for connections, each of which carries many messages

@@ -152,6 +152,14 @@ func (s *suspicion) try(t, sent time.Duration, refused bool) finding {
 	}
 	doubts := trialPasses * s.share
 	switch {
+	case s.against == s.tried && s.clean >= sampleSize: // all of a sudden nothing is taken: no chance does that
+		if s.tried < abruptly {
+			return foundNothing
+		}
+		s.believed, s.size = true, longSample
+		s.level, s.proved = 0, 0
+		s.forget()
+		return foundPacing
 	case float64(s.against) > doubts*float64(s.needed):
 		s.deafFor = min(max(2*s.deafFor, firstDeaf), mostDeaf)
 		s.deafUntil, s.believed, s.size = t+s.deafFor, false, 0

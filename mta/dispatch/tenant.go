@@ -101,6 +101,9 @@ func (c *Core) heard(l *line, d *domain, e Evidence) {
 func (c *Core) tenantsWord(l *line, d *domain, e *Evidence) bool {
 	p := l.path
 	holds := e.Effect == mxrules.EffectRest || e.Effect == mxrules.EffectSlow && e.RetryAfter > 0 && !e.Connection
+	if p.limits.Governor == mxrules.GovernorOn && e.RetryAfter == 0 && e.ReplyCode()/100 == 4 {
+		return false // a rate to a governor that learns: nothing rests, and less is sent
+	}
 	if !holds || d == nil || c.rules == nil || !c.rules.SharesHosts(p.dest.provider, d.name) || strings.HasSuffix(p.key, "/"+d.name) {
 		return false
 	}
