@@ -27,6 +27,15 @@ func newConn(raw net.Conn, n *Network, domain string, number int64) *Conn {
 	return &Conn{Number: number, raw: raw, in: bufio.NewReaderSize(raw, 8<<10), net: n, domain: domain}
 }
 
+// Play plays a manner on any connection, such as one in memory, and closes it. What it
+// takes is in no ledger.
+func Play(m Manner, conn net.Conn, number int64) {
+	defer conn.Close()
+	nobody := &Network{done: make(chan struct{})}
+	nobody.Ledger.copies = map[string]*Copies{}
+	m(newConn(conn, nobody, "", number))
+}
+
 // Random is a source for this connection alone, from a seed.
 func (c *Conn) Random(seed uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, uint64(c.Number)))
