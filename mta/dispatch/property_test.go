@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,7 +101,7 @@ func (c *chaos) effect() mxrules.Evidence {
 	return mxrules.Evidence{Effect: mxrules.Effect(1 + c.rng.IntN(4)), Text: "421 slow down"}
 }
 
-func (c *chaos) replies(_ Action, l *letter) answer {
+func (c *chaos) replies(a Action, l *letter) answer {
 	ans := answer{after: time.Duration(1+c.rng.IntN(500)) * time.Millisecond}
 	if c.healed {
 		return ans
@@ -121,6 +122,13 @@ func (c *chaos) replies(_ Action, l *letter) answer {
 		if !c.strict {
 			ans.evidence.Evidence = c.effect()
 			ans.again = time.Minute
+			if c.rng.IntN(2) == 0 {
+				source, _, _ := strings.Cut(a.Path, ">")
+				ans.evidence.Sign, ans.source, ans.blocked = mxrules.SignBlocked, source, source != "*"
+			}
+			if c.rng.IntN(4) == 0 {
+				ans.evidence.RetryAfter = time.Duration(1+c.rng.IntN(30)) * time.Minute
+			}
 		}
 	}
 	return ans

@@ -222,7 +222,8 @@ func limited(t tester, l mxrules.Limits) *mxrules.Rules {
 	if l.TLS == 0 {
 		l.TLS = mxrules.TLSOpportunistic
 	}
-	rules, err := mxrules.NewRules([]mxrules.Rule{{ID: "all", Set: mxrules.AllFields, Limits: l}}, nil)
+	shared := mxrules.Provider{Name: "shared", Suffixes: []string{".d1"}, SharedHosts: true}
+	rules, err := mxrules.NewRules([]mxrules.Rule{{ID: "all", Set: mxrules.AllFields, Limits: l}}, []mxrules.Provider{shared})
 	if err != nil {
 		t.Fatal(err)
 	}
