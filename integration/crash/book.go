@@ -18,6 +18,7 @@ type book struct {
 	seen      map[string]bool
 	stories   map[string]*story // by delivery and recipient
 	byID      map[string]*story // by Message-ID
+	byName    map[string]*story // by resource name
 	uncertain map[string]int    // events that say so, by Message-ID
 	finished  map[string]bool   // deliveries
 	changed   chan struct{}     // closed and renewed by hear
@@ -39,7 +40,7 @@ type story struct {
 
 func newBook() *book {
 	return &book{
-		seen: map[string]bool{}, stories: map[string]*story{}, byID: map[string]*story{},
+		seen: map[string]bool{}, stories: map[string]*story{}, byID: map[string]*story{}, byName: map[string]*story{},
 		uncertain: map[string]int{}, finished: map[string]bool{}, changed: make(chan struct{}),
 	}
 }
@@ -100,14 +101,14 @@ func (b *book) tell(e *veredusv1.FeedbackEvent) {
 	if e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_FINISHED {
 		b.finished[e.GetDelivery()] = true
 	}
-	if e.GetRecipient() == "" {
+	if e.GetRecipient() == "" || e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_TAKEN_INTO_ACCOUNT {
 		return
 	}
 	key := e.GetDelivery() + " " + e.GetRecipient()
 	s := b.stories[key]
 	if s == nil {
 		s = &story{recipient: e.GetRecipient(), delivery: e.GetDelivery()}
-		b.stories[key] = s
+		b.stories[key], b.byName[e.GetMessage()] = s, s
 	}
 	if id := e.GetMessageId(); id != "" {
 		if s.messageID != "" && s.messageID != id {
@@ -150,6 +151,27 @@ func (b *book) told(open []*mailing, within time.Duration) bool {
 		case <-changed:
 		case <-late:
 			return false
+		}
+	}
+}
+
+// storyOf waits for a message's end and answers what was told of it then.
+func (b *book) storyOf(name string, within time.Duration) (s story) {
+	late := time.After(within)
+	for {
+		b.mu.Lock()
+		changed := b.changed
+		if told := b.byName[name]; told != nil {
+			s = *told
+		}
+		b.mu.Unlock()
+		if s.finals > 0 {
+			return s
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return s
 		}
 	}
 }

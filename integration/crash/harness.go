@@ -33,10 +33,11 @@ type harness struct {
 	calm  atomic.Bool // the frail receiver lives
 	taken chan int    // gets the receivers' count of messages, if somebody waits
 
-	book   *book
-	open   []*mailing // not compared yet
-	follow *follow
-	report *report
+	book    *book
+	open    []*mailing // not compared yet
+	singles singles
+	follow  *follow
+	report  *report
 }
 
 // run makes the rounds. The report is nil if nothing began.
@@ -102,6 +103,9 @@ func (h *harness) rounds(ctx context.Context) error {
 			if err := h.settleAll(ctx); err != nil {
 				return fmt.Errorf("after round %d: %w", i, err)
 			}
+			if i < h.opt.rounds {
+				h.singles.begin(h.node.Conn())
+			}
 			h.say("%4d rounds, %d kills, %d messages, %d breaches", i, h.report.kills, h.net.Ledger.Total(), h.book.breached)
 		}
 	}
@@ -141,6 +145,7 @@ func (h *harness) live(ctx context.Context) error {
 		return err
 	}
 	h.follow = followOn(h.node.Conn(), h.book)
+	h.singles.begin(h.node.Conn())
 	return nil
 }
 
@@ -154,6 +159,7 @@ func (h *harness) die() error {
 		h.book.check(h.follow.stop())
 		h.follow = nil
 	}
+	h.singles.end()
 	if how != nil {
 		return fmt.Errorf("the node ended of itself: %w\n%s", how, h.node.LastWords())
 	}
@@ -203,6 +209,7 @@ func (h *harness) settleAll(ctx context.Context) error {
 	defer h.cable.Calm.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, drainWithin)
 	defer cancel()
+	h.singles.end()
 	for _, m := range h.open {
 		if err := h.drain(ctx, m); err != nil {
 			return fmt.Errorf("%s does not end: %w", m.name(), err)
@@ -217,6 +224,9 @@ func (h *harness) settleAll(ctx context.Context) error {
 		}
 	}
 	h.open = nil
+	if err := h.settleSingles(ctx); err != nil {
+		return err
+	}
 	listed, err := h.node.Claims()
 	if err != nil {
 		return err
@@ -292,6 +302,7 @@ func (h *harness) sum() {
 	listed, err := h.node.Claims()
 	h.book.check(err)
 	h.book.sum(h.report, h.net.Ledger.Copies(), listed)
+	h.report.singles = h.singles.all
 	h.report.connections = h.net.Connections(faraway)
 	h.report.faults = h.cable.Faults()
 }

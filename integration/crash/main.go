@@ -5,7 +5,7 @@
 // The node is `veredus serve`, built from the source around, on one data directory for all
 // its lives. Each round uploads and starts a delivery over real TCP and ends the
 // node by SIGKILL at a seeded moment of a seeded phase: ingest, start, sending, settling,
-// compaction, reload, graceful shutdown, start-up. One receiver dies in the middle of
+// compaction, reload, graceful shutdown, start-up. Single messages go all the while. One receiver dies in the middle of
 // transactions, another is reached through a network that resets, cuts off, stalls and
 // lags; the others are healthy. Behind each kill the node is started again and what it
 // acknowledged is looked for; every few rounds everything is let through and four books are

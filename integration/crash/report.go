@@ -15,6 +15,7 @@ type report struct {
 	compactions int // rounds of those in which tables went
 
 	messages, delivered, givenUp, lost int
+	singles                            int
 	events, claims, uncertain          int
 	repeated, repeats, fromClaims      int
 	connections                        int64
@@ -56,6 +57,7 @@ func (r *report) String() string {
 		n    any
 	}{
 		{"messages acknowledged", r.messages},
+		{"of these single messages", r.singles},
 		{"delivered", r.delivered},
 		{"given up after three lost claims", r.givenUp},
 		{"lost", r.lost},
