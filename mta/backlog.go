@@ -224,7 +224,7 @@ func (r *Relay) describe(ru *run, s RunState) dispatch.Run {
 	ho := ru.ho
 	return dispatch.Run{
 		ID: ru.id, Delivery: dispatch.DeliveryID(ho.Delivery), Tenant: ho.Tenant, SenderDomain: ho.SenderDomain,
-		Class: ho.Class, Priority: ho.Priority, Pool: ho.Pool, Domain: ru.domain,
+		Class: ho.Class, Priority: ho.Priority, Pool: ho.poolOf(s), Domain: ru.domain,
 		Fresh: s.Fresh, Deferred: s.Deferred, NextDue: s.NextDue,
 	}
 }

@@ -100,6 +100,66 @@ func (r *Relay) RetryNow(ctx context.Context, q Queue, order Order) (Picked, err
 	return w.picked, err
 }
 
+// poolOf is the pool of a run's mail.
+func (h *Handover) poolOf(s RunState) string {
+	if s.Pool != "" && s.Instead == h.Pool {
+		return s.Pool
+	}
+	return h.Pool
+}
+
+// MoveRuns moves the mail of bulk deliveries to another pool, run by run: all of a
+// delivery's mail to a recipient domain moves if the queue chooses some of it. What is
+// claimed goes by its old pool. An empty order changes nothing and counts.
+func (r *Relay) MoveRuns(ctx context.Context, q Queue, order Order, pool string) (Picked, error) {
+	q.Bulk = true
+	w := r.walk(q, false)
+	err := r.operate(ctx, func(ctx context.Context) error {
+		return w.runs(ctx, func(h *Handover, s *RunState, destination string) error {
+			if h.poolOf(*s) == pool {
+				return nil
+			}
+			if n, err := w.count(ctx, h, s); err != nil || n == 0 {
+				return err
+			}
+			w.picked.Count += s.Fresh + s.Deferred
+			if room := maxSample - len(w.picked.Sample); room > 0 {
+				err := w.pages(ctx, h, s, room, func(page []*Message) (bool, error) {
+					w.show(page, destination)
+					return len(w.picked.Sample) < maxSample, nil
+				})
+				if err != nil {
+					return err
+				}
+			}
+			if order.ID == "" {
+				return nil
+			}
+			return r.moveRun(ctx, h, s, order.ID, pool)
+		})
+	})
+	return w.picked, err
+}
+
+// moveRun moves a run once that is durable.
+func (r *Relay) moveRun(ctx context.Context, h *Handover, s *RunState, work, pool string) error {
+	m := Move{Handover: h.ID, Domain: s.Domain, Pool: pool, Instead: h.Pool, Work: work}
+	if pool == h.Pool {
+		m.Pool, m.Instead = "", ""
+	}
+	return r.durably(ctx, func(time.Time) {
+		r.writer.add(func(p *pending) { p.batch.Moves = append(p.batch.Moves, m) })
+	}, func(now time.Time) {
+		ho := r.handovers[h.ID]
+		if ho == nil || ho.Pool != h.Pool { // moved as a whole meanwhile
+			return
+		}
+		if ru := ho.run(s.Domain); ru != nil {
+			r.core.MoveRun(now, ru.id, pool)
+		}
+	})
+}
+
 // FailWaiting ends what a Queue chooses: suppressed, code 25, with the reason as its text.
 func (r *Relay) FailWaiting(ctx context.Context, q Queue, order Order, reason string) (Picked, error) {
 	w := r.walk(q, false)

@@ -109,6 +109,9 @@ type RunState struct {
 	Fresh    int64
 	Deferred int64
 	NextDue  time.Time // earliest retry; zero when none
+	// Pool is where its mail was moved to, in place of the hand-over's pool Instead: it
+	// counts only while that is the hand-over's. Empty: not moved.
+	Pool, Instead string
 }
 
 // Position is a place in a run: everything before it, by lane and then order, lies below.
@@ -197,6 +200,8 @@ type Batch struct {
 	Settles  []Settlement
 	// Hurries are waiting retries to be made due sooner.
 	Hurries []Hurry
+	// Moves are runs that go to other pools than their hand-over's.
+	Moves []Move
 	// Marks are settled-below marks that advanced.
 	Marks []Mark
 	// Usage are quota meters to keep, by path key; charged with the claims.
@@ -213,6 +218,15 @@ type Claim struct {
 	Message   *Message
 	Time      time.Time
 	MessageID string // Message-ID header without angle brackets
+}
+
+// Move gives a run's mail another pool than that of its hand-over, which is Instead; an
+// empty Pool takes that back. Work is that under which its waiting mail is counted.
+type Move struct {
+	Handover      uint64
+	Domain        uint32
+	Pool, Instead string
+	Work          string
 }
 
 // Mark is a run's settled-below mark.

@@ -20,7 +20,7 @@ type pending struct {
 
 func (p *pending) empty() bool {
 	b := &p.batch
-	return len(b.Claims)+len(b.Releases)+len(b.Settles)+len(b.Hurries)+len(b.Events)+len(b.Usage)+len(p.written) == 0
+	return len(b.Claims)+len(b.Releases)+len(b.Settles)+len(b.Hurries)+len(b.Moves)+len(b.Events)+len(b.Usage)+len(p.written) == 0
 }
 
 // writer makes claims, releases and settlements durable: one write at a time, each

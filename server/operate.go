@@ -67,7 +67,7 @@ func (s *operations) MoveToPool(ctx context.Context, req *veredusv1.MoveToPoolRe
 	return &veredusv1.MoveToPoolResponse{Count: a.GetCount(), Sample: a.GetSample()}, nil
 }
 
-// checkMove refuses what only concerns a part of a delivery's mail: its pool is one.
+// checkMove refuses a pool that there is not.
 func (s *operations) checkMove(req *veredusv1.MoveToPoolRequest) error {
 	if pool := req.GetPool(); !s.settings().hasPool(pool) {
 		var names []string
@@ -75,16 +75,6 @@ func (s *operations) checkMove(req *veredusv1.MoveToPoolRequest) error {
 			names = append(names, p.Name)
 		}
 		return invalid("pool", pool, "is no pool", "use one of "+clip(strings.Join(names, ", "), 500))
-	}
-	const remedy = "choose by delivery or tenant: a pool is a delivery's, so its mail moves as a whole"
-	sel := req.GetSelector()
-	switch {
-	case sel.GetDestination() != "":
-		return invalid("selector.destination", sel.GetDestination(), "cannot choose what moves", remedy)
-	case sel.GetSource() != "":
-		return invalid("selector.source", sel.GetSource(), "cannot choose what moves", remedy)
-	case sel.GetOlderThan() != nil:
-		return invalid("selector.older_than", sel.GetOlderThan().AsDuration().String(), "cannot choose what moves", remedy)
 	}
 	return nil
 }
@@ -127,7 +117,7 @@ func (s *operations) change(ctx context.Context, w operator.Work, call queueCall
 	if call.dryRun {
 		return s.count(ctx, &w, q)
 	}
-	if w.Kind == operator.Move { // deliveries move as a whole: it is known at once how many
+	if w.Kind == operator.Move && !partial(q) { // deliveries move as a whole: it is known at once how many
 		picked, _, err := s.works.movable(ctx, q, w.Pool)
 		if err != nil {
 			return nil, err
@@ -150,10 +140,13 @@ func (s *operations) again(ctx context.Context, req operator.Request) (bool, err
 func (s *operations) count(ctx context.Context, w *operator.Work, q mta.Queue) (*veredusv1.RetryNowResponse, error) {
 	var picked mta.Picked
 	var err error
-	if w.Kind == operator.Move {
-		picked, _, err = s.works.movable(ctx, q, w.Pool)
-	} else {
+	switch {
+	case w.Kind != operator.Move:
 		picked, err = s.works.relay.CountWaiting(ctx, q, w.Kind == operator.Retry)
+	case partial(q):
+		picked, err = s.works.relay.MoveRuns(ctx, q, mta.Order{}, w.Pool)
+	default:
+		picked, _, err = s.works.movable(ctx, q, w.Pool)
 	}
 	if err != nil {
 		return nil, err

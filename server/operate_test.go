@@ -228,7 +228,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 			"selector.older_than":                     retry(&veredusv1.QueueSelector{OlderThan: durationpb.New(-time.Second)}),
 			"selector.delivery":                       retry(&veredusv1.QueueSelector{Delivery: "spring"}),
 			"pool":                                    move(&veredusv1.QueueSelector{Delivery: "deliveries/spring"}, "nowhere"),
-			"selector.source move":                    move(&veredusv1.QueueSelector{Source: "default"}, "default"),
+			"selector.source move":                    move(&veredusv1.QueueSelector{Source: "nobody"}, "default"),
 			"override.end_time":                       word("a.example", 0, two),
 			"override.end_time too far":               word("a.example", 31*24*time.Hour, two),
 			"override.fields":                         word("a.example", time.Hour, map[string]string{"connections": "0"}),
@@ -442,6 +442,73 @@ func TestLimitsAreExplained(t *testing.T) {
 			t.Errorf("%s: %q, want %q", l.GetField(), got, w)
 		}
 	}
+}
+
+// By destination, age or source only mail moves: its delivery and the rest of it stay. It
+// stays moved over a restart, and until the delivery itself gets another pool.
+func TestMoveSomeMailToAPool(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		pools := "pools: {default: {sources: [{name: a, hostname: a.brand.example}]}, reserve: {sources: [{name: b, hostname: b.brand.example}]}, third: {sources: [{name: c, hostname: c.brand.example}]}}"
+		write(t, o.cfg, strings.Replace(read(t, o.cfg), "relay: {", "relay: {"+pools+", ", 1))
+		o.close()
+		o.open()
+		mailing(t, o.conn, "grey0@d00.example", "grey1@d00.example", "grey2@d01.example")
+		time.Sleep(time.Minute)
+		ctx := t.Context()
+		move := func(sel *veredusv1.QueueSelector, pool string, dry bool) int64 {
+			t.Helper()
+			a, err := o.MoveToPool(ctx, &veredusv1.MoveToPoolRequest{Selector: sel, Pool: pool, DryRun: dry})
+			if err != nil || int(a.GetCount()) != len(a.GetSample()) {
+				t.Fatalf("move: %v, %v", a, err)
+			}
+			return a.GetCount()
+		}
+		d00 := &veredusv1.QueueSelector{Destination: "d00.example"}
+		if n, m := move(d00, "reserve", true), move(d00, "reserve", false); n != 2 || m != 2 {
+			t.Errorf("%d would move and %d moved, want 2", n, m)
+		}
+		if n := move(d00, "reserve", false); n != 0 {
+			t.Errorf("%d moved again", n)
+		}
+		for sel, want := range map[*veredusv1.QueueSelector]int64{
+			{Source: "a"}: 1 + 2, {OlderThan: durationpb.New(time.Hour)}: 0, {OlderThan: durationpb.New(time.Second)}: 3,
+		} {
+			if n := move(sel, "third", true); n != want {
+				t.Errorf("%v: %d would move, want %d", sel, n, want)
+			}
+		}
+		if d, err := o.node.store.Get(ctx, "spring"); err != nil || d.Spec.GetPool() == "reserve" {
+			t.Errorf("the delivery moved as well: %v", err)
+		}
+		o.close()
+		o.open()
+		time.Sleep(time.Second)
+		if n := move(d00, "reserve", true); n != 0 {
+			t.Errorf("behind a restart %d are where they were", n)
+		}
+		if _, err := o.RetryNow(ctx, &veredusv1.RetryNowRequest{Selector: &veredusv1.QueueSelector{Tenant: "default"}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		at, _ := o.node.store.Ends()
+		events, _, err := o.node.store.Read(ctx, at, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		by := map[string]int{}
+		for _, e := range events {
+			if e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED {
+				by[e.GetDestination()+" by "+e.GetSource()]++
+			}
+		}
+		if by["d00.example by b"] != 2 || by["d01.example by a"] != 1 {
+			t.Errorf("delivered %v", by)
+		}
+		if got := o.texts(veredusv1.FeedbackType_FEEDBACK_TYPE_QUEUE_CHANGED); len(got) == 0 || got[0] != "2 move to pool reserve: destination d00.example" {
+			t.Errorf("events %q", got)
+		}
+	})
 }
 
 // Waiting mail of a tenant moves to another pool; what moved already is not counted again,

@@ -26,6 +26,7 @@ type queueRelay interface {
 	DestinationsOf(ctx context.Context, q mta.Queue, most int) ([]string, error)
 	RetryNow(ctx context.Context, q mta.Queue, order mta.Order) (mta.Picked, error)
 	FailWaiting(ctx context.Context, q mta.Queue, order mta.Order, reason string) (mta.Picked, error)
+	MoveRuns(ctx context.Context, q mta.Queue, order mta.Order, pool string) (mta.Picked, error)
 }
 
 // maxWorks is how many pieces of work may be under way at a time.
@@ -187,6 +188,9 @@ func (s *works) change(ctx context.Context, w *operator.Work) (mta.Picked, error
 	case operator.Fail:
 		return s.relay.FailWaiting(ctx, q, order, w.Reason)
 	case operator.Move:
+		if partial(q) {
+			return s.relay.MoveRuns(ctx, q, order, w.Pool)
+		}
 		return s.moveAll(ctx, q, w.Pool)
 	}
 	return mta.Picked{}, fmt.Errorf("work %s of kind %d is not known to this version", w.ID, w.Kind)
@@ -200,6 +204,10 @@ func (s *works) queue(ctx context.Context, q *operator.Queue) (out mta.Queue, er
 	}
 	return out, err
 }
+
+// partial reports whether a queue chooses parts of deliveries: then their mail moves, and
+// not the deliveries.
+func partial(q mta.Queue) bool { return q.Destination != "" || q.Source != "" || !q.Arrived.IsZero() }
 
 // moveAll changes the pool of every delivery that the queue chooses and that has another.
 func (s *works) moveAll(ctx context.Context, q mta.Queue, pool string) (mta.Picked, error) {

@@ -61,7 +61,7 @@ paths spread them, and a path that rests goes on resting (see 'veredus paths res
 			})
 		},
 	}
-	q.allFlags(cmd, true)
+	q.allFlags(cmd)
 	return cmd
 }
 
@@ -70,11 +70,14 @@ func newQueueMove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "move --pool POOL",
 		Short: "Move waiting mail of deliveries to another pool of sources",
-		Long: `Move waiting mail to another pool of sources: of one delivery, or of all running and
-paused deliveries of a tenant. A pool is a delivery's, so its mail moves as a whole.
-Single (transactional) messages stay: each names its pool when it is sent.`,
-		Example: `  veredus queue move --delivery spring --pool reserve --reason "main pool blocked"`,
-		Args:    noArgs,
+		Long: `Move waiting mail to another pool of sources. Chosen by delivery or tenant alone,
+deliveries move as a whole. Chosen by destination, source or age, only mail moves: all
+of a delivery's mail to a recipient domain, if some of that is chosen; it stays there
+until the delivery itself gets another pool. Single (transactional) messages stay: each
+names its pool when it is sent.`,
+		Example: `  veredus queue move --delivery spring --pool reserve --reason "main pool blocked"
+  veredus queue move --destination google --pool reserve --dry-run`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if q.pool == "" {
 				return usagef(cmd, "--pool is missing: name the pool that the mail moves to")
@@ -84,7 +87,7 @@ Single (transactional) messages stay: each names its pool when it is sent.`,
 			})
 		},
 	}
-	q.allFlags(cmd, false)
+	q.allFlags(cmd)
 	cmd.Flags().StringVar(&q.pool, "pool", "", "pool that the mail moves to")
 	return cmd
 }
@@ -107,20 +110,18 @@ error text. It cannot be undone. A delivery of which nothing is left is finished
 			})
 		},
 	}
-	q.allFlags(cmd, true)
+	q.allFlags(cmd)
 	return cmd
 }
 
-func (q *queue) allFlags(cmd *cobra.Command, all bool) {
+func (q *queue) allFlags(cmd *cobra.Command) {
 	q.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&q.delivery, "delivery", "", "only of this delivery")
 	f.StringVar(&q.tenant, "tenant", "", "only of this tenant")
-	if all {
-		f.StringVar(&q.destination, "destination", "", "only to this destination, such as google")
-		f.StringVar(&q.source, "source", "", "only what was last tried from this source")
-		f.DurationVar(&q.older, "older-than", 0, "only what entered the relay at least so long ago, such as 24h")
-	}
+	f.StringVar(&q.destination, "destination", "", "only to this destination, such as google")
+	f.StringVar(&q.source, "source", "", "only what was last tried from this source")
+	f.DurationVar(&q.older, "older-than", 0, "only what entered the relay at least so long ago, such as 24h")
 	f.BoolVar(&q.dryRun, "dry-run", false, "count and show, and change nothing")
 	f.StringVar(&q.reason, "reason", "", "why, for the record, up to 256 bytes")
 	f.StringVar(&q.id, "request-id", "", "makes the call idempotent: the same again answers the same")

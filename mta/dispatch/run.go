@@ -341,6 +341,17 @@ func (c *Core) UpdateDelivery(now time.Time, id DeliveryID, pool string, priorit
 	c.flush()
 }
 
+// MoveRun gives one run another pool than the others of its delivery have. Messages
+// loaded and not claimed go back.
+func (c *Core) MoveRun(now time.Time, id RunID, pool string) {
+	c.begin(now)
+	if r := c.runs.Get(uint64(id)); r != nil && r.pool != c.poolOf(pool) {
+		r.pool = c.poolOf(pool)
+		c.moveRun(r)
+	}
+	c.flush()
+}
+
 func (c *Core) updateDelivery(d *delivery, pool string, priority int) {
 	d.priority = weight(priority)
 	p := c.poolOf(pool)

@@ -3451,7 +3451,7 @@ func (x *RetryNowResponse) GetSample() []*QueueSample {
 // MoveToPoolRequest chooses mail and its new pool.
 type MoveToPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which; by delivery or tenant, since a pool is a delivery's. Required.
+	// Which. Required.
 	Selector *QueueSelector `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
 	// The pool. Required.
 	Pool string `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`

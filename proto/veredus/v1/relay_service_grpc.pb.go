@@ -76,7 +76,10 @@ type RelayServiceClient interface {
 	SetWarmUp(ctx context.Context, in *SetWarmUpRequest, opts ...grpc.CallOption) (*Source, error)
 	// Makes waiting retries due now. Their release is spread by the limits of their paths.
 	RetryNow(ctx context.Context, in *RetryNowRequest, opts ...grpc.CallOption) (*RetryNowResponse, error)
-	// Moves waiting mail of deliveries to another pool: all that is not being sent.
+	// Moves waiting mail of deliveries to another pool: all that is not being sent. Single
+	// (transactional) messages stay. Chosen by delivery or tenant alone, deliveries move as a
+	// whole, with the mail that comes yet; else only mail moves: all of a delivery's to a
+	// recipient domain if some of that is chosen, until the delivery itself gets another pool.
 	MoveToPool(ctx context.Context, in *MoveToPoolRequest, opts ...grpc.CallOption) (*MoveToPoolResponse, error)
 	// Fails waiting mail: event `suppressed`, bounce code 25.
 	FailMessages(ctx context.Context, in *FailMessagesRequest, opts ...grpc.CallOption) (*FailMessagesResponse, error)
@@ -322,7 +325,10 @@ type RelayServiceServer interface {
 	SetWarmUp(context.Context, *SetWarmUpRequest) (*Source, error)
 	// Makes waiting retries due now. Their release is spread by the limits of their paths.
 	RetryNow(context.Context, *RetryNowRequest) (*RetryNowResponse, error)
-	// Moves waiting mail of deliveries to another pool: all that is not being sent.
+	// Moves waiting mail of deliveries to another pool: all that is not being sent. Single
+	// (transactional) messages stay. Chosen by delivery or tenant alone, deliveries move as a
+	// whole, with the mail that comes yet; else only mail moves: all of a delivery's to a
+	// recipient domain if some of that is chosen, until the delivery itself gets another pool.
 	MoveToPool(context.Context, *MoveToPoolRequest) (*MoveToPoolResponse, error)
 	// Fails waiting mail: event `suppressed`, bounce code 25.
 	FailMessages(context.Context, *FailMessagesRequest) (*FailMessagesResponse, error)

@@ -139,6 +139,26 @@ func (t *txn) hurry(h *mta.Hurry) error {
 	return nil
 }
 
+// moveRun gives a run's mail another pool.
+func (t *txn) moveRun(m *mta.Move) error {
+	w, err := t.byHandover(m.Handover)
+	if err != nil || w == nil || !w.state.active() {
+		return err
+	}
+	r, err := t.runOf(w, runKey{m.Handover, m.Domain})
+	if err != nil || r == nil || r.pool == m.Pool && r.instead == m.Instead {
+		return err
+	}
+	r.pool, r.instead, r.changed = m.Pool, m.Instead, true
+	if m.Work != "" && r.fresh+r.deferred > 0 {
+		if t.works == nil {
+			t.works = map[string]int64{}
+		}
+		t.works[m.Work] += r.fresh + r.deferred
+	}
+	return nil
+}
+
 // PutOverride stores an override, or ends one.
 func (s *Store) PutOverride(ctx context.Context, o operator.Override, e operator.Event, req operator.Request) (repeated bool, err error) {
 	return s.order(ctx, e, req, func(t *txn) {

@@ -429,6 +429,8 @@ type run struct {
 	deferred int64
 	nextDue  int64 // no retry row lies below it; 0 when none
 	mark     mta.Position
+	// pool is where its mail was moved to, in place of its delivery's pool instead.
+	pool, instead string
 
 	// Behind logged no message of the run has a row of the log. It is not stored: the
 	// first claim finds it.
@@ -442,7 +444,9 @@ func (r *run) encode(b []byte) []byte {
 	b = putInt(b, 3, r.deferred)
 	b = putInt(b, 4, r.nextDue)
 	b = putUint(b, 5, uint64(r.mark.Lane))
-	return putUint(b, 6, r.mark.Order)
+	b = putUint(b, 6, r.mark.Order)
+	b = putString(b, 7, r.pool)
+	return putString(b, 8, r.instead)
 }
 
 func decodeRun(row []byte) (r run, err error) {
@@ -460,6 +464,10 @@ func decodeRun(row []byte) (r run, err error) {
 			r.mark.Lane = uint8(v.n)
 		case 6:
 			r.mark.Order = v.n
+		case 7:
+			r.pool = v.string()
+		case 8:
+			r.instead = v.string()
 		}
 		return nil
 	})

@@ -223,7 +223,7 @@ func (s *Store) Runs(_ context.Context, handover uint64, behind uint32, limit in
 		if r.fresh+r.deferred > 0 {
 			list = append(list, mta.RunState{
 				Domain: k.domain, DomainName: r.name, Mark: r.mark,
-				Fresh: r.fresh, Deferred: r.deferred, NextDue: timeOf(r.nextDue),
+				Fresh: r.fresh, Deferred: r.deferred, NextDue: timeOf(r.nextDue), Pool: r.pool, Instead: r.instead,
 			})
 		}
 		return len(list) < limit, nil

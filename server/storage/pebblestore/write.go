@@ -41,6 +41,11 @@ func (t *txn) write(b *mta.Batch) (written mta.Written, err error) {
 			return written, err
 		}
 	}
+	for i := range b.Moves {
+		if err := t.moveRun(&b.Moves[i]); err != nil {
+			return written, err
+		}
+	}
 	for _, id := range b.Releases {
 		if err := t.release(id); err != nil {
 			return written, err

@@ -93,6 +93,7 @@ func (e *engine) comparePages(req mta.WaitingRequest, want []mta.MessageID) erro
 
 var operatorStories = []story{
 	{"work counts what it changed, also when the power fails in the middle", workSurvives},
+	{"runs that were moved to another pool stay there", runsMove},
 	{"work chooses by source, age and time of the last attempt", workChooses},
 	{"an ended work answers its request again", workRepeats},
 	{"overrides come back, and go", overridesStay},
@@ -140,6 +141,36 @@ func hurriesOf(list []*mta.Message, work string) (h []mta.Hurry) {
 		h = append(h, mta.Hurry{Message: m, Due: storyTime, Work: work})
 	}
 	return h
+}
+
+// runsMove: a run is told with the pool that its mail was moved to, over power cuts; what waits
+// is counted under the work that moved it, once.
+func runsMove(t *teller) {
+	d, epoch, _ := t.retries(10, "s1")
+	_, _, err := t.BeginWork(ctx(), operator.Work{ID: "w", Kind: operator.Move, Pool: "reserve", Created: storyTime}, operator.Request{})
+	t.check(err)
+	move := mta.Move{Handover: d.Handover, Domain: 1, Pool: "reserve", Instead: "default", Work: "w"}
+	t.write(mta.Batch{Epoch: epoch, Moves: []mta.Move{move, move, {Handover: d.Handover, Domain: 99, Pool: "reserve"}, {Handover: 999, Domain: 1}}})
+	t.driver.Cut(rand.New(rand.NewPCG(1, 1)))
+	t.check(t.driver.Close())
+	if t.Store, err = t.driver.Open(func() time.Time { return storyTime }); err != nil {
+		t.Fatal(err)
+	}
+	epoch = t.recover().Epoch
+	list, err := t.Runs(ctx(), d.Handover, 0, 10)
+	t.check(err)
+	if len(list) != 1 || list[0].Pool != "reserve" || list[0].Instead != "default" {
+		t.Errorf("runs %+v", list)
+	}
+	works, err := t.Works(ctx())
+	t.check(err)
+	if len(works) != 1 || works[0].Count != 10 {
+		t.Errorf("works %+v", works)
+	}
+	t.write(mta.Batch{Epoch: epoch, Moves: []mta.Move{{Handover: d.Handover, Domain: 1}}})
+	if list, err := t.Runs(ctx(), d.Handover, 0, 10); err != nil || len(list) != 1 || list[0].Pool != "" {
+		t.Errorf("moved back: %+v, %v", list, err)
+	}
 }
 
 func workSurvives(t *teller) {
