@@ -45,11 +45,12 @@ type soak struct {
 	accepted   atomic.Int64
 	streams    atomic.Int64 // subscriptions so far
 	samples    []sample
+	uncertain  map[string]int // events that say delivery_uncertain, by Message-ID; keepBooks has it until the end
 }
 
 func run(ctx context.Context, opt options) error {
 	fmt.Printf("repeat with -minutes %g -messages %d -seed %d\n", opt.load.Minutes(), opt.size, opt.seed)
-	s := &soak{opt: opt}
+	s := &soak{opt: opt, uncertain: map[string]int{}}
 	var err error
 	if s.net, err = openReceivers(opt.seed); err != nil {
 		return err
@@ -200,6 +201,9 @@ func (s *soak) keepBooks(ctx context.Context) error {
 		Client: veredusv1.NewFeedbackServiceClient(s.node.Conn()),
 		Handle: func(_ context.Context, events []*veredusv1.FeedbackEvent, _ string) error {
 			for _, e := range events {
+				if e.GetDeliveryUncertain() {
+					s.uncertain[e.GetMessageId()]++
+				}
 				if e.GetRecipient() == "" || e.GetWillRetry() {
 					continue
 				}
@@ -280,13 +284,17 @@ func (s *soak) books(ctx context.Context) error {
 		ledger.Sent += l.GetSent()
 		ledger.Failed += l.GetFailed()
 	}
-	taken, twice := 0, 0
-	for _, c := range s.net.Ledger.Copies() {
+	taken, twice, silent := 0, 0, 0
+	for id, c := range s.net.Ledger.Copies() {
 		taken++
 		twice += c.Taken - 1
+		silent += max(0, c.Taken-1-s.uncertain[id])
 	}
 	fmt.Printf("\n%d messages: %d sent, %d failed; %d final events; the receivers have %d, and %d copies too many; %d subscriptions\n",
 		ledger.Accepted, ledger.Sent, ledger.Failed, s.finals.Load(), taken, twice, s.streams.Load())
+	if silent > 0 {
+		return fmt.Errorf("%d copies too many of which no event says that a delivery was uncertain", silent)
+	}
 	if ledger.Accepted != s.accepted.Load() || ledger.Sent+ledger.Failed != ledger.Accepted || s.finals.Load() != ledger.Accepted || s.delivered.Load() != ledger.Sent {
 		return fmt.Errorf("the books do not agree: %d accepted, %d final events, %d of them delivered, ledger %v", s.accepted.Load(), s.finals.Load(), s.delivered.Load(), &ledger)
 	}
