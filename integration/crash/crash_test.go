@@ -12,11 +12,11 @@ import (
 
 var (
 	seed   = flag.Uint64("crash.seed", 0, "seed of the phases and moments; 0 takes one from the clock")
-	rounds = flag.Int("crash.rounds", 6, "how many rounds")
+	rounds = flag.Int("crash.rounds", len(phases), "how many rounds")
 )
 
 func TestNothingAcknowledgedIsLost(t *testing.T) {
-	opt := options{rounds: *rounds, messages: 120, every: 6, seed: *seed, dir: t.TempDir()}
+	opt := options{rounds: *rounds, messages: 120, every: 8, seed: *seed, dir: t.TempDir()}
 	if err := opt.check(); err != nil {
 		t.Fatal(err)
 	}

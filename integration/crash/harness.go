@@ -35,6 +35,7 @@ type harness struct {
 
 	book    *book
 	open    []*mailing // not compared yet
+	deck    []int      // phases to come, by index
 	singles singles
 	follow  *follow
 	report  *report
@@ -114,10 +115,7 @@ func (h *harness) rounds(ctx context.Context) error {
 
 // round begins a delivery, kills the node in a phase, and looks after it.
 func (h *harness) round(ctx context.Context, number int) error {
-	p := phases[h.rng.IntN(len(phases))]
-	for h.opt.only != "" && p.name != h.opt.only {
-		p = phases[h.rng.IntN(len(phases))]
-	}
+	p := h.deal()
 	m := newMailing(number, h.opt.messages)
 	h.open = append(h.open, m)
 	before := h.report.kills
@@ -134,6 +132,20 @@ func (h *harness) round(ctx context.Context, number int) error {
 		}
 	}
 	return m.put(ctx, h.node.Campaigns())
+}
+
+// deal draws a phase. All come before one comes again.
+func (h *harness) deal() phase {
+	for {
+		if len(h.deck) == 0 {
+			h.deck = h.rng.Perm(len(phases))
+		}
+		p := phases[h.deck[0]]
+		h.deck = h.deck[1:]
+		if h.opt.only == "" || h.opt.only == p.name {
+			return p
+		}
+	}
 }
 
 // live starts the node and follows its feedback from where it was left.
