@@ -265,7 +265,11 @@ var pathKinds = map[dispatch.PathChange]RelayEventKind{
 // tell writes events of paths.
 func (r *Relay) tell(events []RelayEvent) {
 	for _, e := range events {
-		r.log.Info("path changed", "change", e.Kind.String(), "source", e.Source, "destination", e.Destination, "text", e.Text, "until", e.Until)
+		about := []any{"change", e.Kind.String(), "source", e.Source, "destination", e.Destination, "text", e.Text}
+		if !e.Until.IsZero() {
+			about = append(about, "until", e.Until)
+		}
+		r.log.Info("path changed", about...)
 		r.writer.event(e)
 	}
 }

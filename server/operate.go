@@ -124,7 +124,7 @@ func (s *operations) change(ctx context.Context, w operator.Work, call queueCall
 		}
 		w.Count = picked.Count
 	}
-	w.ID, w.Created = newID(), s.now().UTC()
+	w.ID, w.Created, w.By = newID(), s.now().UTC(), PrincipalOf(ctx).Name
 	return s.works.do(ctx, w, req)
 }
 

@@ -502,6 +502,11 @@ func TestMoveSomeMailToAPool(t *testing.T) {
 				by[e.GetDestination()+" by "+e.GetSource()]++
 			}
 		}
+		for _, e := range events {
+			if ordered := e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_QUEUE_CHANGED; ordered != (e.GetPrincipal() == "local") {
+				t.Errorf("ordered by %q: %v", e.GetPrincipal(), e)
+			}
+		}
 		if by["d00.example by b"] != 2 || by["d01.example by a"] != 1 {
 			t.Errorf("delivered %v", by)
 		}

@@ -77,7 +77,7 @@ func (s *overrides) put(ctx context.Context, o operator.Override, e operator.Eve
 	if err := s.enforce(ctx, &o); err != nil {
 		return err
 	}
-	s.log.Info("path overridden", "source", o.Source, "destination", o.Destination, "fields", fieldWords(o.Fields), "end", endText(o.End), "reason", o.Reason)
+	s.log.Info("path overridden", "source", o.Source, "destination", o.Destination, "fields", fieldWords(o.Fields), "end", endText(o.End), "reason", o.Reason, "by", e.By)
 	return s.sweep(ctx)
 }
 
@@ -89,7 +89,7 @@ func (s *overrides) reset(ctx context.Context, source, destination string, e ope
 	if err != nil || repeated {
 		return err
 	}
-	s.log.Info("path reset", "source", source, "destination", destination, "text", e.Text)
+	s.log.Info("path reset", "source", source, "destination", destination, "text", e.Text, "by", e.By)
 	return s.relay.ResetPaths(context.WithoutCancel(ctx), source, destination)
 }
 
@@ -297,7 +297,9 @@ func (s *operations) OverridePath(ctx context.Context, req *veredusv1.OverridePa
 	if !again && !req.GetDryRun() {
 		err = all(destinations, operator.Request(id), func(destination string, req operator.Request) error {
 			o.Destination = destination
-			return s.overrides.put(ctx, o, pathEvent(&o, s.now(), what), req)
+			event := pathEvent(&o, s.now(), what)
+			event.By = PrincipalOf(ctx).Name
+			return s.overrides.put(ctx, o, event, req)
 		})
 		if err != nil {
 			return nil, err
@@ -416,6 +418,7 @@ func (s *operations) ResetPath(ctx context.Context, req *veredusv1.ResetPathRequ
 		err = all(destinations, operator.Request(id), func(destination string, req operator.Request) error {
 			o.Destination = destination
 			event := pathEvent(&o, s.now(), "reset: what was learned is forgotten, rests are ended")
+			event.By = PrincipalOf(ctx).Name
 			return s.overrides.reset(ctx, o.Source, destination, event, req)
 		})
 		if err != nil {

@@ -168,7 +168,7 @@ func (s *works) carryOut(ctx context.Context, w operator.Work) (*veredusv1.Retry
 		}
 		return nil, err
 	}
-	s.log.Info("waiting mail changed", "work", ended.ID, "kind", ended.Kind.String(), "mail", queueWords(&ended.Queue), "count", ended.Count, "reason", ended.Reason)
+	s.log.Info("waiting mail changed", "work", ended.ID, "kind", ended.Kind.String(), "mail", queueWords(&ended.Queue), "count", ended.Count, "reason", ended.Reason, "by", ended.By)
 	return answer, nil
 }
 
@@ -270,6 +270,7 @@ func queueEvent(w *operator.Work, now time.Time) operator.Event {
 	return operator.Event{
 		Type: veredusv1.FeedbackType_FEEDBACK_TYPE_QUEUE_CHANGED, Time: now, Count: w.Count, Text: text,
 		Tenant: w.Queue.Tenant, Delivery: w.Queue.Delivery, Source: w.Queue.Source, Destination: w.Queue.Destination,
+		By: w.By,
 	}
 }
 

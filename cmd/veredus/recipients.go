@@ -109,6 +109,7 @@ func (f *recipientFile) read(in io.Reader) iter.Seq2[*veredusv1.Recipient, error
 type columns struct {
 	names               []string
 	address, recipient  int
+	engaged             int // -1: none
 	metadata, variables map[int]string
 }
 
@@ -116,6 +117,7 @@ type columns struct {
 // are compared ignoring case. metadataPrefix marks columns of metadata.
 const (
 	idColumn       = "recipient_id"
+	engagedColumn  = "engaged"
 	metadataPrefix = "metadata."
 )
 
@@ -128,7 +130,7 @@ func isAddressColumn(name string) bool {
 }
 
 func readHeader(row []string) (*columns, error) {
-	c := &columns{names: row, address: -1, recipient: -1, metadata: map[int]string{}, variables: map[int]string{}}
+	c := &columns{names: row, address: -1, recipient: -1, engaged: -1, metadata: map[int]string{}, variables: map[int]string{}}
 	seen := map[string]bool{}
 	for i, name := range row {
 		name = strings.TrimSpace(name)
@@ -141,6 +143,8 @@ func readHeader(row []string) (*columns, error) {
 			c.address = i
 		case strings.EqualFold(name, idColumn):
 			c.recipient = i
+		case strings.EqualFold(name, engagedColumn):
+			c.engaged = i
 		case strings.HasPrefix(name, metadataPrefix):
 			c.metadata[i] = strings.TrimPrefix(name, metadataPrefix)
 		default:
@@ -225,6 +229,12 @@ func (c *columns) recipientOf(row []string) (*veredusv1.Recipient, error) {
 	if c.recipient >= 0 {
 		r.RecipientId = row[c.recipient]
 	}
+	if c.engaged >= 0 {
+		var err error
+		if r.Engaged, err = engaged(row[c.engaged]); err != nil {
+			return nil, err
+		}
+	}
 	for i, key := range c.metadata {
 		if row[i] != "" {
 			if r.Metadata == nil {
@@ -243,6 +253,17 @@ func (c *columns) recipientOf(row []string) (*veredusv1.Recipient, error) {
 	var err error
 	r.Variables, err = json.Marshal(variables)
 	return r, err
+}
+
+// engaged reads whether a recipient opened or clicked lately; nothing is no.
+func engaged(word string) (bool, error) {
+	switch strings.ToLower(strings.TrimSpace(word)) {
+	case "true", "yes", "1":
+		return true, nil
+	case "false", "no", "0", "":
+		return false, nil
+	}
+	return false, fmt.Errorf("%s: %.40q is neither true nor false", engagedColumn, word)
 }
 
 // maxLine bounds a line of JSON: variables may have 100 KB, metadata 1 KB.
@@ -275,7 +296,7 @@ func (f *recipientFile) readLines(in io.Reader) iter.Seq2[*veredusv1.Recipient, 
 	}
 }
 
-// parseLine reads one JSON object: address (or email), recipient_id, metadata and
+// parseLine reads one JSON object: address (or email), recipient_id, engaged, metadata and
 // variables; every other key is a variable, too.
 func parseLine(data []byte) (*veredusv1.Recipient, error) {
 	var fields map[string]json.RawMessage
@@ -293,6 +314,8 @@ func parseLine(data []byte) (*veredusv1.Recipient, error) {
 			err = json.Unmarshal(value, &r.Address)
 		case key == idColumn:
 			err = json.Unmarshal(value, &r.RecipientId)
+		case key == engagedColumn:
+			err = json.Unmarshal(value, &r.Engaged)
 		case key == "metadata":
 			err = json.Unmarshal(value, &r.Metadata)
 		case key == "variables":
@@ -309,7 +332,7 @@ func parseLine(data []byte) (*veredusv1.Recipient, error) {
 		variables = map[string]json.RawMessage{}
 	}
 	for key, value := range fields {
-		if isAddressColumn(key) || key == idColumn || key == "metadata" || key == "variables" {
+		if isAddressColumn(key) || key == idColumn || key == engagedColumn || key == "metadata" || key == "variables" {
 			continue
 		}
 		if _, twice := variables[key]; twice {

@@ -59,6 +59,14 @@ func TestRecipientsAreRead(t *testing.T) {
 			"JSON with nulls", "jsonl", `{"address":"a@example.com","variables":null,"metadata":null,"name":null}`,
 			[]*veredusv1.Recipient{{Address: "a@example.com", Variables: []byte(`{"name":null}`)}},
 		},
+		{
+			"who is engaged, CSV", "csv", "email,Engaged\nada@example.com,yes\nalan@example.com,\n",
+			[]*veredusv1.Recipient{{Address: "ada@example.com", Engaged: true}, {Address: "alan@example.com"}},
+		},
+		{
+			"who is engaged, JSON lines", "jsonl", `{"email":"ada@example.com","engaged":true}` + "\n" + `{"email":"alan@example.com","engaged":false}`,
+			[]*veredusv1.Recipient{{Address: "ada@example.com", Engaged: true}, {Address: "alan@example.com"}},
+		},
 		{"no recipients", "csv", "email,name\n", nil},
 		{"an empty JSON lines file", "jsonl", "\n\n", nil},
 	}
@@ -86,6 +94,8 @@ func TestMistakesInRecipientFilesAreNamed(t *testing.T) {
 		{"no header", "csv", "ada@example.com,Ada\n", `standard input:1: the header row has no column "email" or "address" but "ada@example.com", "Ada"`},
 		{"unnamed column", "csv", "email,,name\n", "standard input:1: column 2 of the header row has no name"},
 		{"column twice", "csv", "email,name,name\n", `standard input:1: column "name" occurs twice`},
+		{"half engaged", "csv", "email,engaged\nada@example.com,perhaps\n", `standard input:2: engaged: "perhaps" is neither true nor false`},
+		{"engaged in words", "jsonl", `{"email":"ada@example.com","engaged":"yes"}`, `standard input:1: "engaged"`},
 		{"too few fields", "csv", "email,name\nada@example.com,Ada\nalan@example.com\n", "standard input:3: wrong number of fields"},
 		{"stray quote", "csv", "email,name\nada@example.com,A\"da\n", `standard input:2: bare " in non-quoted-field`},
 		{"not JSON", "jsonl", "{\"email\":\"a@example.com\"}\nada@example.com\n", "standard input:2: not a JSON object"},

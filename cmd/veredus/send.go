@@ -44,8 +44,10 @@ func newSend() *cobra.Command {
 show how it goes. RECIPIENTS is a file, or "-" for standard input.
 
 CSV has a header row. The column "email" (or "address") is the address, "recipient_id"
-your own id, "metadata.X" metadata; every other column is a variable of the templates.
-JSON lines have the same keys, and "variables" may be an object of its own.
+your own id, "metadata.X" metadata, "engaged" (true or false) whether the recipient opened
+or clicked lately, which goes first through sources that are being warmed up; every
+other column is a variable of the templates. JSON lines have the same keys, and
+"variables" may be an object of its own.
 
 Subject, text and HTML are Liquid templates: {{ name }}, {% if vip %}...{% endif %}.
 What the preparation finds is printed; errors stop the delivery before it starts.

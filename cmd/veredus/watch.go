@@ -49,8 +49,8 @@ was used before, and keeps the file up to date: no event is missed between two r
 
 Event types: delivered, bounced, deferred, expired, suppressed, out_of_band_bounce,
 complaint, unsubscribed, taken_into_account; started, paused, resumed, cancelled,
-finished, warning; path_throttled, path_suspended, path_resumed, rule_changed;
-addresses_changed.
+finished, warning; path_throttled, path_suspended, path_resumed, path_raised,
+path_warm_up, path_overridden, queue_changed, rule_changed; addresses_changed.
 
 With --until-finished the figures of the deliveries follow, and why mail failed at
 each provider.`,

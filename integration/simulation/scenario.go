@@ -332,8 +332,18 @@ func (s *Scenario) checkPools() error {
 		if len(p.Sources) == 0 {
 			return s.problem(path, "pool %s has no sources; give one at least", p.Name)
 		}
+		here := map[string]bool{}
 		for j, src := range p.Sources {
 			at := fmt.Sprintf("%s.sources[%d]", path, j)
+			if here[src.Name] {
+				return s.problem(at, "source %q is in pool %s already; name each once", src.Name, p.Name)
+			}
+			here[src.Name] = true
+			for name, addr := range sources {
+				if addr == src.Address && name != src.Name {
+					return s.problem(at, "source %q has the address %v of source %q; give each its own", src.Name, addr, name)
+				}
+			}
 			addr, known := sources[src.Name]
 			if src.Name == "" || !src.Address.IsValid() || src.Weight < 0 || known && addr != src.Address {
 				return s.problem(at, "source %q: give a name, an address of its own and a weight from 1", src.Name)

@@ -76,6 +76,14 @@ func TestMistakes(t *testing.T) {
 		{"share", receivers + "mix: [{receiver: a, share: -1}]\nhand_overs: [{at: 0s, recipients: 1}]\n", "mix[0].share: -1"},
 		{"copies", receivers + "mix: [{receiver: a, share: 1, copies: 1000000}]\nhand_overs: [{at: 0s, recipients: 1}]\n", "mix[0].copies: 1000000; use 1 to"},
 		{"source", receivers + "pools: [{name: p, sources: [{name: s}]}]\nhand_overs: [{at: 0s, recipients: 1}]\n", "pools[0].sources[0]"},
+		{
+			"a source twice", receivers + "pools: [{name: p, sources: [{name: s, address: 192.0.2.1}, {name: s, address: 192.0.2.1}]}]\nhand_overs: [{at: 0s, recipients: 1}]\n",
+			"is in pool p already",
+		},
+		{
+			"an address twice", receivers + "pools: [{name: p, sources: [{name: s, address: 192.0.2.1}, {name: t, address: 192.0.2.1}]}]\nhand_overs: [{at: 0s, recipients: 1}]\n",
+			`has the address 192.0.2.1 of source "s"`,
+		},
 		{"address", receivers + "pools: [{name: p, sources: [{name: s, address: 300.1.1.1}]}]\nhand_overs: [{at: 0s, recipients: 1}]\n", "300.1.1.1"},
 		{"rules", receivers + "rules: |\n  rules:\n    - id: x\n      conections: 3\nhand_overs: [{at: 0s, recipients: 1}]\n", `unknown key "conections"`},
 		{"rules twice", receivers + "rules: \"rules: []\"\nrules_file: mx.yaml\nhand_overs: [{at: 0s, recipients: 1}]\n", "give one of both"},

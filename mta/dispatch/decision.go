@@ -3,6 +3,7 @@ package dispatch
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/veredus/veredus/mxrules"
@@ -56,6 +57,17 @@ func (c *Core) compare(p *path, was pace, action, cause string) {
 			c.decide(p, Decision{Action: action, Field: paced[i].String(), From: a, To: b, Cause: cause})
 		}
 	}
+}
+
+// changesOf says in words which settings changed, and how: "connections 10 -> 4".
+func changesOf(was, now pace) string {
+	var words []string
+	for _, f := range paced {
+		if a, b := was.text(f), now.text(f); a != b {
+			words = append(words, f.String()+" "+a+" -> "+b)
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // text is a setting's value as in a rule file.

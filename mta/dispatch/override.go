@@ -152,7 +152,10 @@ func (c *Core) ResetPaths(now time.Time, source, destination string) map[string]
 				c.worked(l)
 			}
 		})
-		c.reportResumed(p)
+		if p.suspended {
+			p.suspended = false
+			c.report(p, PathResumed, "reset by an operator", 0)
+		}
 		c.trim(p)
 		c.wakeLines(p)
 		kept[p.key] = p.gov.Usage()

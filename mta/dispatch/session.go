@@ -625,7 +625,7 @@ func (c *Core) tell(p *path, before mxrules.State, text string, block bool) {
 		c.compare(p, was, "cut", text)
 		p.told = now
 		if !rested {
-			c.report(p, PathThrottled, text, 0)
+			c.report(p, PathThrottled, changesOf(was, now)+": "+text, 0)
 		}
 	}
 	c.wouldDo(p, text)
@@ -662,7 +662,7 @@ func (c *Core) reportResumed(p *path) {
 	if p.suspended && p.restEnd <= c.now {
 		p.suspended = false
 		c.decide(p, Decision{Action: "resumed", Cause: "the receiver serves again"})
-		c.report(p, PathResumed, "", 0)
+		c.report(p, PathResumed, "the receiver serves again", 0)
 	}
 }
 

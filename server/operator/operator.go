@@ -48,6 +48,7 @@ type Work struct {
 	Queue   Queue
 	Pool    string // Move: where to
 	Reason  string
+	By      string // who ordered it
 	Created time.Time
 	// Count is how many messages it has changed, in the same writes as the changes. The
 	// relay's writes raise it (mta.Hurry, mta.Settlement); BeginWork stores what it is given.
@@ -109,6 +110,7 @@ type Event struct {
 	Count       int64
 	Text        string
 	Until       time.Time
+	By          string // who ordered it; empty: nobody
 }
 
 // Request makes a call idempotent. The zero Request is never remembered.

@@ -485,7 +485,9 @@ type FeedbackEvent struct {
 	// Label of the delivery, in delivery events.
 	Label string `protobuf:"bytes,32,opt,name=label,proto3" json:"label,omitempty"`
 	// Message-ID header without angle brackets.
-	MessageId     string `protobuf:"bytes,33,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	MessageId string `protobuf:"bytes,33,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// Who ordered it, of orders about waiting mail and paths; empty where nobody did.
+	Principal     string `protobuf:"bytes,34,opt,name=principal,proto3" json:"principal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +753,13 @@ func (x *FeedbackEvent) GetMessageId() string {
 	return ""
 }
 
+func (x *FeedbackEvent) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
 var File_veredus_v1_feedback_service_proto protoreflect.FileDescriptor
 
 const file_veredus_v1_feedback_service_proto_rawDesc = "" +
@@ -773,7 +782,7 @@ const file_veredus_v1_feedback_service_proto_rawDesc = "" +
 	"\rrecipient_ids\x18\x05 \x03(\tR\frecipientIds\"a\n" +
 	"\x16StreamFeedbackResponse\x121\n" +
 	"\x06events\x18\x01 \x03(\v2\x19.veredus.v1.FeedbackEventR\x06events\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\tR\x05token\"\xe1\t\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"\xff\t\n" +
 	"\rFeedbackEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12,\n" +
@@ -815,7 +824,8 @@ const file_veredus_v1_feedback_service_proto_rawDesc = "" +
 	"\x05count\x18\x1f \x01(\x03R\x05count\x12\x14\n" +
 	"\x05label\x18  \x01(\tR\x05label\x12\x1d\n" +
 	"\n" +
-	"message_id\x18! \x01(\tR\tmessageId\x1a;\n" +
+	"message_id\x18! \x01(\tR\tmessageId\x12\x1c\n" +
+	"\tprincipal\x18\" \x01(\tR\tprincipal\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x93\x06\n" +

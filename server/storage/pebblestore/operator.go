@@ -207,6 +207,7 @@ func (t *txn) orderEvent(e *operator.Event) {
 	n := &veredusv1.FeedbackEvent{
 		Time: timestamp(e.Time), Type: e.Type, Tenant: validText(e.Tenant), Source: validText(e.Source),
 		Destination: validText(e.Destination), Count: e.Count, Text: capText(e.Text), NextAttemptTime: timestamp(e.Until),
+		Principal: validText(e.By),
 	}
 	if e.Delivery != "" {
 		n.Delivery = "deliveries/" + validText(e.Delivery)
@@ -276,7 +277,8 @@ func encodeWork(w *operator.Work) []byte {
 	b = putInt(b, 11, w.Count)
 	b = putString(b, 12, w.Request.ID)
 	b = putString(b, 13, w.Request.Method)
-	return putBytes(b, 14, w.Request.Body[:])
+	b = putBytes(b, 14, w.Request.Body[:])
+	return putString(b, 15, w.By)
 }
 
 func decodeWork(row []byte) (w operator.Work, err error) {
@@ -310,6 +312,8 @@ func decodeWork(row []byte) (w operator.Work, err error) {
 			w.Request.Method = v.string()
 		case 14:
 			copy(w.Request.Body[:], v.bytes)
+		case 15:
+			w.By = v.string()
 		}
 		return nil
 	})
