@@ -54,7 +54,7 @@ func run(ctx context.Context, opt options, say func(format string, args ...any))
 	defer h.net.Close()
 	var err error
 	if h.node, err = node.New(node.Options{
-		Dir: opt.dir, DNS: h.net.DNS(), SMTPPort: h.net.Port(), TimeScale: timeScale, Rules: node.Rules(20),
+		Dir: opt.dir, DNS: h.net.DNS(), SMTPPort: h.net.Port(), TimeScale: timeScale, Rules: node.Rules(20, patience),
 	}); err != nil {
 		return nil, err
 	}
@@ -206,6 +206,9 @@ func (h *harness) look(ctx context.Context, m *mailing) error {
 
 // timeScale makes retries come after seconds: the first after 4 s.
 const timeScale = 300
+
+// patience is the node's with a receiver.
+const patience = 3 * time.Second
 
 // Patience with the machine, not with the node.
 const (

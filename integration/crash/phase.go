@@ -156,7 +156,7 @@ func killInReload(ctx context.Context, h *harness, m *mailing) error {
 		return err
 	}
 	h.moment(0, 100*time.Millisecond)
-	if err := h.node.WriteRules(node.Rules(10 + h.rng.IntN(20))); err != nil {
+	if err := h.node.WriteRules(node.Rules(10+h.rng.IntN(20), patience)); err != nil {
 		return err
 	}
 	h.node.Signal(syscall.SIGHUP)

@@ -105,19 +105,20 @@ protection: {enabled: false}
 	return os.WriteFile(n.path("veredus.yaml"), []byte(text), 0o600)
 }
 
-// Rules are MX rules without limits but for connections, and with little patience.
-func Rules(connections int) string {
+// Rules are MX rules without limits but for connections. patience is every timeout; short ones
+// make rounds short, longer ones bear a busy machine.
+func Rules(connections int, patience time.Duration) string {
 	return fmt.Sprintf(`rules:
   - id: everyone
     connections: %d
     connection_rate: unlimited
     message_rate: unlimited
     messages_per_connection: 500
-    connect_timeout: 2s
-    command_timeout: 2s
-    data_timeout: 2s
-    final_dot_timeout: 3s
-`, connections)
+    connect_timeout: %[2]s
+    command_timeout: %[2]s
+    data_timeout: %[2]s
+    final_dot_timeout: %[2]s
+`, connections, patience)
 }
 
 // WriteRules replaces the MX rules at one stroke, as an editor does; SIGHUP makes the

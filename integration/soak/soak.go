@@ -30,6 +30,7 @@ const (
 	subscribers = 10
 	sampleEvery = 10 * time.Second
 	reloadEvery = time.Minute
+	patience    = 3 * time.Second  // the node's with a receiver
 	lastWait    = 10 * time.Minute // for everything to become final behind the load
 )
 
@@ -56,7 +57,7 @@ func run(ctx context.Context, opt options) error {
 		return err
 	}
 	defer s.net.Close()
-	s.node, err = node.New(node.Options{Dir: opt.dir, DNS: s.net.DNS(), SMTPPort: s.net.Port(), TimeScale: timeScale, Rules: node.Rules(10)})
+	s.node, err = node.New(node.Options{Dir: opt.dir, DNS: s.net.DNS(), SMTPPort: s.net.Port(), TimeScale: timeScale, Rules: node.Rules(10, patience)})
 	if err != nil {
 		return err
 	}
