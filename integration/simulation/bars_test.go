@@ -19,7 +19,7 @@ const (
 	leastOfAll  = 0.90  // of any scenario
 	mostSteady  = 1.0   // per cent of deliveries deferred for pacing in the steady state
 	mostOverall = 1.0   // per cent over all of a scenario
-	leastWins   = 13    // scenarios in which no baseline does as well without more deferrals
+	leastWins   = 15    // scenarios in which no baseline does as well without more deferrals
 )
 
 // A baseline's run takes up to a minute and a half, because most of what it sends is
@@ -179,8 +179,9 @@ func checkScenario(t *testing.T, r *Report) {
 }
 
 // beats reports whether ours delivers as soon as a baseline or sooner, to a hundredth
-// and counted up to the oracle, with no more deferrals.
+// and counted up to the oracle, with no more deferrals, to a hundredth of a per cent:
+// the precision of the table.
 func beats(ours, other score) bool {
 	const hundredth = 0.01
-	return min(ours.Efficiency, 1)+hundredth > min(other.Efficiency, 1) && ours.Pacing <= other.Pacing
+	return min(ours.Efficiency, 1)+hundredth > min(other.Efficiency, 1) && ours.Pacing < other.Pacing+hundredth
 }

@@ -346,7 +346,7 @@ func (c *Core) backOff(l *line) {
 // it is asked again often enough to be back soon after it is.
 const (
 	lateService = 24 * time.Hour
-	soonBack    = 5 * time.Minute
+	soonBack    = 2 * time.Minute
 )
 
 // mostBackoff is the longest the line waits between two dials.
