@@ -67,6 +67,10 @@ func (t *txn) write(b *mta.Batch) (written mta.Written, err error) {
 		}
 	}
 	for path, u := range b.Usage {
+		if u == (mxrules.Usage{}) { // nothing is known of it any more
+			t.delete(usageKey(path))
+			continue
+		}
 		t.set(usageKey(path), encodeUsage(u))
 	}
 	for source, state := range b.WarmUps {
