@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/veredus/veredus/dkim"
@@ -141,7 +142,9 @@ func (r *rig) configure(change func(*mta.Config)) {
 // open starts a process over the file system.
 func (r *rig) open() {
 	r.t.Helper()
-	store, err := pebblestore.Open(pebblestore.Options{Dir: "data", FS: r.fs})
+	store, err := pebblestore.Open(pebblestore.Options{
+		Dir: "data", FS: r.fs, Compactions: pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest(),
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}

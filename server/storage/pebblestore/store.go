@@ -66,6 +66,10 @@ type Options struct {
 	CacheBytes int64
 	// MemTableBytes is the size of one memory table; up to three exist at a time (default 16 MiB).
 	MemTableBytes uint64
+	// Compactions says when compactions run; each store opened needs one of its own (default:
+	// Pebble's, which looks whether another may run ten times a second; in virtual time,
+	// where a year is nothing, these looks would be most of the work).
+	Compactions pebble.CompactionScheduler
 	// Policy is what errors, complaints and unsubscribes make of addresses; asked at each
 	// write, so it may change (default address.DefaultPolicy). It must not block.
 	Policy func() address.Policy
@@ -215,6 +219,7 @@ func pebbleOptions(o *Options) *pebble.Options {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		Logger:                      log,
 	}
+	p.Experimental.CompactionScheduler = o.Compactions
 	for i := range p.Levels {
 		p.Levels[i].BlockSize = 16 << 10
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
