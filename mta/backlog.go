@@ -319,7 +319,7 @@ func (r *Relay) loaded(now time.Time, ru *run, res LoadResult) {
 	for _, batch := range [2][]*Message{res.Due, res.Fresh} {
 		for _, m := range batch {
 			if h := r.hold(now, ru, m); h != nil {
-				answer.Msgs = append(answer.Msgs, dispatch.Msg{ID: h.id, Retry: m.Retry, Source: m.State.Source, Blocked: isBlock(m.State.Last), Engaged: m.ID.Lane == LaneEngaged})
+				answer.Msgs = append(answer.Msgs, dispatch.Msg{ID: h.id, Retry: m.Retry, Source: m.State.Source, Blocked: isBlock(m.State.Last), Engaged: m.ID.Lane == LaneEngaged, Alone: m.State.LostClaims >= maxLostClaims-1})
 			}
 		}
 	}
@@ -349,7 +349,7 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 	case m.State.LostClaims >= maxLostClaims:
 		r.writer.settle(h, Settlement{
 			Message: m, Outcome: Bounced, Time: now, Verdict: bounce.CrashLoop(), Destination: ru.domain,
-			Text: "three attempts were lost to crashes of the relay", MessageID: h.mailID,
+			Text: "three claims were lost to crashes of the relay: each time the process ended while this message was about to be sent, or was being sent", MessageID: h.mailID,
 		})
 	default:
 		h.inCore = true

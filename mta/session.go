@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/veredus/veredus/mta/bounce"
@@ -236,8 +237,17 @@ func (r *Relay) openFailure(s *session, err error) dispatch.Evidence {
 func (r *Relay) qualify(s *session, reply smtpc.Reply, domain string) bounce.Verdict {
 	set := r.settings.Load()
 	return set.Bounces.Qualify(bounce.Input{
-		Reply: reply, Provider: set.Rules.ProviderOf(s.open.Host), Host: s.open.Host, Domain: domain,
+		Reply: ownWords(reply), Provider: set.Rules.ProviderOf(s.open.Host), Host: s.open.Host, Domain: domain,
 	})
+}
+
+// ownWords leaves out what a server said that kept to no protocol: it is quoted in our
+// text, and must not choose what that is qualified as.
+func ownWords(reply smtpc.Reply) smtpc.Reply {
+	if own := smtpc.ErrProtocol.Error(); reply.Code == 0 && strings.HasPrefix(reply.Text, own) {
+		reply.Text = own
+	}
+	return reply
 }
 
 // silence is the evidence of a transaction in which the server said nothing that

@@ -153,6 +153,10 @@ type Msg struct {
 	// Blocked is set when Source was refused it for a block of its reputation: then it
 	// waits for that source, unless the pool moves such mail.
 	Blocked bool
+	// Alone is set when earlier claims of it were lost to crashes: of such messages a
+	// path has one at a time claimed, so that only one that brings the process down
+	// is ended for that.
+	Alone bool
 	// Engaged is set when its recipient opened or clicked lately.
 	Engaged bool
 }

@@ -120,18 +120,22 @@ func (f *flow) drop(r *run, m *msg) {
 	}
 }
 
-// take picks the message whose turn it is; the queue must have one. Within a
-// run retries and fresh mail alternate.
+// head is the message whose turn it is, and its run; the queue must have one. Within
+// a run retries and fresh mail alternate.
+func (q *queue) head() (*run, *msg) {
+	r := q.ready[0].ready.head
+	w := r.work
+	if w.retry.n > 0 && (w.turnRetry || w.fresh.n == 0) {
+		return r, w.retry.head
+	}
+	return r, w.fresh.head
+}
+
+// take takes that message.
 func (q *queue) take() *msg {
 	f := q.ready[0]
-	r := f.ready.head
-	w := r.work
-	from := &w.fresh
-	if w.retry.n > 0 && (w.turnRetry || w.fresh.n == 0) {
-		from = &w.retry
-	}
-	w.turnRetry = from == &w.fresh
-	m := from.head
+	r, m := q.head()
+	r.work.turnRetry = m != r.work.retry.head
 	f.lane.group.clock[f.class] = f.pass
 	f.pass += stride / uint64(f.delivery.priority)
 	f.drop(r, m)

@@ -30,6 +30,7 @@ type msg struct {
 	charged *warmth // whose cap it was charged to, until its attempt ends
 	kept    *warmth // whose room it is kept for
 	engaged bool
+	alone   bool    // claimed with no other such message
 	blocked bool    // its source was refused it for a block
 	tenant  *tenant // that counts it as carried
 	inCore  links[msg]
@@ -81,6 +82,9 @@ func (c *Core) unhold(m *msg) {
 		m.asked = false
 		m.line.claimed--
 		m.line.path.claimed--
+		if m.alone {
+			m.line.path.alone--
+		}
 		c.dirtyPaths.push(m.line.path)
 		c.dirtyGroups.push(m.line.group)
 	}
@@ -120,7 +124,7 @@ func (c *Core) takeIn(r *run, msgs []Msg) (retries int64) {
 			continue // told twice
 		}
 		m := c.newMsg(spec, r)
-		m.engaged, m.blocked = spec.Engaged, spec.Blocked
+		m.engaged, m.blocked, m.alone = spec.Engaged, spec.Blocked, spec.Alone
 		w.out++
 		if m.retry {
 			retries++

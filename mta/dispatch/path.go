@@ -17,6 +17,7 @@ type path struct {
 	lines  int
 
 	claimed   int           // messages claimed and not settled
+	alone     int           // of these, ones that are claimed alone
 	open      int           // sessions open that stay
 	leaving   int           // sessions asked to close or retiring
 	busy      int           // of those that stay, the ones that carry a message
@@ -293,7 +294,7 @@ func (c *Core) claimBatch(l *line) (blocked bool) {
 // one message of a class be claimed.
 func (c *Core) claimable(l *line, class Class) bool {
 	p := l.path
-	if !c.fits(p, class) {
+	if !c.fits(p, class) || p.alone > 0 && c.nextOf(l, class).alone {
 		return false
 	}
 	hold, at := p.gov.AllowClaim(c.at, class == Transactional)
@@ -302,6 +303,15 @@ func (c *Core) claimable(l *line, class Class) bool {
 		return false
 	}
 	return c.roomToClaim(l)
+}
+
+// nextOf is the message that the line claims next of a class; there must be one.
+func (c *Core) nextOf(l *line, class Class) *msg {
+	if m := l.pinned.head; m != nil && m.class() == class {
+		return m
+	}
+	_, m := c.richest(l, class).head()
+	return m
 }
 
 func (c *Core) claimOne(l *line, class Class) {
@@ -317,6 +327,9 @@ func (c *Core) claimOne(l *line, class Class) {
 	l.claiming[class]++
 	l.claimed++
 	l.path.claimed++
+	if m.alone {
+		l.path.alone++
+	}
 	l.path.gov.Claimed(c.at, 1)
 	c.charge(l, m)
 	c.ids = append(c.ids, m.id)

@@ -58,11 +58,12 @@ type world struct {
 	dial    func(Action) *Evidence
 	reply   func(Action, *letter) answer
 	engaged func(*letter) bool
-	across  func() bool       // whether an envelope goes out behind a content
-	lost    func(*letter)     // told of an envelope lost before the core is
-	promise bool              // the store always says that there is more
-	words   map[string]*words // operators' overrides by destination
-	strict  bool              // no evidence is ever given, so the rules' limits are the limits
+	suspect func(*letter) bool // earlier claims of it were lost to crashes
+	across  func() bool        // whether an envelope goes out behind a content
+	lost    func(*letter)      // told of an envelope lost before the core is
+	promise bool               // the store always says that there is more
+	words   map[string]*words  // operators' overrides by destination
+	strict  bool               // no evidence is ever given, so the rules' limits are the limits
 
 	durable *mxrules.WarmUpState // with the last claim that is durable
 	claims  int
@@ -590,7 +591,7 @@ func (w *world) read(r *stored, fresh, due int) Loaded {
 	answer.MoreFresh = len(r.fresh) > 0 || w.promise
 	for _, l := range batch {
 		l.place = "loaded"
-		answer.Msgs = append(answer.Msgs, Msg{ID: l.id, Retry: l.retry, Source: l.source, Blocked: l.blocked, Engaged: w.engaged != nil && w.engaged(l)})
+		answer.Msgs = append(answer.Msgs, Msg{ID: l.id, Retry: l.retry, Source: l.source, Blocked: l.blocked, Engaged: w.engaged != nil && w.engaged(l), Alone: w.suspect != nil && w.suspect(l)})
 	}
 	return answer
 }
