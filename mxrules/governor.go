@@ -74,7 +74,7 @@ type Governor struct {
 	triggers triggers
 
 	stepsBack bool // a reaction wants the source's warm-up to step back
-	override Override
+	override  Override
 
 	connecting limiter // what held AllowConnection last
 	sending    limiter // what held AllowMessage or AllowClaim last

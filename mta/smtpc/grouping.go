@@ -117,8 +117,21 @@ func (t *transaction) broke() Grouping {
 		return Across
 	case t.s.ahead.said && (isHangUp(err) || isProtocol(err)):
 		return Across
-	case t.group == Grouped && t.res.Began && !t.said && isProtocol(err):
+	case t.group == Grouped && t.res.Began && !t.said && t.inEnvelope() && (isProtocol(err) || isHangUp(err) || isTimeout(err)):
 		return Grouped
 	}
 	return Stepwise
+}
+
+// inEnvelope reports whether it failed before its content went out, and no reply says
+// why. A server that loses what stands behind MAIL, or hangs up at it, does so each time.
+func (t *transaction) inEnvelope() bool {
+	if t.res.Reply.Code != 0 {
+		return false
+	}
+	switch t.res.Reply.Phase {
+	case PhaseMAIL, PhaseRCPT, PhaseDATA:
+		return true
+	}
+	return false
 }

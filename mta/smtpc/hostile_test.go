@@ -52,11 +52,11 @@ func TestSendHostile(t *testing.T) {
 	}{
 		{
 			name: "silence after MAIL", script: greeted + group + "STALL", after: time.Minute,
-			want: "mail: no reply within 1m0s [closed]",
+			want: "mail: no reply within 1m0s [closed] [broke grouped]",
 		},
 		{
 			name: "one octet of a reply a minute", script: greeted + group + "TRICKLE 59s", after: time.Minute,
-			want: "mail: no reply within 1m0s [closed]",
+			want: "mail: no reply within 1m0s [closed] [broke grouped]",
 		},
 		{
 			name: "endless reply", script: greeted + group + `FLOOD 250-and more and more\r\n`,
@@ -92,7 +92,7 @@ func TestSendHostile(t *testing.T) {
 		},
 		{
 			name: "half-close before the reply", script: greeted + group + "HALFCLOSE\nEOF",
-			want: "mail: connection closed by the server [closed]",
+			want: "mail: connection closed by the server [closed] [broke grouped]",
 		},
 		{
 			name: "half-close after the final dot", script: greeted + accepted + "DATA\nHALFCLOSE\nEOF",

@@ -361,7 +361,7 @@ func TestSend(t *testing.T) {
 			script: greeted + group + `
 				S: 250 ok
 				CLOSE`,
-			want: []string{"rcpt: connection closed by the server [closed]"},
+			want: []string{"rcpt: connection closed by the server [closed] [broke grouped]"},
 		},
 		{
 			name: "421 between the replies of a slow transaction",
