@@ -16,7 +16,6 @@ import (
 // names is the DNS of all this. Its answers live long enough to be asked for once.
 type names struct {
 	sc     scenario
-	txt    map[string]string
 	server *dns.Server
 	addr   string
 	asked  atomic.Int64

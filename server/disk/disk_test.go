@@ -20,10 +20,20 @@ func TestTheLevelFollowsFreeDisk(t *testing.T) {
 		free int64
 		want Level
 	}{
-		{5000, Roomy}, {1000, Roomy},
-		{999, Low}, {1100, Low}, {1199, Low}, {1200, Roomy}, // a fifth more than the limit
-		{700, Low}, {499, Scarce}, {500, Scarce}, {599, Scarce}, {600, Low}, {1300, Roomy},
-		{0, Scarce}, {5000, Roomy},
+		{5000, Roomy},
+		{1000, Roomy},
+		{999, Low},
+		{1100, Low},
+		{1199, Low},
+		{1200, Roomy}, // a fifth more than the limit
+		{700, Low},
+		{499, Scarce},
+		{500, Scarce},
+		{599, Scarce},
+		{600, Low},
+		{1300, Roomy},
+		{0, Scarce},
+		{5000, Roomy},
 	} {
 		if level = l.Judge(level, step.free); level != step.want {
 			t.Fatalf("with %d free: %s, want %s", step.free, level, step.want)
