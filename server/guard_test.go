@@ -99,9 +99,7 @@ func (b *bubble) free(mib uint64) {
 }
 
 func (b *bubble) sent() (n int) {
-	b.box.mu.Lock()
-	defer b.box.mu.Unlock()
-	return len(b.box.mail)
+	return len(b.box.accepted())
 }
 
 func (b *bubble) delivery(id string) (*veredusv1.Delivery, error) {
@@ -212,7 +210,7 @@ func TestANearlyFullDisk(t *testing.T) {
 				t.Errorf("fates: %s", fates)
 			}
 		}
-		for who, times := range b.box.mail {
+		for who, times := range b.box.accepted() {
 			if len(times) != 1 {
 				t.Errorf("%s was sent %d times", who, len(times))
 			}

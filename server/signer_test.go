@@ -17,8 +17,7 @@ func TestTheSignerIsNamed(t *testing.T) {
 	var out strings.Builder
 	n := begin(t, parse(t, dir, "dkim: {domains: [{domain: a.example, selector: s1, key_file: a.pem}, {domain: b.example, selector: s1, key_file: b.pem}]}\n"),
 		Options{})
-	n.log = NewLog(config.Log{}, &out)
-	n.logSigners(n.settings.Load().keys)
+	(&Server{log: NewLog(config.Log{}, &out)}).logSigners(n.settings.Load().keys)
 
 	library, err := openssl.Version()
 	if err != nil {
