@@ -18,7 +18,7 @@ func (s *Server) logSigners(keys []*dkim.Key) {
 			continue
 		}
 		told[k.Slow.Error()] = true
-		s.log.Warn("dkim: Go makes RSA signatures, at four times the cost; install OpenSSL 3 (libcrypto.so.3)", "key", dkim.RecordName(k), "cause", k.Slow)
+		s.log.Warn("dkim: Go makes RSA signatures, at four times the cost; use a build with libcrypto, and install OpenSSL 3 (libcrypto.so.3)", "key", dkim.RecordName(k), "cause", k.Slow)
 	}
 }
 

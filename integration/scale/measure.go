@@ -223,6 +223,7 @@ func (r *rig) send(ctx context.Context) error {
 	r.res.ToFirst = at.Sub(begin).Seconds()
 	logf("first message after %.2f s", r.res.ToFirst)
 	if r.sc.Recipients <= 100_000 {
+		logf("up to 100,000 recipients are sent to the end: -for, -warm, -fair and -restart have no effect")
 		r.drain(ctx, at)
 	} else if err := r.measure(ctx); err != nil {
 		return err
