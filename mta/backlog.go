@@ -19,6 +19,43 @@ type handover struct {
 	runs    dispatch.Table[run] // by domain number
 	gone    bool                // cancelled, finished or expired: its runs are being forgotten
 	expired bool                // its validity ended: a sweep ends what is left
+	early   map[uint32]early    // by domain number; nil while there is none
+}
+
+// early is what was changed of a run before the owner knew it: the page of the directory
+// that will announce it may have been read before that.
+type early struct {
+	due  time.Time // of a retry; zero: none
+	move *Move
+}
+
+// heardEarly notes the news of a run that is not known yet.
+func (ho *handover) heardEarly(domain uint32, due time.Time, move *Move) {
+	if ho.early == nil {
+		ho.early = map[uint32]early{}
+	}
+	e := ho.early[domain]
+	e.due = earliest(e.due, due)
+	if move != nil {
+		e.move = move
+	}
+	ho.early[domain] = e
+}
+
+// withEarly is what the directory says of a run, and what was heard of it before.
+func (ho *handover) withEarly(s RunState) RunState {
+	e, ok := ho.early[s.Domain]
+	if !ok {
+		return s
+	}
+	delete(ho.early, s.Domain)
+	if !e.due.IsZero() {
+		s.NextDue, s.Deferred = earliest(s.NextDue, e.due), max(s.Deferred, 1)
+	}
+	if e.move != nil {
+		s.Pool, s.Instead = e.move.Pool, e.move.Instead
+	}
+	return s
 }
 
 // run is the hand-over's run to the domain of a number; nil when it is not in memory.
@@ -207,6 +244,7 @@ func (r *Relay) growRun(now time.Time, ru *run, s RunState) {
 }
 
 func (r *Relay) addRun(now time.Time, ho *handover, s RunState) *run {
+	s = ho.withEarly(s)
 	r.lastRun++
 	ru := &run{
 		id: r.lastRun, ho: ho, number: s.Domain, domain: s.DomainName,

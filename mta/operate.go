@@ -154,9 +154,12 @@ func (r *Relay) moveRun(ctx context.Context, h *Handover, s *RunState, work, poo
 		if ho == nil || ho.Pool != h.Pool { // moved as a whole meanwhile
 			return
 		}
-		if ru := ho.run(s.Domain); ru != nil {
-			r.core.MoveRun(now, ru.id, pool)
+		ru := ho.run(s.Domain)
+		if ru == nil {
+			ho.heardEarly(s.Domain, time.Time{}, &m)
+			return
 		}
+		r.core.MoveRun(now, ru.id, pool)
 	})
 }
 
@@ -454,7 +457,7 @@ func (r *Relay) durably(ctx context.Context, change func(now time.Time), told fu
 	}
 }
 
-// hurryPage makes retries due at other times. Those in memory are due already, or being tried.
+// hurryPage makes retries of one run due at other times. Those in memory are due already, or being tried.
 func (r *Relay) hurryPage(ctx context.Context, page []*Message, work string, due func(m *Message, now time.Time) time.Time) error {
 	var list []Hurry
 	return r.durably(ctx, func(now time.Time) {
@@ -464,22 +467,28 @@ func (r *Relay) hurryPage(ctx context.Context, page []*Message, work string, due
 			}
 		}
 		r.writer.hurry(list)
-	}, func(now time.Time) {
-		for i := range list {
-			id := list[i].Message.ID
-			ho := r.handovers[id.Handover]
-			if ho == nil || ho.run(id.Domain) == nil {
-				continue
-			}
-			if ru := ho.run(id.Domain); i == 0 || keyOf(list[i-1].Message.ID) != keyOf(id) {
-				ru.dueAt(list[i].Due)
-				r.core.Hurried(now, ru.id, list[i].Due)
-			}
-		}
-	})
+	}, func(now time.Time) { r.hurried(now, list) })
 }
 
-func keyOf(id MessageID) runName { return runName{id.Handover, id.Domain} }
+// hurried tells the core of the earliest of a run's retries that were hurried.
+func (r *Relay) hurried(now time.Time, list []Hurry) {
+	if len(list) == 0 {
+		return
+	}
+	first := slices.MinFunc(list, func(a, b Hurry) int { return a.Due.Compare(b.Due) }).Due
+	id := list[0].Message.ID
+	ho := r.handovers[id.Handover]
+	if ho == nil {
+		return
+	}
+	ru := ho.run(id.Domain)
+	if ru == nil {
+		ho.heardEarly(id.Domain, first, nil)
+		return
+	}
+	ru.dueAt(first)
+	r.core.Hurried(now, ru.id, first)
+}
 
 // failing is the work of FailWaiting. It belongs to the owner.
 type failing struct {
