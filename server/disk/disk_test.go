@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,12 +70,24 @@ func TestTheLevelNeverFailsToHold(t *testing.T) {
 // keeps its level while the disk does not answer.
 func TestAGuardTellsOfChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // of what follows
 		free, blind, deaf := int64(5000), error(nil), error(nil)
 		var told []string
+		is := func(f int64, b, d error) {
+			mu.Lock()
+			defer mu.Unlock()
+			free, blind, deaf = f, b, d
+		}
 		g := NewGuard(Options{
-			Free:   func() (int64, error) { return free, blind },
+			Free: func() (int64, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return free, blind
+			},
 			Limits: func() Limits { return Limits{Low: 1000, Scarce: 500} },
 			Changed: func(_ context.Context, c Change) error {
+				mu.Lock()
+				defer mu.Unlock()
 				told = append(told, c.To.String())
 				return deaf
 			},
@@ -87,31 +100,33 @@ func TestAGuardTellsOfChanges(t *testing.T) {
 		second := func(want ...string) {
 			t.Helper()
 			time.Sleep(time.Second + time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
 			if got := told; !slices.Equal(got, want) {
 				t.Errorf("told %q, want %q", got, want)
 			}
 			told = nil
 		}
 		second()
-		free = 900
+		is(900, nil, nil)
 		second("low")
 		var full *FullError
 		if err := g.Admit(); !errors.As(err, &full) || full.Free != 900 || full.RetryAfter <= 0 || !strings.Contains(err.Error(), "storage.min_free") {
 			t.Errorf("admitted: %v", err)
 		}
 		second()
-		free, deaf = 100, errors.New("busy")
+		is(100, nil, errors.New("busy"))
 		second("scarce")
 		second("scarce")
-		deaf = nil
+		is(100, nil, nil)
 		second("scarce")
 		second()
-		free, blind = 5000, errors.New("no such disk")
+		is(5000, errors.New("no such disk"), nil)
 		second()
 		if g.Level() != Scarce || g.Admit() == nil {
 			t.Errorf("level %s of a disk that does not answer", g.Level())
 		}
-		blind = nil
+		is(5000, nil, nil)
 		second("roomy")
 		if g.Admit() != nil || g.Free() != 5000 {
 			t.Error("not admitted on a roomy disk")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 // book writes down what a Purger asks for.
 type book struct {
 	now   func() time.Time
+	mu    sync.Mutex // of calls
 	calls []string
 	err   error
 }
@@ -21,6 +23,8 @@ func (b *book) note(what string, before time.Time) (int64, error) {
 	if !before.IsZero() {
 		what += " " + b.now().Sub(before).String()
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.calls = append(b.calls, what)
 	return 1, b.err
 }
@@ -41,6 +45,8 @@ func (b *book) PurgeSingles(_ context.Context, before time.Time) (int64, error) 
 }
 
 func (b *book) took() (calls []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	calls, b.calls = b.calls, nil
 	return calls
 }
