@@ -49,7 +49,7 @@ var scripts = map[string]Manner{
 		c.transaction(hello, func() { _, _ = c.content(); c.forever("250-still thinking\r\n") })
 	},
 	"no-final-reply":     func(c *Conn) { c.transaction(hello, func() { _, _ = c.content(); c.listen() }) },
-	"early-final-reply":  func(c *Conn) { c.transaction(hello, func() { c.reply("250 taken"); c.reset() }) },
+	"early-final-reply":  earlyFinalReply,
 	"chunking-it-cannot": chunkingItCannot,
 	"tls-garbage": func(c *Conn) {
 		c.startTLS(func() { c.forever("\x16\x03\x03\x40\x00" + strings.Repeat("\x0b\xff", 8<<10)) })
@@ -147,8 +147,12 @@ func wrongCodes(c *Conn) {
 	codes := []string{"220 mx", "221 bye", "250 OK", "251 OK", "334 dGVzdA==", "354 go on", "235 2.7.0 welcome", "252 maybe"}
 	c.reply("220 mx")
 	for {
-		if verb, _ := c.command(); verb == "" || !c.reply(codes[rng.IntN(len(codes))]) {
+		code := codes[rng.IntN(len(codes))]
+		if verb, _ := c.command(); verb == "" || !c.reply(code) {
 			return
+		}
+		if strings.HasPrefix(code, "354") { // content follows, which none of these takes
+			codes = []string{"334 dGVzdA==", "354 go on"}
 		}
 	}
 }
@@ -179,6 +183,27 @@ func (c *Conn) transaction(ehlo string, then func()) {
 		case "DATA":
 			c.reply("354 go on")
 			then()
+			return
+		default:
+			c.reply("250 OK")
+		}
+	}
+}
+
+// earlyFinalReply takes the content before any of it can have come: both replies in one
+// piece, or a quick client would have sent all of it in between.
+func earlyFinalReply(c *Conn) {
+	c.reply("220 mx")
+	for {
+		verb, _ := c.command()
+		switch verb {
+		case "":
+			return
+		case "EHLO":
+			c.say(hello)
+		case "DATA":
+			c.say("354 go on\r\n250 taken\r\n")
+			c.reset()
 			return
 		default:
 			c.reply("250 OK")

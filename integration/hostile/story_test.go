@@ -46,7 +46,7 @@ func TestOthersDoNotNotice(t *testing.T) {
 		}
 	}
 	if l := r.ledger("deliveries/attacked"); l.GetTakenIntoAccount() == 0 || l.GetSent() > 0 {
-		t.Errorf("of the attacked: %v", l)
+		t.Errorf("of the attacked: %v; delivered: %q", l, r.deliveredTo("deliveries/attacked", int(l.GetSent())))
 	}
 	if worst.Resident > before.Resident+150 || worst.Descriptors > before.Descriptors+400 || worst.Goroutines > before.Goroutines+1600 {
 		t.Errorf("among attackers %+v, before %+v", worst, before)
@@ -167,6 +167,28 @@ func (r *rig) events(name string) (events []*veredusv1.FeedbackEvent) {
 			}
 		}
 	}
+}
+
+// deliveredTo names the first n recipients of a delivery that are told as delivered.
+func (r *rig) deliveredTo(name string, n int) (people []string) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	defer cancel()
+	stream, err := veredusv1.NewFeedbackServiceClient(r.node.Conn()).StreamFeedback(ctx, &veredusv1.StreamFeedbackRequest{
+		Start:  &veredusv1.StreamFeedbackRequest_Oldest{Oldest: &emptypb.Empty{}},
+		Filter: &veredusv1.FeedbackFilter{Deliveries: []string{name}},
+	})
+	r.check(err)
+	for len(people) < n {
+		answer, err := stream.Recv()
+		r.check(err)
+		for _, e := range answer.GetEvents() {
+			if e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED {
+				people = append(people, e.GetRecipient())
+			}
+		}
+	}
+	return people
 }
 
 func (r *rig) ledger(name string) *veredusv1.Ledger {
