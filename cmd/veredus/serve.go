@@ -8,8 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
