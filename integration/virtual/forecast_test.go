@@ -40,6 +40,9 @@ hand_overs: [{at: 0s, recipients: %d}]
 // A forecast rests on what the relay has learned: what it says of the next delivery is
 // what happens to it, and what the simulator says that knows the receiver.
 func TestForecastsComeTrue(t *testing.T) {
+	if raced {
+		t.Skip("measures; slow under the race detector")
+	}
 	const first, second = 4000, 6000
 	s, err := simulation.Parse("known.yaml", fmt.Appendf(nil, known, second))
 	if err != nil {

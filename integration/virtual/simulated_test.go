@@ -28,6 +28,9 @@ func TestSimulatorIsHonest(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scenarios", err)
 	}
+	if raced {
+		files = files[:1]
+	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			s, err := simulation.Read(file)
