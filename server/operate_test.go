@@ -220,18 +220,18 @@ func TestOrdersThatAreRefused(t *testing.T) {
 		}
 		two := map[string]string{"connections": "2"}
 		for field, err := range map[string]error{
-			"selector":                                retry(nil),
-			"selector.destination":                    retry(&veredusv1.QueueSelector{Destination: "b.example"}),
-			"selector.source":                         retry(&veredusv1.QueueSelector{Source: "nobody"}),
-			"selector.older_than":                     retry(&veredusv1.QueueSelector{OlderThan: durationpb.New(-time.Second)}),
-			"selector.delivery":                       retry(&veredusv1.QueueSelector{Delivery: "spring"}),
-			"pool":                                    move(&veredusv1.QueueSelector{Delivery: "deliveries/spring"}, "nowhere"),
-			"selector.source move":                    move(&veredusv1.QueueSelector{Source: "nobody"}, "default"),
-			"override.end_time":                       word("a.example", 0, two),
-			"override.end_time too far":               word("a.example", 31*24*time.Hour, two),
-			"override.fields":                         word("a.example", time.Hour, map[string]string{"connections": "0"}),
+			"selector":                  retry(nil),
+			"selector.destination":      retry(&veredusv1.QueueSelector{Destination: "b.example"}),
+			"selector.source":           retry(&veredusv1.QueueSelector{Source: "nobody"}),
+			"selector.older_than":       retry(&veredusv1.QueueSelector{OlderThan: durationpb.New(-time.Second)}),
+			"selector.delivery":         retry(&veredusv1.QueueSelector{Delivery: "spring"}),
+			"pool":                      move(&veredusv1.QueueSelector{Delivery: "deliveries/spring"}, "nowhere"),
+			"selector.source move":      move(&veredusv1.QueueSelector{Source: "nobody"}, "default"),
+			"override.end_time":         word("a.example", 0, two),
+			"override.end_time too far": word("a.example", 31*24*time.Hour, two),
+			"override.fields":           word("a.example", time.Hour, map[string]string{"connections": "0"}),
 			"override.fields of rules that are fixed": word("a.example", time.Hour, map[string]string{"tls": "none"}),
-			"destination":                             word("", time.Hour, two),
+			"destination": word("", time.Hour, two),
 		} {
 			want, _, _ := strings.Cut(field, " ")
 			if s := wantError(t, err, codes.InvalidArgument, "INVALID_FIELD"); fields(s) != want {
