@@ -230,8 +230,8 @@ func TestOrdersThatAreRefused(t *testing.T) {
 			"override.end_time":         word("a.example", 0, two),
 			"override.end_time too far": word("a.example", 31*24*time.Hour, two),
 			"override.fields":           word("a.example", time.Hour, map[string]string{"connections": "0"}),
-			"override.fields of rules that are fixed": word("a.example", time.Hour, map[string]string{"tls": "none"}),
-			"destination": word("", time.Hour, two),
+			"override.fields fixed":     word("a.example", time.Hour, map[string]string{"tls": "none"}),
+			"destination":               word("", time.Hour, two),
 		} {
 			want, _, _ := strings.Cut(field, " ")
 			if s := wantError(t, err, codes.InvalidArgument, "INVALID_FIELD"); fields(s) != want {
