@@ -170,8 +170,8 @@ func lyingEhlo(c *Conn) {
 	}
 }
 
-// transaction is polite up to 354, then lets go on.
-func (c *Conn) transaction(ehlo string, then func()) {
+// upTo is polite up to a command, which then answers.
+func (c *Conn) upTo(command, ehlo string, then func()) {
 	c.reply("220 mx")
 	for {
 		verb, _ := c.command()
@@ -180,8 +180,7 @@ func (c *Conn) transaction(ehlo string, then func()) {
 			return
 		case "EHLO":
 			c.say(ehlo)
-		case "DATA":
-			c.reply("354 go on")
+		case command:
 			then()
 			return
 		default:
@@ -190,25 +189,15 @@ func (c *Conn) transaction(ehlo string, then func()) {
 	}
 }
 
+// transaction is polite up to 354, then lets go on.
+func (c *Conn) transaction(ehlo string, then func()) {
+	c.upTo("DATA", ehlo, func() { c.reply("354 go on"); then() })
+}
+
 // earlyFinalReply takes the content before any of it can have come: both replies in one
 // piece, or a quick client would have sent all of it in between.
 func earlyFinalReply(c *Conn) {
-	c.reply("220 mx")
-	for {
-		verb, _ := c.command()
-		switch verb {
-		case "":
-			return
-		case "EHLO":
-			c.say(hello)
-		case "DATA":
-			c.say("354 go on\r\n250 taken\r\n")
-			c.reset()
-			return
-		default:
-			c.reply("250 OK")
-		}
-	}
+	c.upTo("DATA", hello, func() { c.say("354 go on\r\n250 taken\r\n"); c.reset() })
 }
 
 func halfClosedInData(c *Conn) {
@@ -239,25 +228,12 @@ func chunkingItCannot(c *Conn) {
 
 // startTLS is polite up to the handshake.
 func (c *Conn) startTLS(then func()) {
-	c.reply("220 mx")
-	for {
-		verb, _ := c.command()
-		switch verb {
-		case "":
-			return
-		case "EHLO":
-			c.say("250-mx\r\n250 STARTTLS\r\n")
-		case "STARTTLS":
-			c.reply("220 go on")
-			if _, err := c.in.Peek(1); err != nil { // the client's hello; what comes before it is refused as plaintext
-				return
-			}
+	c.upTo("STARTTLS", "250-mx\r\n250 STARTTLS\r\n", func() {
+		c.reply("220 go on")
+		if _, err := c.in.Peek(1); err == nil { // the client's hello; what comes before it is refused as plaintext
 			then()
-			return
-		default:
-			c.reply("250 OK")
 		}
-	}
+	})
 }
 
 // injectsBeforeTLS says replies in plaintext that would count as said inside TLS.
