@@ -25,6 +25,7 @@ import (
 	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/mta/route"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/config"
 )
 
 // mailbox is a receiver in memory. Its clock is the bubble's.
@@ -95,14 +96,30 @@ func TestAMailingInVirtualTime(t *testing.T) {
 	dir := t.TempDir()
 	key(t, dir, "key.pem")
 	cfg := parse(t, dir, "relay: {mode: redirect, redirect: 'elsewhere.example:25', hostname: mta.brand.example}\ndkim: {domains: [{domain: brand.example, selector: s1, key_file: key.pem}]}\n")
+	box := &mailbox{tries: map[string]int{}, mail: map[string][]time.Time{}}
+	inNode(t, cfg, box, func(t *testing.T, conn *grpc.ClientConn) {
+		began := time.Now()
+		mailing(t, conn, "anna@a.example", "grey@a.example", "gone@b.example")
+		fates := follow(t, conn)
+		slices.Sort(fates[1:4]) // the first attempts come in any order
+		if got := strings.Join(fates, " "); got != "started bounced:gone deferred:grey delivered:anna delivered:grey finished" {
+			t.Errorf("fates: %s", got)
+		}
+		if wait := box.accepted()["grey@a.example"][0].Sub(began); wait < 5*time.Minute || wait > 16*time.Minute {
+			t.Errorf("the greylisted message came after %v", wait)
+		}
+	})
+}
+
+// inNode runs a story in a bubble with a node in memory, whose mail goes to box.
+func inNode(t *testing.T, cfg *config.Config, box *mailbox, story func(t *testing.T, conn *grpc.ClientConn)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		box := &mailbox{tries: map[string]int{}, mail: map[string][]time.Time{}}
 		smtpPort, grpcPort := bufconn.Listen(1<<20), bufconn.Listen(1<<20)
 		receiver := smtp.NewServer(box)
 		receiver.Domain, receiver.ErrorLog = "mx.example", log.New(io.Discard, "", 0)
 		go func() { _ = receiver.Serve(smtpPort) }()
 		defer receiver.Close()
-
 		s, err := New(cfg, Options{
 			FS: vfs.NewMem(), GRPC: grpcPort, Resolver: oneHost{},
 			Dial: func(ctx context.Context, _ mta.Target) (net.Conn, error) { return smtpPort.DialContext(ctx) },
@@ -118,22 +135,12 @@ func TestAMailingInVirtualTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		began := time.Now()
-		mailing(t, conn, "anna@a.example", "grey@a.example", "gone@b.example")
-		fates := follow(t, conn)
-		slices.Sort(fates[1:4]) // the first attempts come in any order
-		if got := strings.Join(fates, " "); got != "started bounced:gone deferred:grey delivered:anna delivered:grey finished" {
-			t.Errorf("fates: %s", got)
-		}
-		if wait := box.accepted()["grey@a.example"][0].Sub(began); wait < 5*time.Minute || wait > 16*time.Minute {
-			t.Errorf("the greylisted message came after %v", wait)
-		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := s.Stop(t.Context()); err != nil {
-			t.Errorf("stop: %v", err)
-		}
+		defer func() {
+			if err := errors.Join(conn.Close(), s.Stop(context.Background())); err != nil {
+				t.Error(err)
+			}
+		}()
+		story(t, conn)
 	})
 }
 

@@ -4,22 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
-	"net"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/emersion/go-smtp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -38,34 +30,7 @@ func TestAForecastBeforeTheStart(t *testing.T) {
 	write(t, filepath.Join(dir, "mx.yaml"), "rules:\n  - {id: slow, match: {domain: [slow.example]}, message_rate: 6/min}\n")
 	cfg := parse(t, dir, "relay: {mode: redirect, redirect: 'elsewhere.example:25', hostname: mta.brand.example}\nmx_rules: mx.yaml\n"+
 		"dkim: {domains: [{domain: brand.example, selector: s1, key_file: key.pem}]}\n")
-	synctest.Test(t, func(t *testing.T) {
-		smtpPort, grpcPort := bufconn.Listen(1<<20), bufconn.Listen(1<<20)
-		receiver := smtp.NewServer(&mailbox{tries: map[string]int{}, mail: map[string][]time.Time{}})
-		receiver.Domain, receiver.ErrorLog = "mx.example", log.New(io.Discard, "", 0)
-		go func() { _ = receiver.Serve(smtpPort) }()
-		defer receiver.Close()
-		s, err := New(cfg, Options{
-			FS: vfs.NewMem(), GRPC: grpcPort, Resolver: oneHost{},
-			Dial: func(ctx context.Context, _ mta.Target) (net.Conn, error) { return smtpPort.DialContext(ctx) },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		conn, err := grpc.NewClient("passthrough:///node", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return grpcPort.DialContext(ctx) }))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := errors.Join(conn.Close(), s.Stop(context.Background())); err != nil {
-				t.Error(err)
-			}
-		}()
-		beforeTheStart(t, conn)
-	})
+	inNode(t, cfg, &mailbox{tries: map[string]int{}, mail: map[string][]time.Time{}}, beforeTheStart)
 }
 
 func beforeTheStart(t *testing.T, conn *grpc.ClientConn) {
