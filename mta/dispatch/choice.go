@@ -37,6 +37,9 @@ type preference struct {
 
 // ordered is the pool's sources in the group's order of preference.
 func (c *Core) ordered(g *group, p *pool) []*source {
+	if len(p.sources) == 1 {
+		return p.sources
+	}
 	i := slices.IndexFunc(g.orders, func(o preference) bool { return o.pool == p })
 	if i < 0 {
 		i = len(g.orders)

@@ -314,9 +314,9 @@ func (c *Core) flush() {
 			c.pumpGroup(c.dirtyGroups.pop())
 		case c.releases.n > 0:
 			c.release(c.releases.pop())
-		case c.unsettledWait.n > 0 && c.unsettled < c.cfg.MaxUnsettled:
+		case c.unsettledWait.n > 0 && !c.brimful():
 			c.pumpPath(c.unsettledWait.pop())
-		case c.failQueue.n > 0 && c.unsettled < c.cfg.MaxUnsettled:
+		case c.failQueue.n > 0 && !c.brimful():
 			c.fail(c.failQueue.pop())
 		case c.pumpSlots():
 		case c.flushWarmths():

@@ -70,7 +70,7 @@ func changesOf(was, now pace) string {
 	return strings.Join(words, ", ")
 }
 
-// text is a setting's value as in a rule file.
+// text is a setting's value as in a rule file, rates as people would say them.
 func (p pace) text(f mxrules.Field) string {
 	number := func(n int) string {
 		if n == 0 {
@@ -84,7 +84,7 @@ func (p pace) text(f mxrules.Field) string {
 	case mxrules.FieldMessagesPerConnection:
 		return number(p.each)
 	case mxrules.FieldMessageRate:
-		return p.rate.String()
+		return p.rate.Readable().String()
 	}
 	return ""
 }

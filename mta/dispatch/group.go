@@ -153,6 +153,9 @@ func (g *group) shift(by int64) {
 	}
 }
 
+// gone reports whether the group was forgotten.
+func (g *group) gone() bool { return g.inOrder.on == nil }
+
 // busy reports whether the group has anything to do or to wait for.
 func (g *group) busy() bool {
 	if g.held > 0 {
@@ -196,7 +199,7 @@ func (c *Core) pumpGroup(g *group) {
 // lingerGroup starts or ends the wait after which a group without mail is forgotten.
 func (c *Core) lingerGroup(g *group) {
 	switch {
-	case c.groups[g.key] != g:
+	case g.gone():
 	case g.busy() && c.pressed() && c.unreachable(g):
 		c.shelve(g)
 	case g.busy():
@@ -222,7 +225,7 @@ func (c *Core) groupDue(g *group) {
 
 // dissolve forgets a group without mail, sessions and domains.
 func (c *Core) dissolve(g *group) {
-	if c.groups[g.key] != g {
+	if g.gone() {
 		return
 	}
 	c.groupTimers.stop(g)

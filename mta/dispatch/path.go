@@ -381,7 +381,7 @@ func (c *Core) sendAll(p *path) {
 		if !transactional && !bulk {
 			return
 		}
-		if c.unsettled >= c.cfg.MaxUnsettled {
+		if c.brimful() {
 			c.unsettledWait.push(p)
 			return
 		}
@@ -413,15 +413,11 @@ func (c *Core) allowed(p *path, class Class) bool {
 }
 
 // holdOf says what keeps a line's path from one more session, and until when.
-// None is opened to wait for a rate, a quota or the disk, but for one at a time
+// None is opened to wait for a rate or a quota, but for one at a time
 // shortly before a rate lets the next message go: so lines without a session
 // get their part of the rate, and connections are not made for nothing.
 func (c *Core) holdOf(l *line) (mxrules.Hold, int64) {
 	p := l.path
-	if c.unsettled >= c.cfg.MaxUnsettled {
-		c.unsettledWait.push(p)
-		return mxrules.HoldMessageRate, 0
-	}
 	transactional := c.transactional(l)
 	hold, at := p.gov.AllowMessage(c.at, transactional)
 	if hold == mxrules.HoldNone && (l.sessions.n > 0 || l.unsent() == 0) {

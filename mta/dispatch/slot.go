@@ -64,13 +64,19 @@ func (c *Core) othersWait(d *destination) bool {
 	return n > 0
 }
 
+// brimful reports whether so many outcomes wait for the disk that nothing may be sent,
+// nor a session be opened to wait for it. Lines stay in the queue for slots meanwhile:
+// there may be thousands, and to ask each of them at every outcome costs more than the
+// mail.
+func (c *Core) brimful() bool { return c.unsettled >= c.cfg.MaxUnsettled }
+
 // slotFree reports whether the line may take a slot now: there is one, and
 // nobody waited for it before.
 func (c *Core) slotFree(l *line) bool {
 	if l.kind() == probe && c.probes >= c.mostProbes() {
 		return false
 	}
-	return c.held < c.cfg.MaxSessions && c.opening < c.half() && c.inLine() == 0
+	return c.held < c.cfg.MaxSessions && c.opening < c.half() && c.inLine() == 0 && !c.brimful()
 }
 
 // queueSlot makes a line wait for a slot. Destinations take turns, and lines
@@ -149,7 +155,7 @@ var (
 func (c *Core) pumpSlots() bool {
 	if c.inLine() > 0 && c.held >= c.cfg.MaxSessions {
 		c.reclaimSlots()
-	} else if c.inLine() > 0 && c.opening < c.half() {
+	} else if c.inLine() > 0 && c.opening < c.half() && !c.brimful() {
 		for _, kind := range c.order() {
 			if l := c.nextInLine(kind); l != nil {
 				c.takeSlot(l)
