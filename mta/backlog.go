@@ -386,7 +386,7 @@ func (r *Relay) hold(now time.Time, ru *run, m *Message) *held {
 		r.expire(now, h, heldBy(r.core.Waiting(now, ru.id)))
 	case m.State.LostClaims >= maxLostClaims:
 		r.writer.settle(h, Settlement{
-			Message: m, Outcome: Bounced, Time: now, Verdict: bounce.CrashLoop(), Destination: ru.domain,
+			Message: m, Outcome: Bounced, Time: now, Verdict: bounce.CrashLoop(), Destination: ru.domain, Uncertain: true,
 			Text: "three claims were lost to crashes of the relay: each time the process ended while this message was about to be sent, or was being sent", MessageID: h.mailID,
 		})
 	default:

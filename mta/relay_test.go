@@ -635,3 +635,26 @@ func TestArrivedWhilePaused(t *testing.T) {
 		stop(t, r)
 	})
 }
+
+// A message that lost three claims to crashes is given up, and nobody is told that it
+// was not delivered: each of them may have done that.
+func TestGivenUpMayHaveBeenDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, rc := newMemory(), &receiver{}
+		h := bulk(1)
+		id := store.add(h, 1, "a@a.example")[0]
+		poison := store.rows[id]
+		poison.retry, poison.msg.State.LostClaims, poison.msg.State.Due = true, 3, time.Now()
+		r := started(t, config(t, store, rc.serve))
+		r.HandOver(h)
+		pass(time.Minute)
+		list := store.outcomes(id)
+		if len(list) != 1 || list[0].Outcome != Bounced || list[0].Verdict.Code != 25 || list[0].Attempt != nil || !list[0].Uncertain {
+			t.Errorf("outcomes %+v", list)
+		}
+		if n := rc.count(); n != 0 {
+			t.Errorf("%d MAIL", n)
+		}
+		stop(t, r)
+	})
+}

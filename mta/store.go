@@ -261,6 +261,8 @@ type Settlement struct {
 	Time    time.Time
 	// Attempt is nil when no transaction was made.
 	Attempt *Attempt
+	// Uncertain, without an Attempt: what ended before it can be told of may have delivered it.
+	Uncertain bool
 	// Verdict is the qualification: of the reply, or of the failure without one.
 	Verdict bounce.Verdict
 	// Text is the error text shown in log and event; empty when delivered.

@@ -19,7 +19,7 @@ type book struct {
 	stories   map[string]*story // by delivery and recipient
 	byID      map[string]*story // by Message-ID
 	byName    map[string]*story // by resource name
-	uncertain map[string]int    // events that say so, by Message-ID
+	uncertain map[string]int    // attempts whose event says so, by Message-ID
 	finished  map[string]bool   // deliveries
 	changed   chan struct{}     // closed and renewed by hear
 
@@ -34,6 +34,7 @@ type story struct {
 	messageID string
 	finals    int
 	delivered bool
+	uncertain bool // says the final event
 	code      int32
 	text      string
 }
@@ -117,7 +118,7 @@ func (b *book) tell(e *veredusv1.FeedbackEvent) {
 		s.messageID = id
 		b.byID[id] = s
 	}
-	if e.GetDeliveryUncertain() {
+	if e.GetDeliveryUncertain() && e.GetRemoteHost() != "" {
 		b.uncertain[e.GetMessageId()]++
 	}
 	if e.GetWillRetry() {
@@ -125,6 +126,7 @@ func (b *book) tell(e *veredusv1.FeedbackEvent) {
 	}
 	s.finals++
 	s.code, s.text = e.GetBounceCode(), e.GetText()
+	s.uncertain = e.GetDeliveryUncertain()
 	s.delivered = e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED
 }
 
@@ -225,6 +227,8 @@ func (b *book) compareCopies(copies map[string]hostile.Copies, listed map[string
 			b.note("%s of %s is told as delivered; its receiver took %d copies and said so of none", s.recipient, s.delivery, have)
 		case !s.delivered && s.finals > 0 && (s.code != 25 || listed[id] < 3):
 			b.note("%s of %s failed with code %d after %d lost claims: %s", s.recipient, s.delivery, s.code, listed[id], s.text)
+		case !s.delivered && s.finals > 0 && !s.uncertain:
+			b.note("%s of %s is given up after %d lost claims, and no event calls it uncertain", s.recipient, s.delivery, listed[id])
 		}
 	}
 	for id, c := range copies {

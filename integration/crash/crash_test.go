@@ -42,12 +42,12 @@ func TestBreachesAreFound(t *testing.T) {
 	}
 	failed := func(id string, code int32) *veredusv1.FeedbackEvent {
 		e := delivered(id)
-		e.Type, e.BounceCode = veredusv1.FeedbackType_FEEDBACK_TYPE_BOUNCED, code
+		e.Type, e.BounceCode, e.DeliveryUncertain = veredusv1.FeedbackType_FEEDBACK_TYPE_BOUNCED, code, code == 25
 		return e
 	}
 	deferred := func(id string) *veredusv1.FeedbackEvent {
 		e := delivered(id)
-		e.Id, e.Type, e.WillRetry, e.DeliveryUncertain = "u"+id, veredusv1.FeedbackType_FEEDBACK_TYPE_DEFERRED, true, true
+		e.Id, e.Type, e.WillRetry, e.DeliveryUncertain, e.RemoteHost = "u"+id, veredusv1.FeedbackType_FEEDBACK_TYPE_DEFERRED, true, true, "mx.a.example"
 		return e
 	}
 	one := hostile.Copies{Taken: 1, Confirmed: 1}
@@ -73,6 +73,7 @@ func TestBreachesAreFound(t *testing.T) {
 		"told twice":           {events: []*veredusv1.FeedbackEvent{delivered("1"), delivered("1")}, copies: copies{"1": one}, want: "told twice"},
 		"failed for nothing":   {events: []*veredusv1.FeedbackEvent{failed("1", 20)}, want: "failed with code 20"},
 		"three lost claims":    {events: []*veredusv1.FeedbackEvent{failed("1", 25)}, listed: map[string]int{"1": 3}},
+		"given up for certain": {events: []*veredusv1.FeedbackEvent{func() *veredusv1.FeedbackEvent { e := failed("1", 25); e.DeliveryUncertain = false; return e }()}, listed: map[string]int{"1": 3}, want: "calls it uncertain"},
 		"only two lost claims": {events: []*veredusv1.FeedbackEvent{failed("1", 25)}, listed: map[string]int{"1": 2}, want: "after 2 lost claims"},
 		"two names for one":    {events: []*veredusv1.FeedbackEvent{deferred("1"), func() *veredusv1.FeedbackEvent { e := delivered("1"); e.MessageId = "2"; return e }()}, copies: copies{"1": one, "2": one}, want: "two Message-IDs"},
 	} {

@@ -62,7 +62,7 @@ func (r *report) String() string {
 		{"given up after three lost claims", r.givenUp},
 		{"lost", r.lost},
 		{"claims that restarts announced", r.claims},
-		{"events that say delivery_uncertain", r.uncertain},
+		{"attempts whose event says delivery_uncertain", r.uncertain},
 		{"messages that a receiver took more than once", r.repeated},
 		{"of these announced by a restart", r.fromClaims},
 		{"copies too many", r.repeats},

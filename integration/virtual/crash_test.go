@@ -60,7 +60,7 @@ func TestThreeLostClaims(t *testing.T) {
 			t.Errorf("counters %+v", d.Counters)
 		}
 		events := r.events("poison@a.example")
-		if len(events) != 1 || events[0].GetBounceCode() != 25 || !strings.Contains(events[0].GetText(), "crashes") || events[0].GetMessageId() == "" {
+		if len(events) != 1 || events[0].GetBounceCode() != 25 || !events[0].GetDeliveryUncertain() || !strings.Contains(events[0].GetText(), "crashes") || events[0].GetMessageId() == "" {
 			t.Errorf("events %v", events)
 		}
 		if n := len(r.world.instants("poison@a.example")); n != 3 {

@@ -477,8 +477,9 @@ type FeedbackEvent struct {
 	QueueTime *durationpb.Duration `protobuf:"bytes,28,opt,name=queue_time,json=queueTime,proto3" json:"queue_time,omitempty"`
 	// TLS version of the session, empty for plaintext.
 	TlsVersion string `protobuf:"bytes,29,opt,name=tls_version,json=tlsVersion,proto3" json:"tls_version,omitempty"`
-	// The line ended between the content and the reply: the message may have been
-	// delivered, and a retry may be a repeat.
+	// The message may have been delivered, and a retry may be a repeat: the line ended
+	// between the content and the reply. Of a message that is given up after three claims
+	// were lost to crashes (bounce code 25): each of them may have delivered it.
 	DeliveryUncertain bool `protobuf:"varint,30,opt,name=delivery_uncertain,json=deliveryUncertain,proto3" json:"delivery_uncertain,omitempty"`
 	// Number of messages, in delivery events.
 	Count int64 `protobuf:"varint,31,opt,name=count,proto3" json:"count,omitempty"`

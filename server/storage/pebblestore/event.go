@@ -234,7 +234,7 @@ func (t *txn) settled(w *work, s *mta.Settlement, willRetry bool) error {
 		Disposition: disposition(s), WillRetry: willRetry,
 		BounceCode: int32(v.Code), Tag: validText(v.Tag), Rule: validText(v.Rule), Category: validText(v.Category),
 		FailureType: veredusv1.FailureType(v.Type), Reason: veredusv1.FailureReason(v.Reason),
-		QueueTime: durationpb.New(s.Time.Sub(m.Arrival)), MessageId: validText(s.MessageID),
+		QueueTime: durationpb.New(s.Time.Sub(m.Arrival)), MessageId: validText(s.MessageID), DeliveryUncertain: s.Uncertain,
 	}
 	if willRetry {
 		e.NextAttemptTime = timestamp(s.Next)
