@@ -10,6 +10,7 @@
 //	go run ./integration/scale -dead 500000 -dead-destinations 500000
 //	go run ./integration/scale -fair                            # transactional mail and a later delivery beside
 //	go run ./integration/scale -streams 1000
+//	go run ./integration/scale -sessions 5000 -destinations 1000 -latency 2s   # thousands of sessions at once
 //
 // The node runs in a process of its own; receivers, DNS and clients share another, all
 // on loopback. Mail is small and signed with RSA-1024, unless -rsa says otherwise, so
@@ -39,6 +40,7 @@ type scenario struct {
 	Mixed        bool          `json:"mixed,omitempty"`
 	Sessions     int           `json:"max_sessions"`
 	Connections  int           `json:"connections"`
+	Latency      time.Duration `json:"-"`
 	For          time.Duration `json:"-"`
 	Warm         time.Duration `json:"-"`
 	RSA          int           `json:"rsa_bits"`
@@ -80,6 +82,7 @@ func flags() scenario {
 	flag.BoolVar(&sc.Mixed, "mixed", false, "dead domains are in the same delivery, in front of and among the healthy ones")
 	flag.IntVar(&sc.Sessions, "sessions", 1000, "relay.max_sessions")
 	flag.IntVar(&sc.Connections, "connections", 10, "connections to a destination")
+	flag.DurationVar(&sc.Latency, "latency", 0, "how long receivers take for the reply to each mail")
 	flag.DurationVar(&sc.For, "for", 60*time.Second, "how long to measure throughput")
 	flag.DurationVar(&sc.Warm, "warm", 15*time.Second, "time from the first message until the measurement begins")
 	flag.IntVar(&sc.RSA, "rsa", 1024, "bits of the DKIM key")

@@ -34,6 +34,7 @@ type result struct {
 	RestartPeakMB  float64 `json:"restart_peak_mb,omitempty"`
 	DNSQuestions   int64   `json:"dns_questions"`
 	SinkSessions   int64   `json:"receivers_connections"`
+	Most           load    `json:"most"` // while sending
 
 	Transactional *latencies `json:"transactional_s,omitempty"`
 	Later         float64    `json:"later_delivery_of_1000_done_s,omitempty"`
@@ -61,7 +62,7 @@ func run(ctx context.Context, sc scenario) (res *result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
-	if r.sink, err = newSink(); err != nil {
+	if r.sink, err = newSink(sc.Latency); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.sink.close()) }()
@@ -255,6 +256,7 @@ func (r *rig) measure(ctx context.Context) error {
 		return ctx.Err()
 	}
 	fair := r.fairness(ctx)
+	watch := r.node.watch()
 	before, used, begin := r.sink.taken.Load(), cpuTime(r.node.pid()), time.Now()
 	err := r.node.profile(r.sc.profile, func() {
 		last := before
@@ -265,6 +267,7 @@ func (r *rig) measure(ctx context.Context) error {
 			logf("%d messages, %d connections, RSS %.0f MB, %d DNS questions", now-last, r.sink.open.Load(), status(r.node.pid(), "VmRSS"), r.names.asked.Load())
 			last = now
 		}
+		r.res.Most = watch()
 		sent := float64(last - before)
 		r.res.PerSecond = sent / time.Since(begin).Seconds()
 		r.res.CPUPerThousand = (cpuTime(r.node.pid()) - used).Seconds() / sent * 1000

@@ -29,7 +29,7 @@ import (
 // nodeRole is the first argument of the process that is the node.
 const nodeRole = "node"
 
-// listening is what the node prints before its address.
+// listening is what the node prints before its addresses: gRPC and HTTP.
 const listening = "listening "
 
 // runNode serves until SIGTERM. SIGUSR1 begins a CPU profile and SIGUSR2 ends it and
@@ -44,8 +44,12 @@ func runNode(file string) error {
 	if err != nil {
 		return err
 	}
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := server.New(cfg, server.Options{GRPC: l, Log: log, Grace: 5 * time.Second})
+	s, err := server.New(cfg, server.Options{GRPC: l, HTTP: web, Log: log, Grace: 5 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -55,7 +59,7 @@ func runNode(file string) error {
 		return err
 	}
 	go profiles(filepath.Dir(file))
-	fmt.Println(listening + l.Addr().String())
+	fmt.Println(listening + l.Addr().String() + " " + web.Addr().String())
 	<-ctx.Done()
 	return s.Stop(context.Background())
 }
@@ -87,6 +91,7 @@ type node struct {
 	cmd  *exec.Cmd
 	conn *grpc.ClientConn
 	addr string
+	web  string // of the metrics
 	dir  string
 }
 
@@ -111,7 +116,7 @@ func start(dir string) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the node did not start: %w", err), n.kill())
 	}
-	n.addr = strings.TrimSpace(strings.TrimPrefix(line, listening))
+	n.addr, n.web, _ = strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, listening)), " ")
 	n.conn, err = client.Dial(n.addr)
 	if err != nil {
 		return nil, errors.Join(err, n.kill())

@@ -13,10 +13,12 @@ import (
 	"time"
 )
 
-// sink receives everything as fast as it can: SMTP with PIPELINING, no more. It
-// counts what it takes, and remembers when for recipients that somebody waits for.
+// sink receives everything as fast as it can, or as slowly as it shall: SMTP with
+// PIPELINING, no more. It counts what it takes, and remembers when for recipients that
+// somebody waits for.
 type sink struct {
 	port      int
+	latency   time.Duration // of the reply to each mail
 	listeners []net.Listener
 	hole      *hole
 	taken     atomic.Int64
@@ -38,8 +40,8 @@ func address(destination int) string { return fmt.Sprintf("127.0.1.%d", destinat
 // holeAddress is where dead hosts are: its SYNs get no answer.
 const holeAddress = "127.0.2.1"
 
-func newSink() (*sink, error) {
-	s := &sink{first: make(chan time.Time, 1), seen: map[string]time.Time{}}
+func newSink(latency time.Duration) (*sink, error) {
+	s := &sink{latency: latency, first: make(chan time.Time, 1), seen: map[string]time.Time{}}
 	for i := range hosts {
 		l, err := net.Listen("tcp", net.JoinHostPort(address(i), fmt.Sprint(s.port)))
 		if err != nil {
@@ -137,6 +139,7 @@ func (d *dialogue) command(line []byte) bool {
 		if d.out.Flush() != nil || !d.data() {
 			return false
 		}
+		time.Sleep(d.s.latency)
 		d.say("250 OK\r\n")
 	case "QUIT":
 		d.say("221 bye\r\n")
