@@ -177,6 +177,10 @@ func TestANearlyFullDisk(t *testing.T) {
 		}
 
 		b.free(400) // the greylisted mail becomes due now, and waits
+		explained, err := veredusv1.NewRelayServiceClient(b.conn).ExplainDestination(t.Context(), &veredusv1.ExplainDestinationRequest{Domain: "a.example"})
+		if err != nil || !strings.Contains(explained.GetLimitedBy(), "min_free_sending") || len(explained.GetPaths()) != 1 || explained.GetPaths()[0].GetLimitedBy() != "disk" {
+			t.Errorf("explained as %v, %v", explained, err)
+		}
 		time.Sleep(time.Hour)
 		if b.sent() != 1 {
 			t.Errorf("%d sent while the disk is scarce", b.sent())

@@ -11,18 +11,11 @@ import (
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
 
-// holdWords are the words of Path.limited_by.
-var holdWords = map[mxrules.Hold]string{
-	mxrules.HoldNone: "none", mxrules.HoldConnections: "connections", mxrules.HoldConnectionRate: "connection_rate",
-	mxrules.HoldMessageRate: "message_rate", mxrules.HoldHourly: "hourly", mxrules.HoldDaily: "daily",
-	mxrules.HoldRest: "rest", mxrules.HoldBackoff: "backoff",
-}
-
 // pathView is a path as the contract shows it.
 func pathView(p *dispatch.PathView, now time.Time) *veredusv1.Path {
 	v := &veredusv1.Path{
 		Source: p.Source, Sessions: int32(p.Sessions), Limits: pathLimits(p),
-		LimitedBy: holdWords[p.State.Hold], LastError: p.LastError,
+		LimitedBy: p.State.Hold.String(), LastError: p.LastError,
 		Until: stamp(p.State.Until), Since: stamp(p.State.Since), LastErrorTime: stamp(p.State.TroubleAt),
 		Governor: p.Effective.Limits.Governor.String(), NextChangeTime: stamp(p.NextChange),
 	}
@@ -31,6 +24,12 @@ func pathView(p *dispatch.PathView, now time.Time) *veredusv1.Path {
 	}
 	if p.State.Hold == mxrules.HoldNone && p.BackoffUntil.After(now) {
 		v.LimitedBy, v.Until = "backoff", stamp(p.BackoffUntil)
+	}
+	if p.Suspended != "" { // whatever else would limit it
+		v.LimitedBy, v.Until, v.Since = "suspended", nil, nil
+		if p.Suspended == diskHold {
+			v.LimitedBy = "disk"
+		}
 	}
 	for _, d := range p.Decisions {
 		v.Decisions = append(v.Decisions, &veredusv1.PathDecision{
@@ -94,24 +93,39 @@ func pacedLimit(l *veredusv1.Limit, p *dispatch.PathView, f mxrules.Field) {
 		inForce.ConnectionRate = slower
 	}
 	word := p.Override != nil && p.Override.Values.Set.Has(f)
-	if word && f == mxrules.FieldConnectionRate {
-		inForce.ConnectionRate = p.Override.Values.Limits.ConnectionRate
+	if word {
+		plain = p.Override.Values.Limits
+		inForce.ConnectionRate = plain.ConnectionRate
 	}
-	l.Effective, l.Start, l.Low = inForce.Text(f), begins.Text(f), lowText(rule, f)
-	if none := (mxrules.Limits{}).Text(f); learned.Text(f) != none && learned.Text(f) != begins.Text(f) {
-		l.Learned = learned.Text(f)
+	written := plain.Text(f)
+	l.Effective, l.Start, l.Low = limitText(inForce, plain, f), limitText(begins, plain, f), lowText(rule, f)
+	if none := (mxrules.Limits{}).Text(f); learned.Text(f) != none && limitText(learned, plain, f) != l.Start {
+		l.Learned = limitText(learned, plain, f)
 	}
 	switch {
 	case word:
 		l.SetBy = "override"
-	case p.State.Probing && l.Effective != plain.Text(f):
+	case p.State.Probing && l.Effective != written:
 		l.SetBy = "probe"
-	case l.Effective == plain.Text(f), l.Effective == l.Start:
+	case l.Effective == written, l.Effective == l.Start:
 	case rule.Governor == mxrules.GovernorOn:
 		l.SetBy = "learned"
 	default:
 		l.SetBy = "reaction"
 	}
+}
+
+// limitText is a limit as people would say it, and one that is the operator's as written.
+func limitText(l, written mxrules.Limits, f mxrules.Field) string {
+	l.MessageRate, l.ConnectionRate = readable(l.MessageRate, written.MessageRate), readable(l.ConnectionRate, written.ConnectionRate)
+	return l.Text(f)
+}
+
+func readable(r, written mxrules.Rate) mxrules.Rate {
+	if r.Readable() == written.Readable() {
+		return written
+	}
+	return r.Readable()
 }
 
 // dailyLimit shows today's cap of the source's warm-up where it is the lower one.

@@ -988,6 +988,16 @@ func TestViews(t *testing.T) {
 	if _, ok := w.c.Explain(w.now, "unknown.example"); ok {
 		t.Error("an unknown domain is explained")
 	}
+	for _, sel := range []Selector{{Kind: Everything}, {Kind: ByDestination, Value: "dest"}, {Kind: BySource, Value: "a"}} {
+		w.suspend("full disk", sel)
+		if v, _ := w.c.Destination(w.now, "dest"); v.Paths[0].Suspended != "full disk" {
+			t.Errorf("%v: path %+v", sel, v.Paths[0])
+		}
+		w.unsuspend("full disk")
+	}
+	if v, _ := w.c.Destination(w.now, "dest"); v.Paths[0].Suspended != "" {
+		t.Errorf("path behind all suspensions: %+v", v.Paths[0])
+	}
 }
 
 func TestUnknownEventsAreIgnored(t *testing.T) {

@@ -91,6 +91,8 @@ type PathView struct {
 	// the last reply that slowed the path.
 	BackoffUntil time.Time
 	LastError    string
+	// Suspended names the suspension that stops all of the path's mail; empty for none.
+	Suspended string
 	// Override is the operator's word in force; nil for none.
 	Override *Override
 	// Fresh is what the path began with, Pace what its learner allows.
@@ -416,8 +418,22 @@ func (c *Core) pathView(l *line) PathView {
 	return PathView{
 		Key: p.key, Source: p.source.Name, State: s, Effective: e, LastError: s.Trouble, Override: c.overrideOf(p),
 		Fresh: p.gov.Fresh(c.at), Pace: p.gov.Pace(), SetAt: p.history.setTimes(), Decisions: decisions, NextChange: p.gov.NextChange(c.at),
-		WarmUpCap: l.source.capFor(l.group.dest.provider),
+		WarmUpCap: l.source.capFor(l.group.dest.provider), Suspended: c.stopOfPath(l),
 	}
+}
+
+// stopOfPath names what stops a line's path; empty for nothing. One that sources share
+// is not stopped with one of them.
+func (c *Core) stopOfPath(l *line) string {
+	switch {
+	case c.stopped > 0:
+		return c.suspension(Selector{Kind: Everything})
+	case l.group.dest.stopped:
+		return c.suspension(Selector{Kind: ByDestination, Value: l.group.dest.name})
+	case l.source.stopped && l.path.source.Name != "":
+		return c.suspension(Selector{Kind: BySource, Value: l.source.Name})
+	}
+	return ""
 }
 
 // Explain is what is known of a recipient domain, if it has mail.

@@ -217,7 +217,8 @@ type Path struct {
 	// Limits in force.
 	Limits *EffectiveLimits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
 	// What limits it now, in a word: none, connections, connection_rate,
-	// message_rate, hourly, daily, rest, backoff.
+	// message_rate, messages_per_hour, messages_per_day, rest, backoff, suspended, or disk
+	// while sending pauses for want of room (storage.min_free_sending).
 	LimitedBy string `protobuf:"bytes,4,opt,name=limited_by,json=limitedBy,proto3" json:"limited_by,omitempty"`
 	// Until when; unset when open-ended.
 	Until *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
@@ -4156,7 +4157,7 @@ type DestinationForecast struct {
 	Duration *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
 	// Messages per hour on average.
 	HourlyRate float64 `protobuf:"fixed64,4,opt,name=hourly_rate,json=hourlyRate,proto3" json:"hourly_rate,omitempty"`
-	// What bounds it: message_rate, connections, learned rate, warm-up, hourly quota, retries ...
+	// What bounds it: message_rate, connections, learned rate, warm-up, messages_per_hour, retries ...
 	Bottleneck string `protobuf:"bytes,5,opt,name=bottleneck,proto3" json:"bottleneck,omitempty"`
 	// Messages that will not make the validity period.
 	Late          int64 `protobuf:"varint,6,opt,name=late,proto3" json:"late,omitempty"`
