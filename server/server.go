@@ -303,6 +303,7 @@ func (s *Server) relayConfig(tokens *returnpath.Keys) mta.Config {
 		Settings: s.settings.Load().relay(),
 		Dispatch: dispatch.Config{
 			MaxSessions:  s.sessions,
+			MaxUnsettled: unsettled(s.sessions),
 			HostCooldown: schedule.Scaled(hostCooldown),
 			Timings:      mxrules.DefaultTimings().Divide(scale),
 			Seed:         rand.Uint64(),
@@ -316,6 +317,11 @@ func (s *Server) relayConfig(tokens *returnpath.Keys) mta.Config {
 	}
 	return c
 }
+
+// unsettled is how many messages may be sent and not settled: one on the wire for each
+// session, and as many whose outcome is on its way to the disk; but not few, so that
+// few sessions do not wait for a slow disk.
+func unsettled(sessions int) int { return max(1024, 2*sessions) }
 
 // hostCooldown is how long a host that failed to connect is skipped, before scaling.
 const hostCooldown = 5 * time.Minute
