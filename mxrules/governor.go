@@ -26,7 +26,7 @@ const (
 )
 
 var holdNames = [...]string{
-	"none", "connections", "connection_rate", "message_rate", "hourly_quota", "daily_quota", "rest", "backoff",
+	"none", "connections", "connection_rate", "message_rate", "messages_per_hour", "messages_per_day", "rest", "backoff",
 }
 
 // String is a short name such as "message_rate".

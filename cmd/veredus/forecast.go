@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/forecast"
 )
 
 // foresee asks a node how a delivery would go.
@@ -59,9 +60,9 @@ func printForecast(out io.Writer, name string, f *veredusv1.ForecastResponse) {
 	pairs(out, "takes about", roughly(f.GetDuration().AsDuration()), "late", late)
 	if len(f.GetDestinations()) > 0 {
 		fmt.Fprintln(out)
-		t := newTable("destination", "messages", "takes about", "per hour", "bounded by", "late")
+		t := newTable("destination", "messages", "takes about", "pace", "bounded by", "late")
 		for _, d := range f.GetDestinations() {
-			t.row(clip(oneLine(d.GetDestination()), 60), d.GetMessages(), roughly(d.GetDuration().AsDuration()), int64(d.GetHourlyRate()), d.GetBottleneck(), d.GetLate())
+			t.row(clip(oneLine(d.GetDestination()), 60), d.GetMessages(), roughly(d.GetDuration().AsDuration()), forecast.Pace(d.GetHourlyRate()), d.GetBottleneck(), d.GetLate())
 		}
 		t.print(out)
 	}

@@ -75,7 +75,7 @@ func TestBottlenecks(t *testing.T) {
 		}}, 40_000 / 8 * time.Second, "connections"},
 		{"an hourly quota, of which bulk mail has 95 %", Destination{Fresh: 9500, Paths: []dispatch.Prospect{
 			from("s1", limits(func(l *mxrules.Limits) { l.MessagesPerHour = 1000 })),
-		}}, 10 * time.Hour, "hourly quota"},
+		}}, 10 * time.Hour, "messages_per_hour"},
 		{"new connections", Destination{Fresh: 6000, Paths: []dispatch.Prospect{
 			from("s1", limits(func(l *mxrules.Limits) { l.ConnectionRate, l.MessagesPerConnection = perSecond(1), 1 })),
 		}}, 6000 * time.Second, "connection_rate"},
@@ -109,7 +109,7 @@ func TestLateShare(t *testing.T) {
 	if f.Destinations[0].Destination != "slow" || math.Abs(float64(f.Late)-1800) > 10 || math.Abs(f.LatePercent()-45) > 0.5 || f.Duration != 30*time.Minute {
 		t.Errorf("%+v", f)
 	}
-	if got := f.Summary(); !strings.HasPrefix(got, "about 30 min; slowest: slow at 3,6") || !strings.Contains(got, "(message_rate); 1,80") || !strings.HasSuffix(got, "(45.0 %) will not make the validity period") {
+	if got := f.Summary(); !strings.HasPrefix(got, "about 30 min; slowest: slow at 1/s (message_rate)") || !strings.Contains(got, "; 1,80") || !strings.HasSuffix(got, "(45.0 %) will not make the validity period") {
 		t.Error(got)
 	}
 	for _, rest := range []time.Duration{time.Hour, 29 * time.Minute} {
@@ -438,5 +438,15 @@ func BenchmarkForecast(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestPacesAreToldInTheirNaturalUnit(t *testing.T) {
+	for hourly, want := range map[float64]string{
+		0: "0/h", 0.5: "12/d", 10_800: "3/s", 10_777: "3/s", 12_000: "200/min", 5000: "5000/h", 363: "363/h", 1234: "1234/h", 720_000: "200/s",
+	} {
+		if got := Pace(hourly); got != want {
+			t.Errorf("%v an hour is told as %s, want %s", hourly, got, want)
+		}
 	}
 }

@@ -341,8 +341,8 @@ func (w *way) pace(path *dispatch.Prospect) (rate float64, word string) {
 		rate float64
 		word string
 	}{
-		{bulkHourly * float64(b.MessagesPerHour) / 3600, "hourly quota"},
-		{float64(b.MessagesPerDay) / 86400, "daily quota"},
+		{bulkHourly * float64(b.MessagesPerHour) / 3600, "messages_per_hour"},
+		{float64(b.MessagesPerDay) / 86400, "messages_per_day"},
 	} {
 		if q.rate > 0 && (rate == 0 || q.rate < rate) {
 			rate, word = q.rate, q.word

@@ -2,12 +2,14 @@ package forecast
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/veredus/veredus/mta/dispatch"
+	"github.com/veredus/veredus/mxrules"
 )
 
 // shownNames is how many destinations an assumption names.
@@ -137,13 +139,25 @@ func (f *Forecast) Summary() string {
 	}
 	if len(f.Destinations) > 0 {
 		if o := &f.Destinations[0]; o.Bottleneck != "none" {
-			text += fmt.Sprintf("; slowest: %s at %s/h (%s)", o.Destination, grouped(int64(o.HourlyRate)), o.Bottleneck)
+			text += fmt.Sprintf("; slowest: %s at %s (%s)", o.Destination, Pace(o.HourlyRate), o.Bottleneck)
 		}
 	}
 	if f.Late == 0 {
 		return text + "; everything inside the validity period"
 	}
 	return text + fmt.Sprintf("; %s messages (%s %%) will not make the validity period", grouped(f.Late), percent(f.LatePercent()))
+}
+
+// Pace is a number of messages per hour as people would say it: "3/s", "200/min", "5000/h".
+func Pace(hourly float64) string {
+	const exact = 1000 // so that half a message an hour is told, too
+	if !(hourly*exact >= 1) {
+		return "0/h"
+	}
+	if whole := math.Round(hourly/3600) * 3600; math.Abs(hourly-whole) <= 0.01*hourly {
+		hourly = whole // a forecast has no more digits
+	}
+	return mxrules.Rate{Count: int(hourly * exact), Per: exact * time.Hour}.Readable().String()
 }
 
 // percent has a digit behind the point where that says something.
