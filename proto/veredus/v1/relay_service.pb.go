@@ -230,12 +230,14 @@ type Path struct {
 	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
 	// The governor's mode: static, observe or on.
 	Governor string `protobuf:"bytes,9,opt,name=governor,proto3" json:"governor,omitempty"`
-	// Its last decisions, latest first, at most 10.
+	// Its last decisions, latest first, at most 10, also from before a restart.
 	Decisions []*PathDecision `protobuf:"bytes,10,rep,name=decisions,proto3" json:"decisions,omitempty"`
 	// When it may raise a limit next, unless replies prevent it; unset when nothing is below its bound.
 	NextChangeTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=next_change_time,json=nextChangeTime,proto3" json:"next_change_time,omitempty"`
 	// The override in force; unset for none.
-	Override      *PathOverride `protobuf:"bytes,12,opt,name=override,proto3" json:"override,omitempty"`
+	Override *PathOverride `protobuf:"bytes,12,opt,name=override,proto3" json:"override,omitempty"`
+	// No mail goes there now: this is what is kept of the path for when some does.
+	Idle          bool `protobuf:"varint,13,opt,name=idle,proto3" json:"idle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +356,13 @@ func (x *Path) GetOverride() *PathOverride {
 	return nil
 }
 
+func (x *Path) GetIdle() bool {
+	if x != nil {
+		return x.Idle
+	}
+	return false
+}
+
 // PathOverride is an operator's limits for paths, for a while.
 type PathOverride struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -363,7 +372,9 @@ type PathOverride struct {
 	// When it ends.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Why.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when it holds, also over restarts. Only in answers.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,6 +428,13 @@ func (x *PathOverride) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *PathOverride) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
 }
 
 // EffectiveLimits are an MX rule's values with their origin.
@@ -489,7 +507,14 @@ type Limit struct {
 	// What set the effective value: rule, learned, reaction, warm_up, override, probe.
 	SetBy string `protobuf:"bytes,10,opt,name=set_by,json=setBy,proto3" json:"set_by,omitempty"`
 	// Since when.
-	SetTime       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=set_time,json=setTime,proto3" json:"set_time,omitempty"`
+	SetTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=set_time,json=setTime,proto3" json:"set_time,omitempty"`
+	// When what was learned was last confirmed by mail that was served; unset when nothing was learned.
+	LearnedTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=learned_time,json=learnedTime,proto3" json:"learned_time,omitempty"`
+	// Where what was learned goes while no mail confirms it: whole for 6 hours, then doubled
+	// every 24 hours toward this, the rule's bound.
+	DecaysTo string `protobuf:"bytes,13,opt,name=decays_to,json=decaysTo,proto3" json:"decays_to,omitempty"`
+	// When it will be forgotten, unless mail confirms it: the path begins with start again.
+	ForgetTime    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=forget_time,json=forgetTime,proto3" json:"forget_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -597,6 +622,27 @@ func (x *Limit) GetSetBy() string {
 func (x *Limit) GetSetTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.SetTime
+	}
+	return nil
+}
+
+func (x *Limit) GetLearnedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LearnedTime
+	}
+	return nil
+}
+
+func (x *Limit) GetDecaysTo() string {
+	if x != nil {
+		return x.DecaysTo
+	}
+	return ""
+}
+
+func (x *Limit) GetForgetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ForgetTime
 	}
 	return nil
 }
@@ -4254,7 +4300,7 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\tin_flight\x18\b \x01(\x03R\binFlight\x12&\n" +
 	"\x05paths\x18\t \x03(\v2\x10.veredus.v1.PathR\x05paths\x128\n" +
 	"\flast_replies\x18\n" +
-	" \x03(\v2\x15.veredus.v1.LastReplyR\vlastReplies\"\xa5\x04\n" +
+	" \x03(\v2\x15.veredus.v1.LastReplyR\vlastReplies\"\xb9\x04\n" +
 	"\x04Path\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
 	"\bsessions\x18\x02 \x01(\x05R\bsessions\x123\n" +
@@ -4270,16 +4316,19 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\tdecisions\x18\n" +
 	" \x03(\v2\x18.veredus.v1.PathDecisionR\tdecisions\x12D\n" +
 	"\x10next_change_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0enextChangeTime\x124\n" +
-	"\boverride\x18\f \x01(\v2\x18.veredus.v1.PathOverrideR\boverride\"\xd6\x01\n" +
+	"\boverride\x18\f \x01(\v2\x18.veredus.v1.PathOverrideR\boverride\x12\x12\n" +
+	"\x04idle\x18\r \x01(\bR\x04idle\"\x93\x02\n" +
 	"\fPathOverride\x12<\n" +
 	"\x06fields\x18\x01 \x03(\v2$.veredus.v1.PathOverride.FieldsEntryR\x06fields\x125\n" +
 	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x1a9\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x1a9\n" +
 	"\vFieldsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
 	"\x0fEffectiveLimits\x12)\n" +
-	"\x06limits\x18\x01 \x03(\v2\x11.veredus.v1.LimitR\x06limits\"\x9d\x02\n" +
+	"\x06limits\x18\x01 \x03(\v2\x11.veredus.v1.LimitR\x06limits\"\xb6\x03\n" +
 	"\x05Limit\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
@@ -4292,7 +4341,11 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\alearned\x18\t \x01(\tR\alearned\x12\x15\n" +
 	"\x06set_by\x18\n" +
 	" \x01(\tR\x05setBy\x125\n" +
-	"\bset_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\asetTime\"\xa6\x01\n" +
+	"\bset_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\asetTime\x12=\n" +
+	"\flearned_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vlearnedTime\x12\x1b\n" +
+	"\tdecays_to\x18\r \x01(\tR\bdecaysTo\x12;\n" +
+	"\vforget_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"forgetTime\"\xa6\x01\n" +
 	"\fPathDecision\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x14\n" +
@@ -4714,104 +4767,107 @@ var file_veredus_v1_relay_service_proto_depIdxs = []int32{
 	3,  // 8: veredus.v1.Path.override:type_name -> veredus.v1.PathOverride
 	53, // 9: veredus.v1.PathOverride.fields:type_name -> veredus.v1.PathOverride.FieldsEntry
 	55, // 10: veredus.v1.PathOverride.end_time:type_name -> google.protobuf.Timestamp
-	5,  // 11: veredus.v1.EffectiveLimits.limits:type_name -> veredus.v1.Limit
-	55, // 12: veredus.v1.Limit.set_time:type_name -> google.protobuf.Timestamp
-	55, // 13: veredus.v1.PathDecision.time:type_name -> google.protobuf.Timestamp
-	55, // 14: veredus.v1.LastReply.time:type_name -> google.protobuf.Timestamp
-	1,  // 15: veredus.v1.ListDestinationsResponse.destinations:type_name -> veredus.v1.Destination
-	11, // 16: veredus.v1.Suspension.selector:type_name -> veredus.v1.Selector
-	55, // 17: veredus.v1.Suspension.create_time:type_name -> google.protobuf.Timestamp
-	55, // 18: veredus.v1.Suspension.end_time:type_name -> google.protobuf.Timestamp
-	11, // 19: veredus.v1.SuspendRequest.selector:type_name -> veredus.v1.Selector
-	55, // 20: veredus.v1.SuspendRequest.end_time:type_name -> google.protobuf.Timestamp
-	11, // 21: veredus.v1.ResumeRequest.selector:type_name -> veredus.v1.Selector
-	12, // 22: veredus.v1.ListSuspensionsResponse.suspensions:type_name -> veredus.v1.Suspension
-	19, // 23: veredus.v1.ExplainDestinationResponse.mx_hosts:type_name -> veredus.v1.MxHost
-	4,  // 24: veredus.v1.ExplainDestinationResponse.limits:type_name -> veredus.v1.EffectiveLimits
-	2,  // 25: veredus.v1.ExplainDestinationResponse.paths:type_name -> veredus.v1.Path
-	55, // 26: veredus.v1.ExplainDestinationResponse.next_attempt_time:type_name -> google.protobuf.Timestamp
-	55, // 27: veredus.v1.ExplainDestinationResponse.limited_since:type_name -> google.protobuf.Timestamp
-	56, // 28: veredus.v1.ExplainDestinationResponse.drain_time:type_name -> google.protobuf.Duration
-	57, // 29: veredus.v1.QualifyReplyResponse.reason:type_name -> veredus.v1.FailureReason
-	58, // 30: veredus.v1.QualifyReplyResponse.failure_type:type_name -> veredus.v1.FailureType
-	59, // 31: veredus.v1.QualifyReplyResponse.disposition:type_name -> veredus.v1.Disposition
-	55, // 32: veredus.v1.ReplyText.first_time:type_name -> google.protobuf.Timestamp
-	55, // 33: veredus.v1.ReplyText.last_time:type_name -> google.protobuf.Timestamp
-	0,  // 34: veredus.v1.ReplyText.status:type_name -> veredus.v1.ReplyTextStatus
-	21, // 35: veredus.v1.ReplyText.qualification:type_name -> veredus.v1.QualifyReplyResponse
-	0,  // 36: veredus.v1.ListReplyTextsRequest.status:type_name -> veredus.v1.ReplyTextStatus
-	24, // 37: veredus.v1.ListReplyTextsResponse.reply_texts:type_name -> veredus.v1.ReplyText
-	0,  // 38: veredus.v1.QualifyReplyTextRequest.status:type_name -> veredus.v1.ReplyTextStatus
-	24, // 39: veredus.v1.QualifyReplyTextResponse.reply_text:type_name -> veredus.v1.ReplyText
-	31, // 40: veredus.v1.RequalifyResponse.texts:type_name -> veredus.v1.RequalifiedText
-	32, // 41: veredus.v1.RequalifyResponse.entries:type_name -> veredus.v1.RequalifiedEntry
-	24, // 42: veredus.v1.RequalifiedText.reply_text:type_name -> veredus.v1.ReplyText
-	60, // 43: veredus.v1.RequalifiedEntry.old_status:type_name -> veredus.v1.AddressStatus
-	60, // 44: veredus.v1.RequalifiedEntry.new_status:type_name -> veredus.v1.AddressStatus
-	61, // 45: veredus.v1.RequalifiedEntry.evidence:type_name -> veredus.v1.AddressEvidence
-	34, // 46: veredus.v1.Source.warm_up:type_name -> veredus.v1.WarmUp
-	54, // 47: veredus.v1.WarmUp.provider_caps:type_name -> veredus.v1.WarmUp.ProviderCapsEntry
-	55, // 48: veredus.v1.WarmUp.stage_time:type_name -> google.protobuf.Timestamp
-	33, // 49: veredus.v1.ListSourcesResponse.sources:type_name -> veredus.v1.Source
-	56, // 50: veredus.v1.QueueSelector.older_than:type_name -> google.protobuf.Duration
-	55, // 51: veredus.v1.QueueSample.next_attempt_time:type_name -> google.protobuf.Timestamp
-	38, // 52: veredus.v1.RetryNowRequest.selector:type_name -> veredus.v1.QueueSelector
-	39, // 53: veredus.v1.RetryNowResponse.sample:type_name -> veredus.v1.QueueSample
-	38, // 54: veredus.v1.MoveToPoolRequest.selector:type_name -> veredus.v1.QueueSelector
-	39, // 55: veredus.v1.MoveToPoolResponse.sample:type_name -> veredus.v1.QueueSample
-	38, // 56: veredus.v1.FailMessagesRequest.selector:type_name -> veredus.v1.QueueSelector
-	39, // 57: veredus.v1.FailMessagesResponse.sample:type_name -> veredus.v1.QueueSample
-	3,  // 58: veredus.v1.OverridePathRequest.override:type_name -> veredus.v1.PathOverride
-	38, // 59: veredus.v1.OverridePathRequest.selector:type_name -> veredus.v1.QueueSelector
-	2,  // 60: veredus.v1.OverridePathResponse.paths:type_name -> veredus.v1.Path
-	38, // 61: veredus.v1.ResetPathRequest.selector:type_name -> veredus.v1.QueueSelector
-	2,  // 62: veredus.v1.ResetPathResponse.paths:type_name -> veredus.v1.Path
-	56, // 63: veredus.v1.ForecastResponse.duration:type_name -> google.protobuf.Duration
-	52, // 64: veredus.v1.ForecastResponse.destinations:type_name -> veredus.v1.DestinationForecast
-	56, // 65: veredus.v1.DestinationForecast.duration:type_name -> google.protobuf.Duration
-	8,  // 66: veredus.v1.RelayService.ListDestinations:input_type -> veredus.v1.ListDestinationsRequest
-	10, // 67: veredus.v1.RelayService.GetDestination:input_type -> veredus.v1.GetDestinationRequest
-	13, // 68: veredus.v1.RelayService.Suspend:input_type -> veredus.v1.SuspendRequest
-	14, // 69: veredus.v1.RelayService.Resume:input_type -> veredus.v1.ResumeRequest
-	15, // 70: veredus.v1.RelayService.ListSuspensions:input_type -> veredus.v1.ListSuspensionsRequest
-	17, // 71: veredus.v1.RelayService.ExplainDestination:input_type -> veredus.v1.ExplainDestinationRequest
-	20, // 72: veredus.v1.RelayService.QualifyReply:input_type -> veredus.v1.QualifyReplyRequest
-	22, // 73: veredus.v1.RelayService.ReloadConfig:input_type -> veredus.v1.ReloadConfigRequest
-	25, // 74: veredus.v1.RelayService.ListReplyTexts:input_type -> veredus.v1.ListReplyTextsRequest
-	27, // 75: veredus.v1.RelayService.QualifyReplyText:input_type -> veredus.v1.QualifyReplyTextRequest
-	29, // 76: veredus.v1.RelayService.Requalify:input_type -> veredus.v1.RequalifyRequest
-	35, // 77: veredus.v1.RelayService.ListSources:input_type -> veredus.v1.ListSourcesRequest
-	37, // 78: veredus.v1.RelayService.SetWarmUp:input_type -> veredus.v1.SetWarmUpRequest
-	40, // 79: veredus.v1.RelayService.RetryNow:input_type -> veredus.v1.RetryNowRequest
-	42, // 80: veredus.v1.RelayService.MoveToPool:input_type -> veredus.v1.MoveToPoolRequest
-	44, // 81: veredus.v1.RelayService.FailMessages:input_type -> veredus.v1.FailMessagesRequest
-	46, // 82: veredus.v1.RelayService.OverridePath:input_type -> veredus.v1.OverridePathRequest
-	48, // 83: veredus.v1.RelayService.ResetPath:input_type -> veredus.v1.ResetPathRequest
-	50, // 84: veredus.v1.RelayService.Forecast:input_type -> veredus.v1.ForecastRequest
-	9,  // 85: veredus.v1.RelayService.ListDestinations:output_type -> veredus.v1.ListDestinationsResponse
-	1,  // 86: veredus.v1.RelayService.GetDestination:output_type -> veredus.v1.Destination
-	12, // 87: veredus.v1.RelayService.Suspend:output_type -> veredus.v1.Suspension
-	12, // 88: veredus.v1.RelayService.Resume:output_type -> veredus.v1.Suspension
-	16, // 89: veredus.v1.RelayService.ListSuspensions:output_type -> veredus.v1.ListSuspensionsResponse
-	18, // 90: veredus.v1.RelayService.ExplainDestination:output_type -> veredus.v1.ExplainDestinationResponse
-	21, // 91: veredus.v1.RelayService.QualifyReply:output_type -> veredus.v1.QualifyReplyResponse
-	23, // 92: veredus.v1.RelayService.ReloadConfig:output_type -> veredus.v1.ReloadConfigResponse
-	26, // 93: veredus.v1.RelayService.ListReplyTexts:output_type -> veredus.v1.ListReplyTextsResponse
-	28, // 94: veredus.v1.RelayService.QualifyReplyText:output_type -> veredus.v1.QualifyReplyTextResponse
-	30, // 95: veredus.v1.RelayService.Requalify:output_type -> veredus.v1.RequalifyResponse
-	36, // 96: veredus.v1.RelayService.ListSources:output_type -> veredus.v1.ListSourcesResponse
-	33, // 97: veredus.v1.RelayService.SetWarmUp:output_type -> veredus.v1.Source
-	41, // 98: veredus.v1.RelayService.RetryNow:output_type -> veredus.v1.RetryNowResponse
-	43, // 99: veredus.v1.RelayService.MoveToPool:output_type -> veredus.v1.MoveToPoolResponse
-	45, // 100: veredus.v1.RelayService.FailMessages:output_type -> veredus.v1.FailMessagesResponse
-	47, // 101: veredus.v1.RelayService.OverridePath:output_type -> veredus.v1.OverridePathResponse
-	49, // 102: veredus.v1.RelayService.ResetPath:output_type -> veredus.v1.ResetPathResponse
-	51, // 103: veredus.v1.RelayService.Forecast:output_type -> veredus.v1.ForecastResponse
-	85, // [85:104] is the sub-list for method output_type
-	66, // [66:85] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	55, // 11: veredus.v1.PathOverride.create_time:type_name -> google.protobuf.Timestamp
+	5,  // 12: veredus.v1.EffectiveLimits.limits:type_name -> veredus.v1.Limit
+	55, // 13: veredus.v1.Limit.set_time:type_name -> google.protobuf.Timestamp
+	55, // 14: veredus.v1.Limit.learned_time:type_name -> google.protobuf.Timestamp
+	55, // 15: veredus.v1.Limit.forget_time:type_name -> google.protobuf.Timestamp
+	55, // 16: veredus.v1.PathDecision.time:type_name -> google.protobuf.Timestamp
+	55, // 17: veredus.v1.LastReply.time:type_name -> google.protobuf.Timestamp
+	1,  // 18: veredus.v1.ListDestinationsResponse.destinations:type_name -> veredus.v1.Destination
+	11, // 19: veredus.v1.Suspension.selector:type_name -> veredus.v1.Selector
+	55, // 20: veredus.v1.Suspension.create_time:type_name -> google.protobuf.Timestamp
+	55, // 21: veredus.v1.Suspension.end_time:type_name -> google.protobuf.Timestamp
+	11, // 22: veredus.v1.SuspendRequest.selector:type_name -> veredus.v1.Selector
+	55, // 23: veredus.v1.SuspendRequest.end_time:type_name -> google.protobuf.Timestamp
+	11, // 24: veredus.v1.ResumeRequest.selector:type_name -> veredus.v1.Selector
+	12, // 25: veredus.v1.ListSuspensionsResponse.suspensions:type_name -> veredus.v1.Suspension
+	19, // 26: veredus.v1.ExplainDestinationResponse.mx_hosts:type_name -> veredus.v1.MxHost
+	4,  // 27: veredus.v1.ExplainDestinationResponse.limits:type_name -> veredus.v1.EffectiveLimits
+	2,  // 28: veredus.v1.ExplainDestinationResponse.paths:type_name -> veredus.v1.Path
+	55, // 29: veredus.v1.ExplainDestinationResponse.next_attempt_time:type_name -> google.protobuf.Timestamp
+	55, // 30: veredus.v1.ExplainDestinationResponse.limited_since:type_name -> google.protobuf.Timestamp
+	56, // 31: veredus.v1.ExplainDestinationResponse.drain_time:type_name -> google.protobuf.Duration
+	57, // 32: veredus.v1.QualifyReplyResponse.reason:type_name -> veredus.v1.FailureReason
+	58, // 33: veredus.v1.QualifyReplyResponse.failure_type:type_name -> veredus.v1.FailureType
+	59, // 34: veredus.v1.QualifyReplyResponse.disposition:type_name -> veredus.v1.Disposition
+	55, // 35: veredus.v1.ReplyText.first_time:type_name -> google.protobuf.Timestamp
+	55, // 36: veredus.v1.ReplyText.last_time:type_name -> google.protobuf.Timestamp
+	0,  // 37: veredus.v1.ReplyText.status:type_name -> veredus.v1.ReplyTextStatus
+	21, // 38: veredus.v1.ReplyText.qualification:type_name -> veredus.v1.QualifyReplyResponse
+	0,  // 39: veredus.v1.ListReplyTextsRequest.status:type_name -> veredus.v1.ReplyTextStatus
+	24, // 40: veredus.v1.ListReplyTextsResponse.reply_texts:type_name -> veredus.v1.ReplyText
+	0,  // 41: veredus.v1.QualifyReplyTextRequest.status:type_name -> veredus.v1.ReplyTextStatus
+	24, // 42: veredus.v1.QualifyReplyTextResponse.reply_text:type_name -> veredus.v1.ReplyText
+	31, // 43: veredus.v1.RequalifyResponse.texts:type_name -> veredus.v1.RequalifiedText
+	32, // 44: veredus.v1.RequalifyResponse.entries:type_name -> veredus.v1.RequalifiedEntry
+	24, // 45: veredus.v1.RequalifiedText.reply_text:type_name -> veredus.v1.ReplyText
+	60, // 46: veredus.v1.RequalifiedEntry.old_status:type_name -> veredus.v1.AddressStatus
+	60, // 47: veredus.v1.RequalifiedEntry.new_status:type_name -> veredus.v1.AddressStatus
+	61, // 48: veredus.v1.RequalifiedEntry.evidence:type_name -> veredus.v1.AddressEvidence
+	34, // 49: veredus.v1.Source.warm_up:type_name -> veredus.v1.WarmUp
+	54, // 50: veredus.v1.WarmUp.provider_caps:type_name -> veredus.v1.WarmUp.ProviderCapsEntry
+	55, // 51: veredus.v1.WarmUp.stage_time:type_name -> google.protobuf.Timestamp
+	33, // 52: veredus.v1.ListSourcesResponse.sources:type_name -> veredus.v1.Source
+	56, // 53: veredus.v1.QueueSelector.older_than:type_name -> google.protobuf.Duration
+	55, // 54: veredus.v1.QueueSample.next_attempt_time:type_name -> google.protobuf.Timestamp
+	38, // 55: veredus.v1.RetryNowRequest.selector:type_name -> veredus.v1.QueueSelector
+	39, // 56: veredus.v1.RetryNowResponse.sample:type_name -> veredus.v1.QueueSample
+	38, // 57: veredus.v1.MoveToPoolRequest.selector:type_name -> veredus.v1.QueueSelector
+	39, // 58: veredus.v1.MoveToPoolResponse.sample:type_name -> veredus.v1.QueueSample
+	38, // 59: veredus.v1.FailMessagesRequest.selector:type_name -> veredus.v1.QueueSelector
+	39, // 60: veredus.v1.FailMessagesResponse.sample:type_name -> veredus.v1.QueueSample
+	3,  // 61: veredus.v1.OverridePathRequest.override:type_name -> veredus.v1.PathOverride
+	38, // 62: veredus.v1.OverridePathRequest.selector:type_name -> veredus.v1.QueueSelector
+	2,  // 63: veredus.v1.OverridePathResponse.paths:type_name -> veredus.v1.Path
+	38, // 64: veredus.v1.ResetPathRequest.selector:type_name -> veredus.v1.QueueSelector
+	2,  // 65: veredus.v1.ResetPathResponse.paths:type_name -> veredus.v1.Path
+	56, // 66: veredus.v1.ForecastResponse.duration:type_name -> google.protobuf.Duration
+	52, // 67: veredus.v1.ForecastResponse.destinations:type_name -> veredus.v1.DestinationForecast
+	56, // 68: veredus.v1.DestinationForecast.duration:type_name -> google.protobuf.Duration
+	8,  // 69: veredus.v1.RelayService.ListDestinations:input_type -> veredus.v1.ListDestinationsRequest
+	10, // 70: veredus.v1.RelayService.GetDestination:input_type -> veredus.v1.GetDestinationRequest
+	13, // 71: veredus.v1.RelayService.Suspend:input_type -> veredus.v1.SuspendRequest
+	14, // 72: veredus.v1.RelayService.Resume:input_type -> veredus.v1.ResumeRequest
+	15, // 73: veredus.v1.RelayService.ListSuspensions:input_type -> veredus.v1.ListSuspensionsRequest
+	17, // 74: veredus.v1.RelayService.ExplainDestination:input_type -> veredus.v1.ExplainDestinationRequest
+	20, // 75: veredus.v1.RelayService.QualifyReply:input_type -> veredus.v1.QualifyReplyRequest
+	22, // 76: veredus.v1.RelayService.ReloadConfig:input_type -> veredus.v1.ReloadConfigRequest
+	25, // 77: veredus.v1.RelayService.ListReplyTexts:input_type -> veredus.v1.ListReplyTextsRequest
+	27, // 78: veredus.v1.RelayService.QualifyReplyText:input_type -> veredus.v1.QualifyReplyTextRequest
+	29, // 79: veredus.v1.RelayService.Requalify:input_type -> veredus.v1.RequalifyRequest
+	35, // 80: veredus.v1.RelayService.ListSources:input_type -> veredus.v1.ListSourcesRequest
+	37, // 81: veredus.v1.RelayService.SetWarmUp:input_type -> veredus.v1.SetWarmUpRequest
+	40, // 82: veredus.v1.RelayService.RetryNow:input_type -> veredus.v1.RetryNowRequest
+	42, // 83: veredus.v1.RelayService.MoveToPool:input_type -> veredus.v1.MoveToPoolRequest
+	44, // 84: veredus.v1.RelayService.FailMessages:input_type -> veredus.v1.FailMessagesRequest
+	46, // 85: veredus.v1.RelayService.OverridePath:input_type -> veredus.v1.OverridePathRequest
+	48, // 86: veredus.v1.RelayService.ResetPath:input_type -> veredus.v1.ResetPathRequest
+	50, // 87: veredus.v1.RelayService.Forecast:input_type -> veredus.v1.ForecastRequest
+	9,  // 88: veredus.v1.RelayService.ListDestinations:output_type -> veredus.v1.ListDestinationsResponse
+	1,  // 89: veredus.v1.RelayService.GetDestination:output_type -> veredus.v1.Destination
+	12, // 90: veredus.v1.RelayService.Suspend:output_type -> veredus.v1.Suspension
+	12, // 91: veredus.v1.RelayService.Resume:output_type -> veredus.v1.Suspension
+	16, // 92: veredus.v1.RelayService.ListSuspensions:output_type -> veredus.v1.ListSuspensionsResponse
+	18, // 93: veredus.v1.RelayService.ExplainDestination:output_type -> veredus.v1.ExplainDestinationResponse
+	21, // 94: veredus.v1.RelayService.QualifyReply:output_type -> veredus.v1.QualifyReplyResponse
+	23, // 95: veredus.v1.RelayService.ReloadConfig:output_type -> veredus.v1.ReloadConfigResponse
+	26, // 96: veredus.v1.RelayService.ListReplyTexts:output_type -> veredus.v1.ListReplyTextsResponse
+	28, // 97: veredus.v1.RelayService.QualifyReplyText:output_type -> veredus.v1.QualifyReplyTextResponse
+	30, // 98: veredus.v1.RelayService.Requalify:output_type -> veredus.v1.RequalifyResponse
+	36, // 99: veredus.v1.RelayService.ListSources:output_type -> veredus.v1.ListSourcesResponse
+	33, // 100: veredus.v1.RelayService.SetWarmUp:output_type -> veredus.v1.Source
+	41, // 101: veredus.v1.RelayService.RetryNow:output_type -> veredus.v1.RetryNowResponse
+	43, // 102: veredus.v1.RelayService.MoveToPool:output_type -> veredus.v1.MoveToPoolResponse
+	45, // 103: veredus.v1.RelayService.FailMessages:output_type -> veredus.v1.FailMessagesResponse
+	47, // 104: veredus.v1.RelayService.OverridePath:output_type -> veredus.v1.OverridePathResponse
+	49, // 105: veredus.v1.RelayService.ResetPath:output_type -> veredus.v1.ResetPathResponse
+	51, // 106: veredus.v1.RelayService.Forecast:output_type -> veredus.v1.ForecastResponse
+	88, // [88:107] is the sub-list for method output_type
+	69, // [69:88] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_veredus_v1_relay_service_proto_init() }
