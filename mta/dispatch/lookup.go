@@ -23,6 +23,9 @@ const (
 	suppliesMost = 256
 	// lookupPace is the time between two look-ups of bulk mail while supply is enough.
 	lookupPace = 2 * time.Millisecond
+	// queuePace is the same while as many destinations wait for a session slot as there
+	// are slots: what is looked up then would only wait behind them.
+	queuePace = 10 * time.Millisecond
 	// crowdPace is the same while too many destinations are in play. Domains with much
 	// mail need not wait for it, up to twice as many destinations.
 	crowdPace = time.Second
@@ -221,6 +224,8 @@ func (c *Core) mayLookUpBulk() bool {
 		}
 	case c.supply < supplyEnough:
 		return true
+	case c.inLine() >= c.cfg.MaxSessions:
+		pace = int64(queuePace)
 	}
 	c.paced = max(c.paced, c.now-paceBurst*int64(lookupPace))
 	if c.paced+pace > c.now {

@@ -9,7 +9,7 @@ import (
 // A session's turn, when others wait for its connection or slot: it ends after
 // so many messages or so long, whichever comes first.
 const (
-	turnMessages = 10
+	turnMessages = 25
 	turnTime     = 5 * time.Second
 )
 
