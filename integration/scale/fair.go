@@ -6,9 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
-	"github.com/veredus/veredus/proto/client"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
 
@@ -88,71 +85,4 @@ func (r *rig) later(ctx context.Context) (float64, error) {
 		pause(ctx, 50*time.Millisecond)
 	}
 	return time.Since(begin).Seconds(), fmt.Errorf("the later delivery did not end")
-}
-
-// watchers read feedback.
-type watchers struct {
-	cancel context.CancelFunc
-	group  sync.WaitGroup
-	conns  []*grpc.ClientConn
-
-	mu   sync.Mutex
-	took []time.Duration
-}
-
-// follow opens the streams: of a hundred, one reads everything, nine one delivery that
-// says nothing, and ninety are asleep: their filter matches nothing.
-func (r *rig) follow(ctx context.Context) (*watchers, error) {
-	w := &watchers{}
-	ctx, w.cancel = context.WithCancel(ctx)
-	before := status(r.node.pid(), "VmRSS")
-	var conn *grpc.ClientConn
-	for i := range r.sc.Streams {
-		if i%100 == 0 { // a node bounds the streams of a connection
-			var err error
-			if conn, err = client.Dial(r.node.addr); err != nil {
-				return nil, err
-			}
-			w.conns = append(w.conns, conn)
-		}
-		f := &client.Follower{Client: veredusv1.NewFeedbackServiceClient(conn), FromNow: true}
-		f.Handle = func(context.Context, []*veredusv1.FeedbackEvent, string) error { return nil }
-		switch {
-		case i%100 == 0:
-			f.Handle = w.handle
-		case i%100 < 10:
-			f.Filter = &veredusv1.FeedbackFilter{Deliveries: []string{fmt.Sprintf("deliveries/other-%d", i)}}
-		default:
-			f.Filter = &veredusv1.FeedbackFilter{Tenants: []string{"nobody"}}
-		}
-		w.group.Go(func() { _ = f.Follow(ctx) })
-	}
-	if r.sc.Streams > 0 {
-		pause(ctx, 5*time.Second)
-		r.res.StreamKB = (status(r.node.pid(), "VmRSS") - before) * 1024 / float64(r.sc.Streams)
-		logf("%d streams open, %.0f KB each", r.sc.Streams, r.res.StreamKB)
-	}
-	return w, nil
-}
-
-// handle takes the time from a settlement, which is that of the reply, to here.
-func (w *watchers) handle(_ context.Context, events []*veredusv1.FeedbackEvent, _ string) error {
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, e := range events {
-		if e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED {
-			w.took = append(w.took, now.Sub(e.GetTime().AsTime()))
-		}
-	}
-	return nil
-}
-
-func (w *watchers) end() *latencies {
-	w.cancel()
-	w.group.Wait()
-	for _, conn := range w.conns {
-		_ = conn.Close()
-	}
-	return latenciesOf(w.took)
 }

@@ -7,13 +7,14 @@
 //	go run ./integration/scale -recipients 10000000 -domains 500000
 //	go run ./integration/scale -recipients 10000000 -domains 500000 -destinations 500000
 //	go run ./integration/scale -recipients 10000 -domains 500   # what to compare with
+//	go run ./integration/scale -recipients 10000 -domains 500 -rounds 30   # the same for as long
 //	go run ./integration/scale -dead 500000 -dead-destinations 500000
 //	go run ./integration/scale -fair                            # transactional mail and a later delivery beside
 //	go run ./integration/scale -streams 1000
 //	go run ./integration/scale -sessions 5000 -destinations 1000 -latency 2s   # thousands of sessions at once
 //
-// The node runs in a process of its own; receivers, DNS and clients share another, all
-// on loopback. Mail is small and signed with RSA-1024, unless -rsa says otherwise, so
+// The node runs in a process of its own, as do the subscribers of feedback; receivers, DNS
+// and other clients share another, all on loopback. Mail is small and signed with RSA-1024, unless -rsa says otherwise, so
 // that the backlog's cost is not hidden behind the signature's. The store is in a
 // directory below -dir, with real syncs, and removed at the end. What was measured is
 // written to standard output as JSON, progress to standard error.
@@ -33,6 +34,7 @@ import (
 // scenario is what to measure.
 type scenario struct {
 	Recipients   int           `json:"recipients"`
+	Rounds       int           `json:"rounds,omitempty"`
 	Domains      int           `json:"domains"`
 	Destinations int           `json:"destinations"`
 	Dead         int           `json:"dead_domains,omitempty"`
@@ -59,6 +61,13 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) > 3 && os.Args[1] == subscribersRole {
+		if err := runSubscribers(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "subscribers:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	sc := flags()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -75,6 +84,7 @@ func main() {
 func flags() scenario {
 	var sc scenario
 	flag.IntVar(&sc.Recipients, "recipients", 1_000_000, "queued recipients; up to 100000 are sent to the end, without -for, -warm, -fair and -restart")
+	flag.IntVar(&sc.Rounds, "rounds", 1, "deliveries of so many recipients, one started when half of the one before is out, each to domains and destinations of its own")
 	flag.IntVar(&sc.Domains, "domains", 50_000, "their domains")
 	flag.IntVar(&sc.Destinations, "destinations", 20, "receiving infrastructures that the domains share")
 	flag.IntVar(&sc.Dead, "dead", 0, "beside these, domains whose only MX swallows SYNs, with one recipient each")

@@ -39,7 +39,8 @@ type result struct {
 	Transactional *latencies `json:"transactional_s,omitempty"`
 	Later         float64    `json:"later_delivery_of_1000_done_s,omitempty"`
 	Feedback      *latencies `json:"feedback_s,omitempty"`
-	StreamKB      float64    `json:"kb_per_stream,omitempty"`
+	Subscribers   float64    `json:"subscribers_cpu_s_per_1000,omitempty"` // all of them, in their own process
+	StreamKB      float64    `json:"kb_per_stream,omitempty"`              // of the node, open and idle
 }
 
 // rig is everything of one run.
@@ -50,6 +51,8 @@ type rig struct {
 	names *names
 	node  *node
 	res   *result
+
+	readers *subscribers // nil without streams
 }
 
 func logf(format string, args ...any) {
@@ -106,10 +109,14 @@ func (r *rig) fill(ctx context.Context) (err error) {
 	} else {
 		err = r.upload(ctx, "bulk", r.sc.Recipients, r.healthy)
 	}
+	for k := 1; k < r.sc.Rounds && err == nil; k++ {
+		id, address := r.round(k)
+		err = r.upload(ctx, id, r.sc.Recipients, address)
+	}
 	if err != nil {
 		return err
 	}
-	all := float64(r.sc.Recipients + r.sc.Dead)
+	all := float64(r.sc.Recipients*max(r.sc.Rounds, 1) + r.sc.Dead)
 	r.res.IngestPerSecond = all / time.Since(begin).Seconds()
 	r.res.IngestPeakMB = status(r.node.pid(), "VmHWM")
 	if err := r.node.stop(); err != nil {
@@ -208,8 +215,7 @@ func (r *rig) send(ctx context.Context) error {
 			return err
 		}
 	}
-	watch, err := r.follow(ctx)
-	if err != nil {
+	if err := r.follow(ctx); err != nil {
 		return err
 	}
 	first := r.sink.awaitFirst()
@@ -223,7 +229,11 @@ func (r *rig) send(ctx context.Context) error {
 	}
 	r.res.ToFirst = at.Sub(begin).Seconds()
 	logf("first message after %.2f s", r.res.ToFirst)
-	if r.sc.Recipients <= 100_000 {
+	if r.sc.Rounds > 1 {
+		if err := r.inTurn(ctx); err != nil {
+			return err
+		}
+	} else if r.sc.Recipients <= 100_000 {
 		logf("up to 100,000 recipients are sent to the end: -for, -warm, -fair and -restart have no effect")
 		r.drain(ctx, at)
 	} else if err := r.measure(ctx); err != nil {
@@ -232,8 +242,8 @@ func (r *rig) send(ctx context.Context) error {
 	r.res.PeakMB = status(r.node.pid(), "VmHWM")
 	r.res.SendingMB = status(r.node.pid(), "VmRSS")
 	r.res.DNSQuestions, r.res.SinkSessions = r.names.asked.Load(), r.sink.open.Load()
-	r.res.Feedback = watch.end()
-	return nil
+	r.res.Feedback, err = r.readers.end()
+	return err
 }
 
 func await(ctx context.Context, first <-chan time.Time) (time.Time, error) {
@@ -258,6 +268,7 @@ func (r *rig) measure(ctx context.Context) error {
 	fair := r.fairness(ctx)
 	watch := r.node.watch()
 	before, used, begin := r.sink.taken.Load(), cpuTime(r.node.pid()), time.Now()
+	r.readers.begin()
 	err := r.node.profile(r.sc.profile, func() {
 		last := before
 		for range windows {
@@ -269,6 +280,7 @@ func (r *rig) measure(ctx context.Context) error {
 		}
 		r.res.Most = watch()
 		sent := float64(last - before)
+		r.readers.pause()
 		r.res.PerSecond = sent / time.Since(begin).Seconds()
 		r.res.CPUPerThousand = (cpuTime(r.node.pid()) - used).Seconds() / sent * 1000
 	})
@@ -285,9 +297,11 @@ func (r *rig) drain(ctx context.Context, begin time.Time) {
 		taken := r.sink.taken.Load()
 		if from.IsZero() && taken >= low {
 			low, from, used = taken, time.Now(), cpuTime(r.node.pid())
+			r.readers.begin()
 		}
 		if taken >= high {
 			high, to = taken, time.Now()
+			r.readers.pause()
 			break
 		}
 		pause(ctx, 2*time.Millisecond)
@@ -308,7 +322,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // restart kills the node and measures until mail flows again.
 func (r *rig) restart(ctx context.Context) (err error) {
-	if !r.sc.Restart || r.sc.Recipients <= 100_000 {
+	if !r.sc.Restart || r.sc.Recipients <= 100_000 || r.sc.Rounds > 1 {
 		return nil
 	}
 	if err := r.node.kill(); err != nil {

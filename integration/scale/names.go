@@ -71,7 +71,7 @@ func (n *names) answer(q dns.Question) dns.RR {
 func (n *names) exchange(domain string) string {
 	switch kind, i := parse(domain); kind {
 	case 'r':
-		return fmt.Sprintf("mx.h%d.test.", i%max(n.sc.Destinations, 1))
+		return fmt.Sprintf("mx.h%d.test.", n.sc.destination(i))
 	case 't':
 		return fmt.Sprintf("mx.h%d.test.", n.sc.Destinations+i)
 	case 'x':

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,8 @@ type sink struct {
 
 	mu   sync.Mutex
 	seen map[string]time.Time // by local part, of those not named u…
+
+	replied []atomic.Int64 // when the 250 of u0, u1, … was written, in nanoseconds since 1970; empty unless asked for
 }
 
 // hosts is how many addresses the sink listens at, so that ports of one address
@@ -101,6 +104,7 @@ type dialogue struct {
 	in    *bufio.Reader
 	out   *bufio.Writer
 	local []byte // of the recipient under way
+	told  []int  // numbers of those whose 250 is not written yet
 }
 
 func (s *sink) serve(conn net.Conn) {
@@ -110,18 +114,40 @@ func (s *sink) serve(conn net.Conn) {
 	d := dialogue{s: s, in: bufio.NewReaderSize(conn, 4<<10), out: bufio.NewWriterSize(conn, 512)}
 	d.say("220 sink ESMTP\r\n")
 	for {
-		if d.in.Buffered() == 0 && d.out.Flush() != nil {
+		if d.in.Buffered() == 0 && d.flush() != nil {
 			return
 		}
 		line, err := d.in.ReadSlice('\n')
 		if err != nil || !d.command(bytes.TrimRight(line, "\r\n")) {
-			_ = d.out.Flush()
+			_ = d.flush()
 			return
 		}
 	}
 }
 
 func (d *dialogue) say(text string) { _, _ = d.out.WriteString(text) }
+
+// flush writes what was said, and notes when.
+func (d *dialogue) flush() error {
+	if len(d.told) > 0 {
+		now := time.Now().UnixNano()
+		for _, n := range d.told {
+			d.s.replied[n].Store(now)
+		}
+		d.told = d.told[:0]
+	}
+	return d.out.Flush()
+}
+
+// note remembers that a 250 for a recipient of the bulk mail is to be written.
+func (d *dialogue) note() {
+	if len(d.s.replied) == 0 || len(d.local) < 2 || d.local[0] != 'u' {
+		return
+	}
+	if n, err := strconv.Atoi(string(d.local[1:])); err == nil && n < len(d.s.replied) {
+		d.told = append(d.told, n)
+	}
+}
 
 // command answers one line; false ends the connection.
 func (d *dialogue) command(line []byte) bool {
@@ -136,11 +162,12 @@ func (d *dialogue) command(line []byte) bool {
 		d.say("250 OK\r\n")
 	case "DATA":
 		d.say("354 go\r\n")
-		if d.out.Flush() != nil || !d.data() {
+		if d.flush() != nil || !d.data() {
 			return false
 		}
 		time.Sleep(d.s.latency)
 		d.say("250 OK\r\n")
+		d.note()
 	case "QUIT":
 		d.say("221 bye\r\n")
 		return false
