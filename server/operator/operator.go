@@ -39,6 +39,10 @@ type Orders interface {
 	// Note writes an event of a change that leaves no row, such as a reset. A repeated
 	// request writes nothing and answers repeated.
 	Note(ctx context.Context, e Event, req Request) (repeated bool, err error)
+	// PathEvents reads the last events about the paths to a destination, at most 10 of each
+	// path, the latest first; those of all its paths have no source. What retention took is
+	// left out.
+	PathEvents(ctx context.Context, destination string) ([]*veredusv1.FeedbackEvent, error)
 }
 
 // Work is a change of waiting mail under way.

@@ -282,6 +282,7 @@ type txn struct {
 	entryCount int64                              // how many there will be
 	reader     *entryReader                       // nil until an address is looked up
 	works      map[string]int64                   // messages that operators' work changed, by its id
+	pathEvents map[string][]byte                  // rows of paths that got events, by key
 	kick       bool                               // wake the sweeper
 	key, row   []byte                             // scratch
 

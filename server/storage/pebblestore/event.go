@@ -184,6 +184,7 @@ var relayEvents = map[mta.RelayEventKind]veredusv1.FeedbackType{
 
 // relayEvent appends an event about a path or the rules; Until is its next attempt.
 func (t *txn) relayEvent(e *mta.RelayEvent) {
+	t.pathEvent(e.Source, e.Destination)
 	t.event(&veredusv1.FeedbackEvent{
 		Time: timestamp(e.Time), Type: relayEvents[e.Kind],
 		Source: validText(e.Source), Destination: validText(e.Destination), Text: capText(e.Text),

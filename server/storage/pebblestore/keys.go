@@ -51,6 +51,7 @@ import (
 //	replyText       id (16)                 a distinct text of replies
 //	work            id                      an operator's work on waiting mail, and its count so far
 //	override        destination 0 source    an operator's limits for paths
+//	pathEvents      destination 0 source    places in the log of the path's last events
 const (
 	tableMeta          = 'm'
 	tableTenant        = 't'
@@ -88,6 +89,7 @@ const (
 	tableReplyText     = 'L'
 	tableWork          = 'J'
 	tableOverride      = 'P'
+	tablePathEvents    = 'H'
 )
 
 const (

@@ -212,6 +212,9 @@ func (t *txn) orderEvent(e *operator.Event) {
 	if e.Delivery != "" {
 		n.Delivery = "deliveries/" + validText(e.Delivery)
 	}
+	if e.Type == veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_OVERRIDDEN {
+		t.pathEvent(e.Source, e.Destination)
+	}
 	t.event(n)
 }
 

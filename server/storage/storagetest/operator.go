@@ -97,6 +97,7 @@ var operatorStories = []story{
 	{"work chooses by source, age and time of the last attempt", workChooses},
 	{"an ended work answers its request again", workRepeats},
 	{"overrides come back, and go", overridesStay},
+	{"the last events of paths are found again", pathEventsStay},
 }
 
 // retries defers all n messages of delivery d once from a source, an hour and more ahead.
@@ -317,4 +318,40 @@ func overridesStay(t *teller) {
 	if t.check(err); len(events) != 4 {
 		t.Errorf("%d events", len(events))
 	}
+}
+
+func pathEventsStay(t *teller) {
+	epoch := t.recover().Epoch
+	event := func(source, destination string, i int) mta.RelayEvent {
+		return mta.RelayEvent{Kind: mta.PathThrottledEvent, Time: storyTime, Source: source, Destination: destination, Text: fmt.Sprint(source, " ", i)}
+	}
+	for i := range 6 {
+		t.write(mta.Batch{Epoch: epoch, Events: []mta.RelayEvent{event("s1", "a.test", 2*i), event("s1", "a.test.b", i), event("s1", "a.test", 2*i+1)}})
+	}
+	later := event("s2", "a.test", 0)
+	later.Time = storyTime.Add(time.Hour)
+	t.write(mta.Batch{Epoch: epoch, Events: []mta.RelayEvent{later, {Kind: mta.RuleChangedEvent, Time: later.Time}}})
+	_, err := t.PutOverride(ctx(), operator.Override{Destination: "a.test"}, operator.Event{
+		Type: veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_OVERRIDDEN, Time: later.Time, Destination: "a.test", Text: "asked", By: "someone",
+	}, operator.Request{})
+	t.check(err)
+	wantTexts := func(want ...string) {
+		t.Helper()
+		events, err := t.PathEvents(ctx(), "a.test")
+		t.check(err)
+		var got []string
+		for _, e := range events {
+			got = append(got, e.GetText())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("events %q, want %q", got, want)
+		}
+	}
+	all := []string{"asked", "s2 0", "s1 11", "s1 10", "s1 9", "s1 8", "s1 7", "s1 6", "s1 5", "s1 4", "s1 3", "s1 2"}
+	wantTexts(all...)
+	t.reopen()
+	wantTexts(all...)
+	_, err = t.TrimEvents(ctx(), storyTime.Add(time.Minute), 0)
+	t.check(err)
+	wantTexts(all[:2]...)
 }
