@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/veredus/veredus/mxrules"
 )
 
 // remembered knows which destinations' paths have got back what was kept of them. What
@@ -30,6 +32,15 @@ func (m *remembered) begin(destination string) (done chan struct{}, mine bool) {
 	done = make(chan struct{})
 	m.done[destination] = done
 	return done, true
+}
+
+// Kept reads what is kept of the paths to a destination for when mail goes there, by
+// their keys: it is behind what a path with mail knows. It reads from the store.
+func (r *Relay) Kept(ctx context.Context, destination string) (map[string]mxrules.Usage, error) {
+	if r.usage == nil {
+		return nil, nil
+	}
+	return r.usage(ctx, destination)
 }
 
 // remember gives the paths of a destination back what was kept of them, and returns

@@ -16,7 +16,8 @@ type Override struct {
 	// Values hold in place of the rule's and of what was learned. Without fields the
 	// override of this source and destination ends.
 	Values mxrules.Override
-	// Until is when it ends by itself; zero: never.
+	// Since is when it was ordered, Until when it ends by itself; zero: never.
+	Since time.Time
 	Until time.Time
 	// Reason is shown with the paths.
 	Reason string

@@ -95,9 +95,11 @@ type PathView struct {
 	Suspended string
 	// Override is the operator's word in force; nil for none.
 	Override *Override
-	// Fresh is what the path began with, Pace what its learner allows.
-	Fresh mxrules.State
-	Pace  mxrules.Pace
+	// Fresh is what the path began with, Pace what its learner allows, Learned what it
+	// knows of the receiver, with its age.
+	Fresh   mxrules.State
+	Pace    mxrules.Pace
+	Learned mxrules.Memory
 	// SetAt is since when settings have their value; those that never changed are left out.
 	SetAt map[mxrules.Field]time.Time
 	// Decisions are the last ones, the latest first.
@@ -417,7 +419,7 @@ func (c *Core) pathView(l *line) PathView {
 	slices.Reverse(decisions)
 	return PathView{
 		Key: p.key, Source: p.source.Name, State: s, Effective: e, LastError: s.Trouble, Override: c.overrideOf(p),
-		Fresh: p.gov.Fresh(c.at), Pace: p.gov.Pace(), SetAt: p.history.setTimes(), Decisions: decisions, NextChange: p.gov.NextChange(c.at),
+		Fresh: p.gov.Fresh(c.at), Pace: p.gov.Pace(), Learned: p.gov.Usage().Learned, SetAt: p.history.setTimes(), Decisions: decisions, NextChange: p.gov.NextChange(c.at),
 		WarmUpCap: l.source.capFor(l.group.dest.provider), Suspended: c.stopOfPath(l),
 	}
 }
