@@ -326,7 +326,8 @@ func (c *Core) taker(l *line) *session {
 }
 
 // Replied reports that a transaction ended with a reply or without one, after
-// its MAIL was written. usable gives the session credit for another; a session
+// its MAIL was written. Evidence.Took, if it is set, is how long the receiver took, apart
+// from what the session waited for us. usable gives the session credit for another; a session
 // that is not usable ends by itself, and SessionClosed follows.
 func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usable bool) {
 	c.begin(now)
@@ -346,9 +347,10 @@ func (c *Core) Replied(now time.Time, id SessionID, msgID MsgID, e Evidence, usa
 	if l != nil {
 		if s != nil {
 			s.replied++
-			e.Took = time.Duration(c.now - s.sentAt)
+			busy := time.Duration(c.now - s.sentAt)
+			e.Took = cmp.Or(e.Took, busy)
 			e.Messages = s.replied - 1
-			l.path.took += (e.Took - l.path.took) / meanOf
+			l.path.took += (busy - l.path.took) / meanOf
 		}
 		c.worked(l)
 		if s != nil && !e.HostFault {
@@ -423,9 +425,10 @@ func (c *Core) Untried(now time.Time, id SessionID, msgID MsgID, usable bool) {
 	c.flush()
 }
 
-// Lost reports that a message's MAIL went out behind another's content, and that the
-// session ended with that, before anything was said of this one. It is untried, but the
-// receiver may have counted it: so do the path's quotas.
+// Lost reports that a message's MAIL went out, and that the session ended before the
+// receiver said anything against this one, for a reason that is not the message. It is
+// untried, but the receiver may have counted it: so do the path's quotas. Callers bound how
+// often that happens to a message, so its host does not count as failing for it.
 func (c *Core) Lost(now time.Time, id SessionID, msgID MsgID) {
 	c.begin(now)
 	if m := c.msgs[msgID]; m != nil && m.state == msgSending {
@@ -433,6 +436,7 @@ func (c *Core) Lost(now time.Time, id SessionID, msgID MsgID) {
 	}
 	c.untried(msgID)
 	if s := c.sessions[id]; s != nil {
+		s.replied++
 		c.free(s, msgID, false)
 	}
 	c.flush()
