@@ -1,6 +1,9 @@
 package mxrules
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // adaptive learns what the receiver of a path bears: it is the learner of rules
 // with "governor: on". Only evidence about pacing counts: throttling replies,
@@ -35,6 +38,7 @@ type adaptive struct {
 	crowd    crowd
 
 	outage   bool          // the last of them followed words that the receiver is down
+	atDoor   bool          // or a connection's refusal
 	softly   int           // rests in a row that were our own idea
 	length   time.Duration // of the last of them
 	began    time.Duration // of the first of them
@@ -64,6 +68,7 @@ const (
 	recentDials = time.Minute     // in which at least
 	fewDials    = 3               // connections were dialled if they can have come too fast
 	boxKnocks   = 3               // rests that show that it is more than a moment
+	doorWaits   = 4               // waits for a rate of connections that show that it is none
 	longRest    = 20 * time.Second
 )
 
@@ -138,8 +143,10 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 	if e.Vague && a.isOrdinal(at, e.Messages) {
 		return
 	}
-	if !e.Own {
+	if !e.Own || !a.messages.apart {
 		a.quota.count.add(at, a.quota.window)
+	}
+	if !e.Own {
 		a.quota.served(at, at-e.Took)
 		a.ordinals.accepted(e.Messages)
 	}
@@ -246,7 +253,10 @@ func (a *adaptive) refuse(at time.Duration, e *Evidence) {
 		a.refuseDoor(at, e)
 		return
 	}
-	if (speaksOfQuota(e.Text) || a.quota.near(at)) && a.spent(at, sent) || a.isOrdinal(at, e.Messages) {
+	a.messages.apart = !refusedAtMail(e.Text)
+	worded := speaksOfQuota(e.Text)
+	a.quota.worded = a.quota.worded || worded
+	if (worded || a.quota.near(at)) && a.spent(at, sent) || a.isOrdinal(at, e.Messages) {
 		return
 	}
 	if a.rests.probing {
@@ -275,13 +285,19 @@ func (a *adaptive) spent(at, sent time.Duration) bool {
 }
 
 // refuseDoor answers a connection that was refused as a message would be. If
-// messages go on connections that are open, it was one too many, whatever its words.
+// messages go on connections that are open, it was one too many, whatever its words;
+// if they went a moment ago, it may have come too soon. Else everything is refused.
 func (a *adaptive) refuseDoor(at time.Duration, e *Evidence) {
-	if a.open > 0 && !isOutage(e) && at-a.served < 2*a.latency+time.Second && at-a.messages.hitAt > 2*time.Second {
+	switch {
+	case isOutage(e) || a.messages.hits > 0 && at-a.messages.hitAt <= 2*time.Second:
+		a.rest(at, e)
+	case a.open > 0 && at-a.served < 2*a.latency+time.Second:
 		a.refuseConnection(at, e)
-		return
+	case a.open == 0 && at-a.served < recentDials && a.conns.waits < doorWaits && a.softly == 0:
+		a.standOff(at, e)
+	default:
+		a.rest(at, e)
 	}
-	a.rest(at, e)
 }
 
 // rest suspends the path, longer than the time before if nothing was served since.
@@ -292,6 +308,7 @@ func (a *adaptive) rest(at time.Duration, e *Evidence) {
 	if a.softly == 0 {
 		a.began, a.spentBy = at, a.quota.count.count(at, a.quota.window)
 	}
+	a.atDoor = e.Connection
 	a.length = a.timings.Soft * softLadder[min(a.softly, len(softLadder)-1)]
 	if a.softly == boxKnocks {
 		a.length = max(a.length, a.box)
@@ -314,6 +331,8 @@ func (a *adaptive) resume(at time.Duration) {
 				a.box = a.length
 			}
 		}
+	} else if a.atDoor {
+		a.dials.waited(a.length)
 	} else {
 		a.messages.waited(a.length)
 	}
@@ -337,6 +356,7 @@ func (a *adaptive) slid(at time.Duration) bool {
 func (a *adaptive) Advance(at time.Duration) {
 	a.last = at
 	a.messages.grow(at)
+	a.dials.grow(at)
 	a.rests.ease(at, a.timings.Recover)
 	a.settle(at, "time without trouble")
 }
@@ -357,14 +377,20 @@ func (a *adaptive) settle(at time.Duration, cause string) {
 	if a.conns.known > 0 {
 		p.RaiseAt = a.conns.raiseAt
 	}
-	p.Next = min(a.messages.next(at), a.rests.next())
+	p.Next = min(a.messages.next(at), a.dials.next(at), a.rests.next())
 	p.changed(&before, cause)
 }
+
+// refusedAtMail reports whether a receiver paces when it hears MAIL: nothing is known
+// of the message by then, so that those refused later for reasons of their own have
+// used its limits up as well. Others are paced when their recipient is told, or the
+// content, and most often not charged for what is refused.
+func refusedAtMail(text string) bool { return strings.HasPrefix(text, "mail:") }
 
 // level is the strictest of what was learned of messages a second.
 func (a *adaptive) level() float64 {
 	level := a.messages.limit()
-	for _, r := range [...]float64{a.quota.rate(), a.vague.level} {
+	for _, r := range [...]float64{a.quota.rate() / a.messages.taken(), a.vague.level} {
 		if r > 0 && (level == 0 || r < level) {
 			level = r
 		}

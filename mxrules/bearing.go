@@ -25,10 +25,20 @@ func (r *rateLearner) cut(t time.Duration, rate float64) {
 		r.phase = phaseHover
 		r.begin(t)
 		r.level = r.known * (1 - r.gap) * dip
+		if before == 0 && r.cheap() && !r.refines && rate > rough*mean { // one more refusal is worth knowing better
+			r.phase, r.search, r.known = phaseSearch, r.known, 0
+			r.refines = true
+		} else {
+			r.refines = false
+		}
 	default:
 		r.collapse(mean, rate)
 	}
 }
+
+// cheap reports whether the events are connections: a refused one costs little beside
+// the messages that the others carry.
+func (r *rateLearner) cheap() bool { return r.budget > messageBudget }
 
 // begin starts an epoch: the receiver's bucket is empty.
 func (r *rateLearner) begin(t time.Duration) {
@@ -38,7 +48,11 @@ func (r *rateLearner) begin(t time.Duration) {
 // narrow puts what is known between the bounds that a refusal gives.
 func (r *rateLearner) narrow(t time.Duration, low, high float64) {
 	if r.known == 0 { // nearer to the lower: what is missing is found without a refusal
-		r.known = math.Pow(low, lowWeight) * math.Pow(high, 1-lowWeight)
+		weight := lowWeight
+		if r.refines { // it came up from near by in small steps
+			weight = fineWeight
+		}
+		r.known = math.Pow(low, weight) * math.Pow(high, 1-weight)
 		return
 	}
 	if t <= r.raiseAt {
@@ -154,7 +168,7 @@ func (r *rateLearner) keepBudget() {
 // epoch are few for what is accepted meanwhile.
 func (r *rateLearner) afford() time.Duration {
 	most, budget := mostPatience, r.budget
-	if r.known < slowRate {
+	if r.known < slowRate && !r.cheap() {
 		most, budget = 2*mostPatience, slowShare*budget
 		if r.losses > 1 { // it stands
 			most = slowPatience

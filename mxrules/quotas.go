@@ -81,6 +81,7 @@ type quotaLearner struct {
 	at       time.Duration // of the last refusal by it
 	hits     int           // refusals since it was last put to the test
 	guessed  bool          // from what the receiver does, not from its words
+	worded   bool          // the receiver says when it refuses for it
 	late     time.Duration // how long the receiver's hour was waited for last
 }
 
@@ -170,9 +171,10 @@ func (q *quotaLearner) raise(t time.Duration, rate float64) {
 	q.raiseAt = t + q.window/180
 }
 
-// near reports whether the hour is about as full as the quota that is known.
+// near reports whether the hour is about as full as the quota that is known, so that a
+// refusal without a word of it may be by it: not where others had one.
 func (q *quotaLearner) near(t time.Duration) bool {
-	return q.known > 0 && float64(q.count.count(t, q.window)) >= farBelow*q.known
+	return q.known > 0 && !q.worded && float64(q.count.count(t, q.window)) >= farBelow*q.known
 }
 
 // full is when the next message may be sent, if the hour is full at t.

@@ -21,14 +21,16 @@ import (
 // (the shape is CUBIC's, RFC 9438 section 4.2). Patience grows while probing gains
 // nothing, and shrinks when it does. docs/governor.md says why.
 type rateLearner struct {
-	phase  phase
-	level  float64 // events a second; 0 is no limit of ours
-	known  float64 // what the receiver is thought to bear; 0 is not known
-	own    float64 // share of events refused for reasons of their own
-	search float64 // where a search begins once fire was held for a moment
-	trust  float64 // how far known follows the upper bound when the lower one is loose
-	share  float64 // of refusals among the last events while hovering
-	gap    float64 // how far below known the level hovers, a share of it
+	phase   phase
+	level   float64 // events a second; 0 is no limit of ours
+	known   float64 // what the receiver is thought to bear; 0 is not known
+	own     float64 // share of events refused for reasons of their own
+	apart   bool    // those are not charged to the limit
+	search  float64 // where a search begins once fire was held for a moment
+	refines bool    // the search is for a figure that is known roughly
+	trust   float64 // how far known follows the upper bound when the lower one is loose
+	share   float64 // of refusals among the last events while hovering
+	gap     float64 // how far below known the level hovers, a share of it
 
 	cutAt    time.Duration // events of before are answers to the level before
 	sinceCut int           // accepted of those sent after the cut
@@ -139,6 +141,7 @@ const (
 	slowStep   = 1.2 // the same below one event a second,
 	slowCohort = 2   // where fewer events have to do
 	slowEnough = 8
+	fewEnough  = 5 // connections
 
 	unlimitedRate = 1e5 // beyond, nothing is worth limiting
 )
@@ -170,7 +173,9 @@ const (
 const (
 	enough     = 20  // accepted events since the last refusal make a bound
 	loose      = 0.3 // bounds further apart say next to nothing
+	rough      = 1.3 // times the lower bound is a rough upper one
 	lowWeight  = 0.6 // of the lower of the first two bounds, in the exponent
+	fineWeight = 0.3 // the same where a search went in small steps
 	firstOver  = 1.3 // times what is known that the first probes may get by a burst
 	mostOver   = 2.5
 	usualBurst = 10   // events that a bucket may give at once,
@@ -260,16 +265,24 @@ func (r *rateLearner) took(t, sent time.Duration) {
 }
 
 // passed notes an event that was refused for a reason of its own, such as a message
-// to be sent again because its sender is not known yet. The limit let it pass, and
-// most often was not charged for it: the level counts what is accepted, and what is
-// sent may be more by the share of these.
+// to be sent again because its sender is not known yet. The limit let it pass. If it
+// was not charged for it, the level counts what is accepted, and what is sent may be
+// more by the share of these.
 func (r *rateLearner) passed(t, sent time.Duration) {
+	if !r.apart {
+		r.accepted++
+	}
 	r.own += (1 - r.own) / ownOf
 	r.served(t, sent)
 }
 
-// taken is the share of events that are accepted.
-func (r *rateLearner) taken() float64 { return max(1-r.own, leastTaken) }
+// taken is the share of events that the limit is charged for.
+func (r *rateLearner) taken() float64 {
+	if !r.apart {
+		return 1
+	}
+	return max(1-r.own, leastTaken)
+}
 
 func (r *rateLearner) served(t, sent time.Duration) {
 	r.share -= r.share / shareOf
@@ -320,7 +333,7 @@ func (r *rateLearner) startStep() float64 {
 // searchStep is by how much a search goes up.
 func (r *rateLearner) searchStep() float64 {
 	switch {
-	case r.level < 1:
+	case r.level < 1 && !r.refines:
 		return slowStep
 	case r.calm > 0:
 		return calmStep
@@ -338,7 +351,10 @@ func (r *rateLearner) cohort() int {
 }
 
 func (r *rateLearner) enough(rate float64) int {
-	if rate < 1 {
+	switch {
+	case rate < 1 && r.cheap():
+		return fewEnough
+	case rate < 1:
 		return slowEnough
 	}
 	return enough
