@@ -224,7 +224,7 @@ func (c *Core) mayLookUpBulk() bool {
 		}
 	case c.supply < supplyEnough:
 		return true
-	case c.inLine() >= c.cfg.MaxSessions:
+	case c.slotQueues[known].n+c.slotQueues[probe].n >= c.cfg.MaxSessions:
 		pace = int64(queuePace)
 	}
 	c.paced = max(c.paced, c.now-paceBurst*int64(lookupPace))
