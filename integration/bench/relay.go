@@ -18,6 +18,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	processes "github.com/veredus/veredus/integration/node"
 	"github.com/veredus/veredus/proto/client"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
@@ -59,11 +60,10 @@ type node struct {
 }
 
 func (b *bench) startNode(name, dir string, k *key, s *sink, profile string) (*node, error) {
-	port, err := freePort()
+	at, err := processes.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	at := fmt.Sprintf("127.0.0.1:%d", port)
 	conf := filepath.Join(dir, "veredus.yaml")
 	err = errors.Join(
 		write(conf, relayConfig, map[string]string{

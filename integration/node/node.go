@@ -63,10 +63,10 @@ func New(opt Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	if n.addr, err = freeAddress(); err != nil {
+	if n.addr, err = FreeAddress(); err != nil {
 		return nil, err
 	}
-	if n.web, err = freeAddress(); err != nil {
+	if n.web, err = FreeAddress(); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(n.writeKey(), n.writeConfig(), n.WriteRules(opt.Rules)); err != nil {
@@ -130,14 +130,23 @@ func (n *Node) WriteRules(text string) error {
 	return os.Rename(n.path("mx.yaml.new"), n.path("mx.yaml"))
 }
 
-// freeAddress finds a port that the node can have again in each of its lives.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// FreeAddress finds a port that a process under test can have now, and again in each of its
+// lives. The port is one of a loopback address that this process has for itself: at 127.0.0.1
+// any other process could take it meanwhile, and a client that dials it could get it as the
+// port of its own end.
+func FreeAddress() (string, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(ownLoopback(os.Getpid()), "0"))
 	if err != nil {
 		return "", err
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
+}
+
+// ownLoopback is an address from 127.128.0.0 on for each process; Linux has numbers of 22 bits
+// for them at most.
+func ownLoopback(pid int) string {
+	return fmt.Sprintf("127.%d.%d.%d", 128|pid>>16&63, pid>>8&255, pid&255)
 }
 
 // quick makes a client try again at once: the node is dead for milliseconds.
