@@ -66,7 +66,7 @@ func TestAddressesOfANode(t *testing.T) {
 	t.Run("a delivery", func(t *testing.T) {
 		n.run(t, "addresses put ok@gmail.example --status denylisted").want(t, exitOK)
 		csv, text := write(t, "to.csv", "email\nok@gmail.example\nunknown@gmail.example\n"), write(t, "hello.txt", "Hello\n")
-		n.run(t, "send "+csv+" --delivery one --validity 1h --text "+text+" --from news@veredus.example --subject Hello").want(t, exitOK)
+		n.run(t, "send "+csv+" --delivery one --validity 48h --text "+text+" --from news@veredus.example --subject Hello").want(t, exitOK)
 		n.run(t, "addresses get unknown@gmail.example").want(t, exitOK, "would not be mailed (in quarantine)", "quarantined for tenant default", "550", "deliveries/one/messages/")
 		n.run(t, "messages one --status ignored").want(t, exitOK, "ok@gmail.example")
 	})

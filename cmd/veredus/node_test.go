@@ -21,13 +21,14 @@ type testNode struct {
 	stop         func() (status int, out string)
 }
 
-// startNode serves a sandbox in which five hours pass in a second, with more lines of
-// configuration if there are any.
+// startNode serves a sandbox in which an hour passes in a second, with more lines of
+// configuration if there are any. Mail that is to reach its receiver gets two days to do so,
+// which is time enough for a busy machine.
 func startNode(t *testing.T, more ...string) *testNode {
 	t.Helper()
 	n := &testNode{dir: t.TempDir()}
 	config := filepath.Join(n.dir, "veredus.yaml")
-	text := "grpc: {listen: \"127.0.0.1:0\"}\nhttp: {listen: \"127.0.0.1:0\"}\nsandbox: {time_scale: 18000}\n" +
+	text := "grpc: {listen: \"127.0.0.1:0\"}\nhttp: {listen: \"127.0.0.1:0\"}\nsandbox: {time_scale: 3600}\n" +
 		strings.Join(more, "\n")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -65,13 +66,12 @@ func (n *testNode) run(t *testing.T, line string, args ...string) result {
 const fates = `email,recipient_id,name
 ok@gmail.example,1,Ada
 unknown@gmail.example,2,Alan
-full@yahoo.example,3,Grace
-disabled@outlook.example,4,Edsger
-spam@village.example,5,Barbara
-greylist@northwind.example,6,Donald
-OK@gmail.example,7,Ada again
-not an address,8,Nobody
-anyone@nomail.example,9,Null
+disabled@outlook.example,3,Edsger
+spam@village.example,4,Barbara
+greylist@northwind.example,5,Donald
+OK@gmail.example,6,Ada again
+not an address,7,Nobody
+anyone@nomail.example,8,Null
 `
 
 // One node, used as a newcomer would.
@@ -82,15 +82,15 @@ func TestANodeFromServeToStop(t *testing.T) {
 	html := write(t, "hello.html", "<p>Hello <b>{{ name }}</b></p>")
 
 	t.Run("send", func(t *testing.T) {
-		r := n.run(t, "send "+csv+" --delivery spring --label courier --text "+text+" --html "+html+" --validity 10h --list-id news.veredus.example",
+		r := n.run(t, "send "+csv+" --delivery spring --label courier --text "+text+" --html "+html+" --validity 48h --list-id news.veredus.example",
 			"--from", "The Courier <news@veredus.example>", "--subject", "Hello {{ name }}", "--unsubscribe-url", "https://veredus.example/u?{{ name }}")
-		r.want(t, exitOK, "created deliveries/spring", "rejected: recipient 8 (not an address): address", "8 recipients accepted, 1 ignored, 1 rejected",
-			"started; mail that cannot be delivered expires at", "deliveries/spring is finished", "user unknown", "unreachable")
+		r.want(t, exitOK, "created deliveries/spring", "rejected: recipient 7 (not an address): address", "7 recipients accepted, 1 ignored, 1 rejected",
+			"started; mail that cannot be delivered expires at", "deliveries/spring is finished", "user unknown", "account disabled")
 	})
 	t.Run("watch", func(t *testing.T) {
 		token := filepath.Join(n.dir, "token")
 		r := n.run(t, "watch --delivery spring --oldest --until-finished --token-file "+token)
-		r.want(t, exitOK, "started", "delivered     ok@gmail.example [google] 250", "bounced       unknown@gmail.example", "expired", "finished")
+		r.want(t, exitOK, "started", "delivered     ok@gmail.example [google] 250", "bounced       unknown@gmail.example", "finished")
 		if strings.Index(r.out, "started") > strings.Index(r.out, "finished") {
 			t.Errorf("out of order:\n%s", r.out)
 		}
@@ -100,11 +100,16 @@ func TestANodeFromServeToStop(t *testing.T) {
 		n.run(t, "watch --delivery spring --type bounced --oldest --json --limit 1").want(t, exitOK, `"type":"FEEDBACK_TYPE_BOUNCED"`, `"delivery":"deliveries/spring"`)
 		n.run(t, "watch --token nonsense").want(t, exitFailed, "token")
 	})
+	t.Run("send what cannot be delivered in time", func(t *testing.T) {
+		full := write(t, "full.csv", "email\nfull@yahoo.example\n")
+		n.run(t, "send "+full+" --delivery late --text "+text+" --from news@veredus.example --subject Hello --validity 1h").want(t, exitOK, "deliveries/late is finished")
+		n.run(t, "watch --delivery late --oldest --until-finished").want(t, exitOK, "expired", "full@yahoo.example", "finished")
+	})
 	t.Run("messages", func(t *testing.T) {
 		n.run(t, "messages spring --status failed --reason user_unknown").want(t, exitOK, "unknown@gmail.example", "user unknown [hard]")
 		n.run(t, "messages --recipient ok@gmail.example").want(t, exitOK, "deliveries/spring/messages/", "sent")
 		n.run(t, "messages spring --limit 2").want(t, exitOK, "there are more; see them with --limit 0")
-		one := n.run(t, "messages --recipient-id 6 --json")
+		one := n.run(t, "messages --recipient-id 5 --json")
 		one.want(t, exitOK, `"recipient":"greylist@northwind.example"`, `"status":"LOG_STATUS_SENT"`, `"attempt_count":`)
 		var m struct{ Name string }
 		if err := json.Unmarshal([]byte(one.out), &m); err != nil {
@@ -125,16 +130,16 @@ func TestANodeFromServeToStop(t *testing.T) {
 		}
 	})
 	t.Run("send in steps", func(t *testing.T) {
-		line := "send " + csv + " --delivery steps --validity 1h --text " + text + " --from news@veredus.example --subject Hello --feedback-mode no-efs"
+		line := "send " + csv + " --delivery steps --validity 48h --text " + text + " --from news@veredus.example --subject Hello --feedback-mode no-efs"
 		n.run(t, line+" --no-start").want(t, exitOK, "prepared; start it with 'veredus send --delivery steps'", "deliveries/steps is prepared")
 		n.run(t, "forecast steps").want(t, exitOK, "deliveries/steps", "takes about", "google", "It rests on this:", "by pool default")
 		n.run(t, "forecast deliveries/steps --json").want(t, exitOK, `"destination":"google"`, `"assumptions":[`)
 		n.run(t, "forecast lost").want(t, exitFailed, "deliveries/lost does not exist")
 		r := n.run(t, "send --delivery steps --json")
-		r.want(t, exitOK, "deliveries/steps is there: prepared, 8 recipients")
+		r.want(t, exitOK, "deliveries/steps is there: prepared, 7 recipients")
 		var s summary
 		// Beside the double, those that failed for good in the first mailing are left out: unknown, disabled, no mail at all.
-		if err := json.Unmarshal([]byte(r.out), &s); err != nil || s.State != "finished" || s.Accepted != 8 || s.Ignored != 4 || s.Rejected != 1 {
+		if err := json.Unmarshal([]byte(r.out), &s); err != nil || s.State != "finished" || s.Accepted != 7 || s.Ignored != 4 || s.Rejected != 1 {
 			t.Errorf("%v: %s", err, r.out)
 		}
 		n.run(t, "send --delivery steps").want(t, exitOK, "deliveries/steps is finished")
