@@ -75,7 +75,7 @@ func (r routes) Route(_ context.Context, domain string) (*route.Route, error) {
 func service(relay *views, resolver mta.Resolver, set *settings) *relayService {
 	return &relayService{
 		relay: relay, resolver: resolver, replies: newReplies(), now: func() time.Time { return noon },
-		settings: func() *settings { return set },
+		settings: func() *settings { return set }, operations: &operations{},
 	}
 }
 

@@ -38,7 +38,10 @@ func (s *relayService) ExplainDestination(ctx context.Context, req *veredusv1.Ex
 	} else {
 		explainRoute(resp, set, rt)
 	}
-	return resp, s.explainNow(ctx, resp, domain)
+	if err := s.explainNow(ctx, resp, domain); err != nil || rt == nil {
+		return resp, err
+	}
+	return resp, s.explainKept(ctx, resp, rt, s.now())
 }
 
 // routeFault is why there is no route. The text is made for the sending log.
@@ -182,7 +185,7 @@ func (s *relayService) explainPaths(resp *veredusv1.ExplainDestinationResponse, 
 		p := &paths[i]
 		resp.Paths = append(resp.Paths, pathView(p, now))
 		if p.Source == first || p.Source == "" {
-			resp.Limits = pathLimits(p)
+			resp.Limits = pathLimits(p, now)
 		}
 		if p.LastError != "" && (resp.LastError == "" || p.State.TroubleAt.After(latest)) {
 			resp.LastError, latest = p.LastError, p.State.TroubleAt

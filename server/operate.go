@@ -27,6 +27,7 @@ type operations struct {
 	// repeated reports whether the same request was made before.
 	repeated func(ctx context.Context, req operator.Request) (bool, error)
 	now      func() time.Time
+	kept     pathStore
 }
 
 // RetryNow implements the call.
@@ -271,6 +272,7 @@ func (s *Server) moveDelivery(ctx context.Context, id, pool string) error {
 
 func (s *Server) operations() *operations {
 	return &operations{
+		kept:  pathStore{usage: s.relay.Kept, events: s.store.PathEvents},
 		works: s.works, overrides: s.overrides, relay: s.relay, resolver: s.resolver, settings: s.settings.Load, now: s.now,
 		repeated: func(ctx context.Context, req operator.Request) (bool, error) {
 			_, found, err := s.store.Replay(ctx, campaign.Request{ID: req.ID, Method: req.Method, Body: req.Body})

@@ -265,6 +265,8 @@ func TestAnOverrideOverTheAPI(t *testing.T) {
 		if err != nil || len(resp.GetPaths()) != 1 || resp.GetPaths()[0].GetOverride().GetReason() != "asked" {
 			t.Fatalf("override: %v, %v", resp, err)
 		}
+		ordered := time.Now()
+		time.Sleep(5 * time.Second)
 		o.close()
 		o.open()
 		time.Sleep(time.Second)
@@ -290,7 +292,20 @@ func TestAnOverrideOverTheAPI(t *testing.T) {
 		if !strings.Contains(e.GetLimitedBy(), "overridden by an operator") || e.GetLimitedSince() == nil || e.GetDrainTime() == nil {
 			t.Errorf("limited by %s since %v, drains in %v", e.GetLimitedBy(), e.GetLimitedSince(), e.GetDrainTime())
 		}
-		for _, l := range e.GetPaths()[0].GetLimits().GetLimits() {
+		path := e.GetPaths()[0]
+		if since := path.GetOverride().GetCreateTime().AsTime(); !since.Equal(ordered) {
+			t.Errorf("the override holds since %v, ordered %v", since, ordered)
+		}
+		past := func(d *veredusv1.PathDecision) bool {
+			return d.GetAction() == "overridden" && d.GetTime().AsTime().Equal(ordered) && strings.Contains(d.GetCause(), "message_rate 3/min; asked")
+		}
+		if !slices.ContainsFunc(path.GetDecisions(), past) {
+			t.Errorf("decisions of before the restart: %v", path.GetDecisions())
+		}
+		for _, l := range path.GetLimits().GetLimits() {
+			if at := l.GetSetTime().AsTime(); l.GetSetBy() == "override" && !at.Equal(ordered) {
+				t.Errorf("%s is set since %v", l.GetField(), at)
+			}
 			if l.GetField() == "message_rate" && (l.GetEffective() != "3/m" && l.GetEffective() != "3/min" || l.GetSetBy() != "override" || l.GetLow() == "") {
 				t.Errorf("message_rate: %v", l)
 			}
@@ -433,7 +448,7 @@ func TestLimitsAreExplained(t *testing.T) {
 		"tls":                     "none none   none rule",
 		"messages_per_day":        "unlimited unlimited   500 warm_up",
 	}
-	for _, l := range pathLimits(p).GetLimits() {
+	for _, l := range pathLimits(p, noon).GetLimits() {
 		got := strings.Join([]string{l.GetValue(), l.GetStart(), l.GetLow(), l.GetLearned(), l.GetEffective(), l.GetSetBy()}, " ")
 		got = strings.ReplaceAll(got, "100/2s", "50/s")
 		if w, ok := want[l.GetField()]; ok && got != w {

@@ -101,7 +101,7 @@ func (s *overrides) enforce(ctx context.Context, o *operator.Override) error {
 		return nil // written by another version
 	}
 	return s.relay.Override(ctx, dispatch.Override{
-		Source: o.Source, Destination: o.Destination, Values: values, Until: o.End, Reason: o.Reason,
+		Source: o.Source, Destination: o.Destination, Values: values, Since: o.Created, Until: o.End, Reason: o.Reason,
 	})
 }
 

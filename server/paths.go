@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // pathView is a path as the contract shows it.
 func pathView(p *dispatch.PathView, now time.Time) *veredusv1.Path {
 	v := &veredusv1.Path{
-		Source: p.Source, Sessions: int32(p.Sessions), Limits: pathLimits(p),
+		Source: p.Source, Sessions: int32(p.Sessions), Limits: pathLimits(p, now),
 		LimitedBy: p.State.Hold.String(), LastError: p.LastError,
 		Until: stamp(p.State.Until), Since: stamp(p.State.Since), LastErrorTime: stamp(p.State.TroubleAt),
 		Governor: p.Effective.Limits.Governor.String(), NextChangeTime: stamp(p.NextChange),
@@ -43,7 +44,7 @@ func pathView(p *dispatch.PathView, now time.Time) *veredusv1.Path {
 }
 
 func overrideView(o *dispatch.Override) *veredusv1.PathOverride {
-	v := &veredusv1.PathOverride{Fields: map[string]string{}, EndTime: stamp(o.Until), Reason: o.Reason}
+	v := &veredusv1.PathOverride{Fields: map[string]string{}, EndTime: stamp(o.Until), Reason: o.Reason, CreateTime: stamp(o.Since)}
 	for f := range mxrules.Field(mxrules.NumFields) {
 		if o.Values.Set.Has(f) {
 			v.Fields[f.String()] = o.Values.Limits.Text(f)
@@ -56,11 +57,11 @@ func overrideView(o *dispatch.Override) *veredusv1.PathOverride {
 func limitsView(e *mxrules.Effective) *veredusv1.EffectiveLimits {
 	g := mxrules.NewGovernor(e.Limits)
 	at := time.Unix(0, 0)
-	return pathLimits(&dispatch.PathView{Effective: *e, State: g.State(at), Fresh: g.State(at), Pace: g.Pace()})
+	return pathLimits(&dispatch.PathView{Effective: *e, State: g.State(at), Fresh: g.State(at), Pace: g.Pace()}, at)
 }
 
 // pathLimits lists every field of a path's rule with its origin, and what holds of it now.
-func pathLimits(p *dispatch.PathView) *veredusv1.EffectiveLimits {
+func pathLimits(p *dispatch.PathView, now time.Time) *veredusv1.EffectiveLimits {
 	out := &veredusv1.EffectiveLimits{}
 	for f := range mxrules.Field(mxrules.NumFields) {
 		o := p.Effective.Origins[f]
@@ -75,6 +76,7 @@ func pathLimits(p *dispatch.PathView) *veredusv1.EffectiveLimits {
 		if f == mxrules.FieldMessagesPerDay {
 			dailyLimit(l, p)
 		}
+		learnedAge(l, p, f, now)
 		out.Limits = append(out.Limits, l)
 	}
 	return out
@@ -104,7 +106,7 @@ func pacedLimit(l *veredusv1.Limit, p *dispatch.PathView, f mxrules.Field) {
 	}
 	switch {
 	case word:
-		l.SetBy = "override"
+		l.SetBy, l.SetTime = "override", cmp.Or(stamp(p.Override.Since), l.SetTime)
 	case p.State.Probing && l.Effective != written:
 		l.SetBy = "probe"
 	case l.Effective == written, l.Effective == l.Start:

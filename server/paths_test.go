@@ -13,7 +13,7 @@ import (
 func shownRate(rule mxrules.Limits, inForce, learned mxrules.Rate) *veredusv1.Limit {
 	p := &dispatch.PathView{Effective: mxrules.Effective{Limits: rule}, State: mxrules.State{MessageRate: inForce}, Pace: mxrules.Pace{MessageRate: learned}}
 	p.Fresh.MessageRate = rule.Bounds.MessageRateStart
-	for _, l := range pathLimits(p).Limits {
+	for _, l := range pathLimits(p, noon).Limits {
 		if l.GetField() == "message_rate" {
 			return l
 		}
