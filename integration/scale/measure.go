@@ -38,7 +38,8 @@ type result struct {
 
 	Transactional *latencies `json:"transactional_s,omitempty"`
 	Later         float64    `json:"later_delivery_of_1000_done_s,omitempty"`
-	Feedback      *latencies `json:"feedback_s,omitempty"`
+	Feedback      *latencies `json:"feedback_s,omitempty"`                 // from the receiver's 250 to the subscriber
+	ReplyRead     *latencies `json:"reply_read_s,omitempty"`               // of that, until the node had read the 250
 	Subscribers   float64    `json:"subscribers_cpu_s_per_1000,omitempty"` // all of them, in their own process
 	StreamKB      float64    `json:"kb_per_stream,omitempty"`              // of the node, open and idle
 }
@@ -242,8 +243,7 @@ func (r *rig) send(ctx context.Context) error {
 	r.res.PeakMB = status(r.node.pid(), "VmHWM")
 	r.res.SendingMB = status(r.node.pid(), "VmRSS")
 	r.res.DNSQuestions, r.res.SinkSessions = r.names.asked.Load(), r.sink.open.Load()
-	r.res.Feedback, err = r.readers.end()
-	return err
+	return r.readers.end()
 }
 
 func await(ctx context.Context, first <-chan time.Time) (time.Time, error) {

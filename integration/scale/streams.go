@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/veredus/veredus/proto/client"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
@@ -35,8 +36,9 @@ const subscribersRole = "subscribers"
 // opened is what that process prints when all streams are open.
 const opened = "opened"
 
-// arrival is when an event about recipient u<Number> came, in nanoseconds since 1970.
-type arrival struct{ Number, Time int64 }
+// arrival is an event about recipient u<Number>: when the node says that it happened, and
+// when it came, in nanoseconds since 1970.
+type arrival struct{ Number, Happened, Came int64 }
 
 // subscribers is that process as the measurement sees it; nil is none.
 type subscribers struct {
@@ -95,25 +97,27 @@ func (w *subscribers) pause() {
 	}
 }
 
-// end ends the process and answers how long events took from the 250 of the receiver to
-// the subscriber. Mail of the measured span counts.
-func (w *subscribers) end() (*latencies, error) {
+// end ends the process and takes how long events needed from the 250 of the receiver to
+// the subscriber, and of that until the node had read the 250. Mail of the measured span counts.
+func (w *subscribers) end() error {
 	if w == nil {
-		return nil, nil
+		return nil
 	}
 	_ = w.cmd.Process.Signal(syscall.SIGTERM)
-	var took []time.Duration
+	var took, read []time.Duration
 	for {
 		var a arrival
 		err := binary.Read(w.out, binary.LittleEndian, &a)
 		if errors.Is(err, io.EOF) {
-			return latenciesOf(took), w.cmd.Wait()
+			w.r.res.Feedback, w.r.res.ReplyRead = latenciesOf(took), latenciesOf(read)
+			return w.cmd.Wait()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading what the subscribers saw: %w", err)
+			return fmt.Errorf("reading what the subscribers saw: %w", err)
 		}
 		if replied := w.r.sink.replied[a.Number].Load(); replied >= w.from.UnixNano() && replied < w.to.UnixNano() {
-			took = append(took, time.Duration(a.Time-replied))
+			took = append(took, time.Duration(a.Came-replied))
+			read = append(read, time.Duration(a.Happened-replied))
 		}
 	}
 }
@@ -207,18 +211,22 @@ func (s *subscriber) read(ctx context.Context) {
 
 // note takes the arrivals of an answer's events about mail to u0, u1, …
 func (s *subscriber) note(answer []byte, now int64) error {
-	const events, recipient = 1, 9 // fields of StreamFeedbackResponse and FeedbackEvent
+	const events, happened, recipient = 1, 2, 9 // fields of StreamFeedbackResponse and FeedbackEvent
 	return fields(answer, func(field protowire.Number, event []byte) error {
 		if field != events {
 			return nil
 		}
+		var at timestamppb.Timestamp
 		return fields(event, func(field protowire.Number, value []byte) error {
+			if field == happened {
+				return proto.Unmarshal(value, &at)
+			}
 			local, _, _ := bytes.Cut(value, []byte{'@'})
 			if field != recipient || len(local) < 2 || local[0] != 'u' {
 				return nil
 			}
 			n, err := strconv.ParseInt(string(local[1:]), 10, 64)
-			s.came = append(s.came, arrival{n, now})
+			s.came = append(s.came, arrival{n, at.AsTime().UnixNano(), now})
 			return err
 		})
 	})

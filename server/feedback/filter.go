@@ -32,10 +32,15 @@ func setOf[T comparable](values []T) map[T]bool {
 	return set
 }
 
+// everything says that there is nothing that the filter does not match.
+func (f filter) everything() bool {
+	return f.types == nil && f.tenants == nil && f.deliveries == nil && f.destinations == nil && f.recipientIDs == nil
+}
+
 // matches is pure.
-func (f filter) matches(e *veredusv1.FeedbackEvent) bool {
-	return has(f.types, e.GetType()) && has(f.tenants, e.GetTenant()) && has(f.deliveries, e.GetDelivery()) &&
-		has(f.destinations, e.GetDestination()) && has(f.recipientIDs, e.GetRecipientId())
+func (f filter) matches(r *Record) bool {
+	return has(f.types, r.Type) && has(f.tenants, r.Tenant) && has(f.deliveries, r.Delivery) &&
+		has(f.destinations, r.Destination) && has(f.recipientIDs, r.RecipientID)
 }
 
 func has[T comparable](set map[T]bool, v T) bool { return set == nil || set[v] }

@@ -3,15 +3,32 @@ package feedback
 import (
 	"context"
 	"errors"
-
-	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
 
 // Positions is a place in the log: one sequence number per shard, each the number
 // of the next event to read. The embedded store has one shard.
 type Positions []uint64
 
-// Errors of Log.Read.
+// behind says that some shard's events between p and q are not read at p. Both are of one log.
+func (p Positions) behind(q Positions) bool {
+	for i := range p {
+		if p[i] < q[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// furthest is the further of two places, in each shard.
+func furthest(p, q Positions) Positions {
+	far := make(Positions, len(p))
+	for i := range p {
+		far[i] = max(p[i], q[i])
+	}
+	return far
+}
+
+// Errors of Log.Records.
 var (
 	// ErrBeforeRetention: the position's events were purged.
 	ErrBeforeRetention = errors.New("feedback: position lies before the oldest event kept")
@@ -26,10 +43,10 @@ type Log interface {
 	StoreID() [16]byte
 	// Ends are the oldest positions that can be read and those behind the last event.
 	Ends() (oldest, next Positions)
-	// Read reads up to max events from a position on, and where to go on. It
-	// never blocks on writers. Events have their id set; they are shared and must not be
-	// changed.
-	Read(ctx context.Context, from Positions, max int) (events []*veredusv1.FeedbackEvent, next Positions, err error)
+	// Records reads events from a position on, of up to size octets together but at least
+	// one if there is any, and where to go on. It never blocks on writers. Events have
+	// their id set.
+	Records(ctx context.Context, from Positions, size int) (records []Record, next Positions, err error)
 	// Grown returns a channel that is closed when the log grows past the position.
 	Grown(past Positions) <-chan struct{}
 }

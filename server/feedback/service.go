@@ -2,7 +2,8 @@
 //
 // A stream reads the durable log by position, so a reader that keeps up sees
 // events as they become durable, and one that does not reads them later from
-// disk. Nothing is buffered for anybody, and no reader can slow a writer.
+// disk. Events are encoded once for all, nothing is buffered for anybody, and no reader
+// can slow a writer. Streams that wait for something particular are woken when it comes.
 package feedback
 
 import (
@@ -18,14 +19,13 @@ import (
 const (
 	// heartbeat is how often a token comes while nothing matches.
 	heartbeat = 5 * time.Second
-	// readMax is how many events are read, and so answered, at a time: at most about
-	// 1 MiB, since an event is at most 4 KiB.
-	readMax = 256
-	// matchedPace and missedPace are the least times between two reads of a stream that has
-	// caught up: behind a batch with events for it, and behind one without. A commit every
-	// few milliseconds would else wake every stream each time.
-	matchedPace = 10 * time.Millisecond
-	missedPace  = 25 * time.Millisecond
+	// answerSize bounds the events of an answer, in octets, unless it is a single one, which
+	// is a few KiB at most. It is what a stream whose client does not read keeps in memory
+	// beside the 64 KiB that gRPC lets it write ahead.
+	answerSize = 16 << 10
+	// pace is the least time between two reads of a stream that has caught up. A commit
+	// every few milliseconds would else make an answer each time.
+	pace = 10 * time.Millisecond
 	// maxFilterValues bounds a filter.
 	maxFilterValues = 1000
 )
@@ -46,12 +46,13 @@ var ErrStopping = errors.New("feedback: the service is stopping: resume with the
 type Service struct {
 	veredusv1.UnimplementedFeedbackServiceServer
 	log      Log
+	sleepers *sleepers
 	stopping chan struct{}
 }
 
 // NewService makes the service. Close stopping to end every stream.
 func NewService(log Log, stopping chan struct{}) *Service {
-	return &Service{log: log, stopping: stopping}
+	return &Service{log: log, sleepers: newSleepers(log), stopping: stopping}
 }
 
 // StreamFeedback implements the call.
@@ -66,6 +67,10 @@ func (s *Service) StreamFeedback(req *veredusv1.StreamFeedbackRequest, stream ve
 	r := &reader{log: s.log, filter: newFilter(req.GetFilter()), at: at, send: stream.Send}
 	if err := r.answer(); err != nil {
 		return err
+	}
+	if !r.filter.everything() {
+		r.sleepers, r.sleeper = s.sleepers, s.sleepers.enter(r.filter)
+		defer s.sleepers.leave(r.sleeper)
 	}
 	return r.run(stream.Context(), s.stopping)
 }
@@ -102,7 +107,7 @@ func (s *Service) start(ctx context.Context, req *veredusv1.StreamFeedbackReques
 		if err != nil {
 			return nil, err
 		}
-		_, _, err = s.log.Read(ctx, at, 1)
+		_, _, err = s.log.Records(ctx, at, 1)
 		return at, err
 	}
 	return nil, ErrNoStart
@@ -114,51 +119,71 @@ type reader struct {
 	filter filter
 	at     Positions
 	send   func(*veredusv1.StreamFeedbackResponse) error
-	batch  []*veredusv1.FeedbackEvent
+	frames []byte // events to answer
 	// caughtUp: the last read took all there was.
 	caughtUp bool
+
+	// Of a stream with a filter.
+	sleepers *sleepers
+	sleeper  *sleeper
 }
 
 // run reads until the stream or the service ends.
 func (r *reader) run(ctx context.Context, stopping <-chan struct{}) error {
-	beat, pace := time.NewTimer(heartbeat), time.NewTimer(0)
+	beat, next := time.NewTimer(heartbeat), time.NewTimer(0)
 	defer beat.Stop()
-	defer pace.Stop()
+	defer next.Stop()
 	for {
 		if r.caughtUp {
 			r.caughtUp = false
-			wait(ctx, stopping, pace)
+			wait(ctx, stopping, next)
 		}
-		grown := r.log.Grown(r.at)
+		news := r.news()
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-stopping:
 			return ErrStopping
 		case <-beat.C:
+			r.rise()
 			if err := r.answer(); err != nil {
 				return err
 			}
 			beat.Reset(heartbeat)
-		case <-grown:
+		case <-news:
+			r.rise()
 			answered, err := r.read(ctx)
 			if err != nil {
 				return err
 			}
-			pace.Reset(missedPace)
+			next.Reset(pace)
 			if answered {
-				pace.Reset(matchedPace)
 				beat.Reset(heartbeat)
 			}
 		}
 	}
 }
 
-// wait returns when the pace lets the next read be made, or the stream or the service
+// news is readable once there may be something to read.
+func (r *reader) news() <-chan struct{} {
+	if r.sleeper == nil {
+		return r.log.Grown(r.at)
+	}
+	return r.sleepers.sleep(r.sleeper, r.at)
+}
+
+// rise moves the place behind what was passed over while the stream slept.
+func (r *reader) rise() {
+	if r.sleeper != nil {
+		r.at = r.sleepers.rise(r.sleeper)
+	}
+}
+
+// wait returns when the timer lets the next read be made, or the stream or the service
 // ended.
-func wait(ctx context.Context, stopping <-chan struct{}, pace *time.Timer) {
+func wait(ctx context.Context, stopping <-chan struct{}, next *time.Timer) {
 	select {
-	case <-pace.C:
+	case <-next.C:
 	case <-stopping:
 	case <-ctx.Done():
 	}
@@ -166,27 +191,27 @@ func wait(ctx context.Context, stopping <-chan struct{}, pace *time.Timer) {
 
 // read takes one batch from the log and sends what matches.
 func (r *reader) read(ctx context.Context) (answered bool, err error) {
-	events, next, err := r.log.Read(ctx, r.at, readMax)
+	records, next, err := r.log.Records(ctx, r.at, answerSize)
 	if err != nil {
 		return false, err
 	}
-	r.at, r.batch, r.caughtUp = next, r.batch[:0], len(events) < readMax
-	for _, e := range events {
-		if r.filter.matches(e) {
-			r.batch = append(r.batch, e)
+	_, end := r.log.Ends()
+	r.at, r.caughtUp = next, !next.behind(end)
+	for i := range records {
+		if r.filter.matches(&records[i]) {
+			r.frames = append(r.frames, records[i].frame...)
 		}
 	}
-	if len(r.batch) == 0 {
+	if len(r.frames) == 0 {
 		return false, nil
 	}
 	return true, r.answer()
 }
 
-// answer sends the batch, which may be empty, with the token behind it. It blocks
+// answer sends the events, of which there may be none, with the token behind them. It blocks
 // while the client does not read; nobody waits for that.
 func (r *reader) answer() error {
-	err := r.send(&veredusv1.StreamFeedbackResponse{Events: r.batch, Token: Token(r.log.StoreID(), r.at)})
-	clear(r.batch)
-	r.batch = r.batch[:0]
+	err := r.send(answerOf(r.frames, Token(r.log.StoreID(), r.at)))
+	r.frames = r.frames[:0]
 	return err
 }

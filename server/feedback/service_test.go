@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
@@ -19,9 +20,10 @@ import (
 // memoryLog is a Log that tests write to.
 type memoryLog struct {
 	mu     sync.Mutex
-	first  uint64 // position of events[0]
-	events []*veredusv1.FeedbackEvent
-	grown  chan struct{}
+	first   uint64 // position of records[0]
+	records []Record
+	grown   chan struct{}
+	reads   int // calls of Records
 }
 
 func newMemoryLog() *memoryLog { return &memoryLog{grown: make(chan struct{})} }
@@ -31,27 +33,34 @@ func (l *memoryLog) StoreID() [16]byte { return [16]byte{1, 2, 3} }
 func (l *memoryLog) Ends() (oldest, next Positions) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Positions{l.first}, Positions{l.first + uint64(len(l.events))}
+	return Positions{l.first}, Positions{l.first + uint64(len(l.records))}
 }
 
-func (l *memoryLog) Read(_ context.Context, from Positions, max int) ([]*veredusv1.FeedbackEvent, Positions, error) {
+func (l *memoryLog) Records(_ context.Context, from Positions, size int) ([]Record, Positions, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.reads++
 	if from[0] < l.first {
 		return nil, nil, ErrBeforeRetention
 	}
-	if from[0] > l.first+uint64(len(l.events)) {
+	if from[0] > l.first+uint64(len(l.records)) {
 		return nil, nil, ErrPastEnd
 	}
-	part := l.events[from[0]-l.first:]
-	part = part[:min(len(part), max)]
-	return slices.Clone(part), Positions{from[0] + uint64(len(part))}, nil
+	var part []Record
+	for _, r := range l.records[from[0]-l.first:] {
+		if size <= 0 {
+			break
+		}
+		size -= r.Size()
+		part = append(part, r)
+	}
+	return part, Positions{from[0] + uint64(len(part))}, nil
 }
 
 func (l *memoryLog) Grown(past Positions) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.first+uint64(len(l.events)) > past[0] {
+	if l.first+uint64(len(l.records)) > past[0] {
 		ready := make(chan struct{})
 		close(ready)
 		return ready
@@ -62,7 +71,9 @@ func (l *memoryLog) Grown(past Positions) <-chan struct{} {
 func (l *memoryLog) write(events ...*veredusv1.FeedbackEvent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.events = append(l.events, events...)
+	for _, e := range events {
+		l.records = append(l.records, recordOf(e))
+	}
 	close(l.grown)
 	l.grown = make(chan struct{})
 }
@@ -70,7 +81,18 @@ func (l *memoryLog) write(events ...*veredusv1.FeedbackEvent) {
 func (l *memoryLog) purge(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.first, l.events = l.first+uint64(n), l.events[n:]
+	l.first, l.records = l.first+uint64(n), l.records[n:]
+}
+
+// recordOf is an event as a store keeps it: the id stands beside it.
+func recordOf(e *veredusv1.FeedbackEvent) Record {
+	bare := proto.CloneOf(e)
+	bare.Id = ""
+	row, err := proto.Marshal(bare)
+	if err != nil {
+		panic(err)
+	}
+	return NewRecord(e, e.GetId(), row)
 }
 
 // client is the far end of a stream: it takes what is sent when the test lets it.
@@ -83,9 +105,16 @@ type client struct {
 func (c *client) Context() context.Context { return c.ctx }
 
 func (c *client) Send(r *veredusv1.StreamFeedbackResponse) error {
-	copied := &veredusv1.StreamFeedbackResponse{Events: slices.Clone(r.GetEvents()), Token: r.GetToken()}
+	wire, err := proto.Marshal(r)
+	if err != nil {
+		return err
+	}
+	answer := &veredusv1.StreamFeedbackResponse{}
+	if err := proto.Unmarshal(wire, answer); err != nil {
+		return err
+	}
 	select {
-	case c.answers <- copied:
+	case c.answers <- answer:
 		return nil
 	case <-c.ctx.Done():
 		return c.ctx.Err()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/server/campaign"
+	"github.com/veredus/veredus/server/feedback"
 )
 
 // How writes go.
@@ -51,6 +52,7 @@ type applied struct {
 	size    int64
 	number  uint64
 	events  uint64 // next event's sequence behind it
+	told    []feedback.Record
 	changed []string
 }
 
@@ -166,7 +168,7 @@ func (s *Store) apply(op operation) applied {
 		return a
 	}
 	t.install()
-	a.number, a.events, a.changed = t.number, t.nextEvent, t.changed
+	a.number, a.events, a.told, a.changed = t.number, t.nextEvent, t.told, t.changed
 	return a
 }
 
@@ -185,7 +187,7 @@ func (s *Store) finish(a applied) {
 	}
 	if a.err == nil && a.number != 0 {
 		s.writer.advance(a.number)
-		s.events.publish(a.events)
+		s.events.publish(a.told, a.events)
 		s.notify(a.changed)
 	}
 	a.op.done <- a.err
@@ -262,6 +264,7 @@ type txn struct {
 	seq        sequences
 	epoch      uint64
 	nextEvent  uint64
+	told       []feedback.Record // events, those before nextEvent
 	deliveries map[uint64]*work
 	order      []*work // deliveries in the order of their first touch
 	runs       map[runKey]*runWork

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,7 +36,9 @@ type eventLog struct {
 	grown  chan struct{}
 }
 
-func (l *eventLog) publish(next uint64) {
+// publish makes events readable, which are durable: those before next.
+func (l *eventLog) publish(records []feedback.Record, next uint64) {
+	l.tail.add(records, next)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if next > l.next {
@@ -85,34 +88,55 @@ func (s *Store) Grown(past feedback.Positions) <-chan struct{} {
 	return c
 }
 
-// Read reads up to limit events from a position on, and where to go on.
+// Records reads events from a position on, up to the one that reaches size octets, and
+// where to go on.
+func (s *Store) Records(ctx context.Context, from feedback.Positions, size int) ([]feedback.Record, feedback.Positions, error) {
+	return s.records(ctx, from, budget{events: math.MaxInt, octets: size})
+}
+
+// Read reads up to limit events from a position on, decoded, and where to go on.
 func (s *Store) Read(ctx context.Context, from feedback.Positions, limit int) ([]*veredusv1.FeedbackEvent, feedback.Positions, error) {
+	records, next, err := s.records(ctx, from, budget{events: limit, octets: math.MaxInt})
+	if err != nil {
+		return nil, nil, err
+	}
+	events := make([]*veredusv1.FeedbackEvent, len(records))
+	for i := range records {
+		if events[i], err = records[i].Event(); err != nil {
+			return nil, nil, corrupt(err)
+		}
+	}
+	return events, next, nil
+}
+
+func (s *Store) records(ctx context.Context, from feedback.Positions, b budget) ([]feedback.Record, feedback.Positions, error) {
 	if len(from) != 1 {
 		return nil, nil, fmt.Errorf("%d shards, this store has 1: %w", len(from), feedback.ErrPastEnd)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
+	at := from[0]
 	oldest, next := s.Ends()
 	switch {
-	case from[0] < oldest[0]:
-		return nil, nil, fmt.Errorf("position %d, oldest kept %d: %w", from[0], oldest[0], feedback.ErrBeforeRetention)
-	case from[0] > next[0]:
-		return nil, nil, fmt.Errorf("position %d, end %d: %w", from[0], next[0], feedback.ErrPastEnd)
+	case at < oldest[0]:
+		return nil, nil, fmt.Errorf("position %d, oldest kept %d: %w", at, oldest[0], feedback.ErrBeforeRetention)
+	case at > next[0]:
+		return nil, nil, fmt.Errorf("position %d, end %d: %w", at, next[0], feedback.ErrPastEnd)
+	case at == next[0] || b.events <= 0 || b.octets <= 0:
+		return nil, feedback.Positions{at}, nil
 	}
-	upTo := min(next[0], from[0]+uint64(max(limit, 0)))
-	read := s.readEvents
-	if next[0]-from[0] <= tailSize {
-		read = s.recentEvents
+	if records, ok := s.events.tail.read(at, next[0], b); ok {
+		return records, feedback.Positions{at + uint64(len(records))}, nil
 	}
-	events, err := read(from[0], upTo)
+	records, err := s.readEvents(at, next[0], b)
+	if err == nil && len(records) == 0 { // trimmed meanwhile
+		err = fmt.Errorf("position %d: %w", at, feedback.ErrBeforeRetention)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(events) != int(upTo-from[0]) { // trimmed meanwhile
-		return nil, nil, fmt.Errorf("position %d: %w", from[0], feedback.ErrBeforeRetention)
-	}
-	return events, feedback.Positions{upTo}, nil
+	return records, feedback.Positions{at + uint64(len(records))}, nil
 }
 
 // eventID names an event: the store and the event's place in its log.
@@ -153,6 +177,7 @@ func (t *txn) event(e *veredusv1.FeedbackEvent) {
 	t.keep(err)
 	t.row = row
 	t.set(eventKey(t.nextEvent), row)
+	t.told = append(t.told, feedback.NewRecord(e, t.s.eventID(t.nextEvent), row))
 	t.nextEvent++
 }
 

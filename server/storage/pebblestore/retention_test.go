@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/veredus/veredus/mta"
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/feedback"
 	"github.com/veredus/veredus/server/storage/faults"
@@ -153,4 +155,42 @@ func TestTablesThatFindNoRoomAreWrittenLater(t *testing.T) {
 	if got := must[int64](t)(s.DurableIndex(ctx, "d")); got != n || disk.Failed() == 0 {
 		t.Errorf("%d durable, %d operations failed", got, disk.Failed())
 	}
+}
+
+// BenchmarkPurgeSinglesFindsNothing shows what a round costs that removes nothing, with single
+// messages to so many domains.
+func BenchmarkPurgeSinglesFindsNothing(b *testing.B) {
+	for _, domains := range []int{10_000, 500_000} {
+		b.Run(fmt.Sprintf("domains=%d", domains), func(b *testing.B) {
+			ctx, at := context.Background(), time.Now()
+			s, _ := benchStore(b)
+			var group sync.WaitGroup
+			for part := range 64 {
+				group.Go(func() {
+					for i := part; i < domains; i += 64 {
+						name := fmt.Sprintf("d%d.example", i)
+						_, _, err := s.Send(ctx, campaign.Single{
+							Tenant: "default", Time: at, Validity: time.Hour,
+							Item:    campaign.Item{Index: 1, Address: "a@" + name, Folded: "a@" + name, Domain: name, Variables: []byte(`{"name":"Anna"}`)},
+							Content: receipt,
+						}, campaign.Request{})
+						check(b, err)
+					}
+				})
+			}
+			group.Wait()
+			check(b, s.db.Flush())
+			b.ReportAllocs()
+			for b.Loop() {
+				if n := must[int64](b)(s.PurgeSingles(ctx, at.Add(-time.Hour))); n != 0 {
+					b.Fatalf("%d messages went", n)
+				}
+			}
+		})
+	}
+}
+
+var receipt = &veredusv1.Delivery{
+	Tenant: "default", Sender: &veredusv1.Sender{From: "shop@one.example"},
+	Content: &veredusv1.Content{Subject: "Receipt", Text: "Thank you"},
 }

@@ -10,6 +10,7 @@
 package storagetest
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/veredus/veredus/mta"
 	"github.com/veredus/veredus/mta/inbound"
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/address"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/feedback"
@@ -42,6 +44,9 @@ type Store interface {
 	inbound.Ledger
 	operator.Orders
 	retention.Store
+
+	// Read is Records, decoded.
+	Read(ctx context.Context, from feedback.Positions, limit int) ([]*veredusv1.FeedbackEvent, feedback.Positions, error)
 }
 
 // Driver is one store that can be opened, closed and lose power.
