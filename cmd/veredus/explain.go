@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/forecast"
 )
 
 // explain asks a node how it treats mail to a domain.
@@ -92,8 +93,28 @@ func printExplanation(out io.Writer, e *veredusv1.ExplainDestinationResponse, no
 		fmt.Fprintln(out)
 		printPaths(out, e.GetPaths(), now)
 	}
+	printLearned(out, e.GetPaths(), now)
 	for _, p := range e.GetPaths() {
 		printDecisions(out, p, now)
+	}
+}
+
+// printLearned shows what is known of receivers, how old that is and what becomes of it.
+func printLearned(out io.Writer, paths []*veredusv1.Path, now time.Time) {
+	t, any := newTable("learned of the path from", "limit", "value", "last confirmed", "decays to", "forgotten"), false
+	for _, p := range paths {
+		for _, l := range p.GetLimits().GetLimits() {
+			if l.GetLearnedTime() == nil {
+				continue
+			}
+			any = true
+			age := max(0, now.Sub(l.GetLearnedTime().AsTime()))
+			t.row(p.GetSource(), l.GetField(), l.GetLearned(), forecast.Span(age)+" ago", l.GetDecaysTo(), clock(l.GetForgetTime(), now))
+		}
+	}
+	if any {
+		fmt.Fprintln(out)
+		t.print(out)
 	}
 }
 

@@ -225,7 +225,11 @@ func printPaths(out io.Writer, list []*veredusv1.Path, now time.Time) {
 	}
 	t := newTable("path from", "sessions", "limited by", "until", "governor", "override", "last error")
 	for _, p := range list {
-		t.row(p.GetSource(), p.GetSessions(), p.GetLimitedBy(), clock(p.GetUntil(), now), p.GetGovernor(), overrideWords(p.GetOverride(), now), clip(oneLine(p.GetLastError()), 60))
+		limited := p.GetLimitedBy()
+		if p.GetIdle() && limited == "none" {
+			limited = "no mail"
+		}
+		t.row(p.GetSource(), p.GetSessions(), limited, clock(p.GetUntil(), now), p.GetGovernor(), overrideWords(p.GetOverride(), now), clip(oneLine(p.GetLastError()), 60))
 	}
 	t.print(out)
 }
@@ -240,7 +244,11 @@ func overrideWords(o *veredusv1.PathOverride, now time.Time) string {
 		words = append(words, name+" "+value)
 	}
 	slices.Sort(words)
-	text := strings.Join(words, ", ") + " until " + clock(o.GetEndTime(), now)
+	text := strings.Join(words, ", ")
+	if since := clock(o.GetCreateTime(), now); since != "" {
+		text += " since " + since
+	}
+	text += " until " + clock(o.GetEndTime(), now)
 	if o.GetReason() != "" {
 		text += " (" + oneLine(o.GetReason()) + ")"
 	}
