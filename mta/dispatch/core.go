@@ -97,7 +97,8 @@ type Core struct {
 	slotQueues  [kinds]list[destination]
 	opening     int // sessions being opened
 	probes      int // of these, on lines not known to work
-	hastes      int // lines in a row that did not wait behind others for a slot
+	slotTurn    turn
+	hastes      int // probes in a row that did not wait behind others for a slot
 	crowd       crowd
 	turnAt      int64 // when a session's turn ends that others wait for; none
 

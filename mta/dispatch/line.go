@@ -38,7 +38,6 @@ type line struct {
 	barren     int     // sessions in a row that served nothing
 	proven     bool    // a host has worked since the last failure
 	obsolete   bool    // by new rules: drains, another line takes over
-	hasty      bool    // waits for a slot in front
 	timer      timer   // when to try again
 
 	inClaimers links[line]

@@ -484,6 +484,38 @@ func TestManyDestinationsTakeTurnsOnFewSlots(t *testing.T) {
 	}
 }
 
+// However many destinations wait for slots, transactional mail has one at once: a few
+// are kept for it.
+func TestTransactionalMailDoesNotWaitForSlots(t *testing.T) {
+	w := newWorld(t, Config{MaxSessions: 100}, onePool("a"), limited(t, mxrules.Limits{Connections: 2}))
+	w.reply = func(Action, *letter) answer { return answer{after: 100 * time.Millisecond} }
+	for i := range 400 {
+		d := fmt.Sprintf("d%d.example", i)
+		w.host(d, d, "mx."+d)
+		w.add(Run{ID: RunID(i + 1), Delivery: 1, Domain: d}, 1000)
+	}
+	w.runFor(20 * time.Second)
+	if w.open < 90 || w.open > 98 {
+		t.Errorf("bulk mail holds %d of 100 sessions while hundreds of destinations wait", w.open)
+	}
+	var worst time.Duration
+	for i := range 50 {
+		d := fmt.Sprintf("t%d.example", i)
+		w.host(d, d, "mx."+d)
+		n, begin := len(w.sent), w.now
+		w.add(Run{ID: RunID(1001 + i), Delivery: 2, Domain: d, Class: Transactional}, 1)
+		w.runFor(300 * time.Millisecond)
+		at := slices.IndexFunc(w.sent[n:], func(s sending) bool { return s.delivery == 2 })
+		if at < 0 {
+			t.Fatalf("message %d is not sent after 300 ms", i)
+		}
+		worst = max(worst, w.sent[n+at].at.Sub(begin))
+	}
+	if worst > 100*time.Millisecond {
+		t.Errorf("the slowest left after %v", worst)
+	}
+}
+
 // Dials to dead hosts take long. They must not take the slots of those that work.
 func TestDeadDestinationsDelayNobody(t *testing.T) {
 	w := newWorld(t, Config{MaxSessions: 20}, onePool("a"), limited(t, mxrules.Limits{}))

@@ -13,23 +13,48 @@ const (
 	turnTime     = 5 * time.Second
 )
 
-// Two kinds of lines wait for slots: those whose hosts are known to work, and
-// probes, the first sessions of lines of which that is not known (again). Dead
-// hosts keep a slot for as long as a dial lasts. So probes are given a quarter of
-// the slots when there is a crowd, and never more than three eighths; all dials
-// together have at most half: however many destinations are dead, they delay the
+// Three kinds of lines wait for slots: those with transactional mail, which come
+// first, nine of ten times, and for which the last few slots are kept; those whose
+// hosts are known to work; and probes, the first sessions of lines of which that is not
+// known (again). Dead hosts keep a slot for as long as a dial lasts. So probes are given
+// a quarter of the slots when there is a crowd, and never more than three eighths; all
+// dials together have at most half: however many destinations are dead, they delay the
 // others only so much.
 const (
 	known = iota
 	probe
+	urgent
 	kinds
 )
 
-func (l *line) kind() int {
-	if l.proven {
+// slotKind is the queue for slots in which a line waits.
+func (c *Core) slotKind(l *line) int {
+	switch {
+	case c.transactional(l):
+		return urgent
+	case l.proven:
 		return known
 	}
 	return probe
+}
+
+// reserveOf is the part of the slots that is kept for transactional mail.
+const reserveOf = 50
+
+// slotsFor is how many slots may be in use for a line of a kind to get one more.
+func (c *Core) slotsFor(kind int) int {
+	if kind == urgent {
+		return c.cfg.MaxSessions
+	}
+	return c.cfg.MaxSessions - c.cfg.MaxSessions/reserveOf
+}
+
+// maySlot reports whether a line of a kind may take a slot now, if it is its turn.
+func (c *Core) maySlot(kind int) bool {
+	if c.held >= c.slotsFor(kind) || c.opening >= c.half() {
+		return false
+	}
+	return kind == urgent || !c.brimful() && (kind == known || c.probes < c.mostProbes())
 }
 
 // half is how many slots one destination may hold while another waits, and all
@@ -44,7 +69,7 @@ func (c *Core) probesDue() bool { return c.probes < max(1, c.cfg.MaxSessions/4) 
 
 // inLine is how many destinations wait for a slot that they may have.
 func (c *Core) inLine() int {
-	n := c.slotQueues[known].n
+	n := c.slotQueues[urgent].n + c.slotQueues[known].n
 	if c.probes < c.mostProbes() {
 		n += c.slotQueues[probe].n
 	}
@@ -55,6 +80,9 @@ func (c *Core) inLine() int {
 // it may have.
 func (c *Core) othersWait(d *destination) bool {
 	n := c.inLine()
+	if d.inSlots[urgent].on != nil {
+		n--
+	}
 	if d.inSlots[known].on != nil {
 		n--
 	}
@@ -73,19 +101,22 @@ func (c *Core) brimful() bool { return c.unsettled >= c.cfg.MaxUnsettled }
 // slotFree reports whether the line may take a slot now: there is one, and
 // nobody waited for it before.
 func (c *Core) slotFree(l *line) bool {
-	if l.kind() == probe && c.probes >= c.mostProbes() {
-		return false
+	kind := c.slotKind(l)
+	if kind == urgent {
+		d := l.group.dest
+		return c.slotQueues[urgent].n == 0 && c.maySlot(urgent) && (d.held < c.half() || !c.othersWait(d))
 	}
-	return c.held < c.cfg.MaxSessions && c.opening < c.half() && c.inLine() == 0 && !c.brimful()
+	return c.inLine() == 0 && c.maySlot(kind)
 }
 
 // queueSlot makes a line wait for a slot. Destinations take turns, and lines
 // within a destination.
 func (c *Core) queueSlot(l *line) {
-	d, kind := l.group.dest, l.kind()
-	l.hasty = c.hasty(l)
-	if !l.hasty || c.hastes >= maxTransactional {
-		c.hastes = 0
+	d, kind := l.group.dest, c.slotKind(l)
+	if kind != probe || !c.hasty(l) || c.hastes >= maxHasty {
+		if kind == probe {
+			c.hastes = 0
+		}
 		d.slotLines[kind].push(l)
 		c.slotQueues[kind].push(d)
 		return
@@ -96,14 +127,13 @@ func (c *Core) queueSlot(l *line) {
 	c.slotQueues[kind].pushFront(d)
 }
 
-// hasty reports whether a line's mail shall not wait behind all others for a slot:
-// transactional mail, and much mail whose host was never tried, while thousands of
-// hosts with little mail may be dead.
+// maxHasty is how many probes in a row do not wait behind the others.
+const maxHasty = 9
+
+// hasty reports whether a probe shall not wait behind all others: one for much mail
+// whose host was never tried, while thousands of hosts with little mail may be dead.
 func (c *Core) hasty(l *line) bool {
-	if c.transactional(l) {
-		return true
-	}
-	if l.proven || l.level > 0 || l.failed != "" {
+	if l.level > 0 || l.failed != "" {
 		return false
 	}
 	for _, ln := range l.group.lanes {
@@ -117,7 +147,7 @@ func (c *Core) hasty(l *line) bool {
 // hurry lets a line that waits for a slot go before others, now that it has
 // transactional mail.
 func (c *Core) hurry(l *line) {
-	if l.inSlot.on != nil && !l.hasty && c.transactional(l) {
+	if l.inSlot.on != nil && l.inSlot.on != &l.group.dest.slotLines[urgent] && c.transactional(l) {
 		c.leaveSlots(l)
 		c.queueSlot(l)
 	}
@@ -135,32 +165,40 @@ func (c *Core) leaveSlots(l *line) {
 
 // order lists the kinds of lines that may have the next slot, the first first.
 func (c *Core) order() []int {
-	switch {
-	case c.probesDue():
-		return probesFirst[:]
-	case c.probes < c.mostProbes():
-		return probesLast[:]
+	first := probesLast[:]
+	if c.probesDue() {
+		first = probesFirst[:]
 	}
-	return probesLast[:1]
+	if c.slotTurn.next(c.slotQueues[urgent].n > 0, true) == Transactional {
+		return first
+	}
+	return first[1:] // bulk mail's turn: transactional mail has it again when there is none
 }
 
+var slotClass = [kinds]Class{known: Bulk, probe: Bulk, urgent: Transactional}
+
 var (
-	probesFirst = [...]int{probe, known}
-	probesLast  = [...]int{known, probe}
+	probesFirst = [...]int{urgent, probe, known, urgent}
+	probesLast  = [...]int{urgent, known, probe, urgent}
 )
 
 // pumpSlots gives a free slot to the next waiting destination, or asks for
 // slots when there are none. It answers whether there is more to decide: one
 // slot is dealt at a time, so that each is dealt with all claims to it known.
 func (c *Core) pumpSlots() bool {
-	if c.inLine() > 0 && c.held >= c.cfg.MaxSessions {
-		c.reclaimSlots()
-	} else if c.inLine() > 0 && c.opening < c.half() && !c.brimful() {
+	if c.inLine() > 0 {
 		for _, kind := range c.order() {
+			if !c.maySlot(kind) {
+				continue
+			}
 			if l := c.nextInLine(kind); l != nil {
+				c.slotTurn.took(slotClass[kind], c.slotQueues[known].n+c.slotQueues[probe].n > 0)
 				c.takeSlot(l)
 				return true
 			}
+		}
+		if c.held >= c.slotsFor(known) {
+			c.reclaimSlots()
 		}
 	}
 	return c.dirtyGroups.n > 0 || c.dirtyPaths.n > 0
@@ -204,6 +242,9 @@ const maxLook = 16
 // reclaimSlots makes sessions end for the destinations that wait.
 func (c *Core) reclaimSlots() {
 	need := c.slotQueues[known].n - c.leaving
+	if c.held >= c.slotsFor(urgent) {
+		need += c.slotQueues[urgent].n
+	}
 	if c.probesDue() {
 		need += c.slotQueues[probe].n
 	}
