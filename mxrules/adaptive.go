@@ -64,12 +64,13 @@ func NewAdaptive(t Timings) Learner {
 
 // Figures of rests that nobody ordered.
 const (
-	outageMost  = 5 * time.Minute // a receiver that is down is asked again at least that often
-	recentDials = time.Minute     // in which at least
-	fewDials    = 3               // connections were dialled if they can have come too fast
-	boxKnocks   = 3               // rests that show that it is more than a moment
-	doorWaits   = 4               // waits for a rate of connections that show that it is none
-	longRest    = 20 * time.Second
+	outageMost   = 5 * time.Minute // a receiver that is down is asked again at least that often
+	servedLately = 24 * time.Hour
+	recentDials  = time.Minute // in which at least
+	fewDials     = 3           // connections were dialled if they can have come too fast
+	boxKnocks    = 3           // rests that show that it is more than a moment
+	doorWaits    = 4           // waits for a rate of connections that show that it is none
+	longRest     = 20 * time.Second
 )
 
 // softLadder are the rests that follow each other while everything is refused, as
@@ -114,6 +115,7 @@ func (a *adaptive) Note(at time.Duration, e Event) {
 	case EventSent:
 		a.messages.add(at)
 	case EventReady:
+		a.reopened(at)
 		a.dials.took(at, at-e.Took)
 		a.conns.ready(at, e.Open, e.Ready)
 		a.opened(at, e.Ready)
@@ -125,12 +127,23 @@ func (a *adaptive) Note(at time.Duration, e Event) {
 		a.conns.raise(at)
 		cause = "more connections are tried"
 	}
-	a.rests.note(at, e.Kind, &a.timings)
+	a.rests.note(at, e.Kind, a.backoff(at))
 	if probing && !a.rests.probing {
 		a.resume(at)
 		cause = "the receiver serves again"
 	}
 	a.settle(at, cause)
+}
+
+// backoff are the timings of the waits after failures before MAIL: short for a host that
+// served within the last day, as one that comes back is to be met within minutes.
+func (a *adaptive) backoff(at time.Duration) *Timings {
+	if a.served == 0 || at-a.served > servedLately || a.timings.BackoffMax <= outageMost {
+		return &a.timings
+	}
+	t := a.timings
+	t.BackoffMax = outageMost
+	return &t
 }
 
 // serve notes a message that the receiver served.
@@ -171,6 +184,9 @@ func (a *adaptive) serve(at time.Duration, e Event) {
 // Refused implements Learner.
 func (a *adaptive) Refused(at time.Duration, e Evidence) {
 	a.last = at
+	if e.Connection {
+		a.door.shut(at, &a.dials)
+	}
 	if e.guessed {
 		a.doubt(at, at-e.Took, true, e.Again)
 	}
@@ -253,7 +269,7 @@ func (a *adaptive) refuse(at time.Duration, e *Evidence) {
 		a.refuseDoor(at, e)
 		return
 	}
-	a.messages.apart = !refusedAtMail(e.Text)
+	a.messages.apart = refusedForContent(e.Text)
 	worded := speaksOfQuota(e.Text)
 	a.quota.worded = a.quota.worded || worded
 	if (worded || a.quota.near(at)) && a.spent(at, sent) || a.isOrdinal(at, e.Messages) {
@@ -381,11 +397,12 @@ func (a *adaptive) settle(at time.Duration, cause string) {
 	p.changed(&before, cause)
 }
 
-// refusedAtMail reports whether a receiver paces when it hears MAIL: nothing is known
-// of the message by then, so that those refused later for reasons of their own have
-// used its limits up as well. Others are paced when their recipient is told, or the
-// content, and most often not charged for what is refused.
-func refusedAtMail(text string) bool { return strings.HasPrefix(text, "mail:") }
+// refusedForContent reports whether a receiver paces when it has the content: what it
+// refused before for reasons of its own, as an unknown sender's first attempt, was not
+// charged to the limit. One that paces at MAIL or RCPT has charged it by then.
+func refusedForContent(text string) bool {
+	return strings.HasPrefix(text, "data:") || strings.HasPrefix(text, "end_of_data:")
+}
 
 // level is the strictest of what was learned of messages a second.
 func (a *adaptive) level() float64 {

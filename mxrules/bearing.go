@@ -32,7 +32,7 @@ func (r *rateLearner) cut(t time.Duration, rate float64) {
 			r.refines = false
 		}
 	default:
-		r.collapse(mean, rate)
+		r.collapse(mean, rate, span)
 	}
 }
 
@@ -74,13 +74,22 @@ func (r *rateLearner) narrow(t time.Duration, low, high float64) {
 	default:
 		r.proved = false
 		if low > sustained*r.known {
-			r.trust = min(r.trust*1.5, mostTrust)
+			r.trust *= 1.5
 		}
+		r.trust = min(r.trust, r.mostTrust())
 		r.known += r.trust * (min(high, mostStride*r.known) - r.known)
 		if r.sunk < sinking/2 {
 			r.over += (min(max(ratio, 1), mostOver) - r.over) * 0.4
 		}
 	}
+}
+
+// mostTrust is how far what is known may follow the upper bound.
+func (r *rateLearner) mostTrust() float64 {
+	if r.known < slowRate && !r.cheap() && r.losses > 2 {
+		return slowTrust
+	}
+	return mostTrust
 }
 
 // beyond is about how many events the probe under way sent beyond what is known.
@@ -109,14 +118,20 @@ func (r *rateLearner) moved(low, high float64) {
 
 // collapse answers a refusal that follows the last one soon: the level is far
 // too high, and what came through since says little.
-func (r *rateLearner) collapse(mean, rate float64) {
+func (r *rateLearner) collapse(mean, rate, span float64) {
 	next := rate * 0.5
 	if r.phase == phaseHover && rate > 0.8*r.known {
 		next = rate * 0.9
 		r.known = min(r.known, rate)
+		if r.known < slowRate { // each step of the way down would cost another
+			r.known *= slowFall
+		}
 	}
 	if r.accepted >= 5 {
 		next = min(max(mean*0.9, 0.3*rate), 0.85*rate)
+	}
+	if r.known == 0 && r.accepted <= hardlyAny { // no more than these and one begun came in since the bucket was empty
+		next = min(next, float64(r.accepted+1)/span)
 	}
 	if r.phase == phaseHover && next < 0.7*r.known || r.phase == phaseSearch {
 		r.phase = phaseSearch
@@ -131,7 +146,10 @@ func (r *rateLearner) judge(t time.Duration, before float64) {
 	r.sinks(min(before, float64(r.accepted)/(t-r.epoch).Seconds()), t-r.epoch)
 	switch {
 	case before == 0:
-		r.patience = firstPatience
+		r.patience, r.losses = firstPatience, 0 // nothing says that it stands
+		if r.cheap() { // those of the search were its price
+			r.hits = min(r.hits, 1)
+		}
 	case t <= r.raiseAt && r.known > 0.9*before: // not exact enough
 	case t <= r.raiseAt:
 		r.patience = max(r.patience/2, leastPatience)

@@ -35,6 +35,7 @@ type connectionLearner struct {
 // climb follows throughput over the number of connections.
 type climb struct {
 	changed time.Duration // when the number changed: samples begin behind it
+	top     int           // most that came about since the cap did
 	sum     time.Duration
 	n       int
 	bestN   int
@@ -108,7 +109,7 @@ func (c *connectionLearner) set(t time.Duration, n int) {
 	}
 	c.cap = n
 	c.climb.reset(t)
-	c.climb.samples, c.climb.mean = 0, 0
+	c.climb.samples, c.climb.mean, c.climb.top = 0, 0, 0
 }
 
 func (c *climb) reset(t time.Duration) { c.changed, c.sum, c.n = t, 0, 0 }
@@ -156,6 +157,10 @@ func (c *connectionLearner) ready(t time.Duration, open, ready int) {
 		c.peak, c.peakAt = ready, t
 	}
 	c.waits = 0
+	if ready > c.climb.top { // what is on its way met fewer
+		c.climb.top = ready
+		c.climb.reset(t)
+	}
 	if c.raised && c.known > 0 && open >= c.cap && t-c.refusedAt > time.Second {
 		c.known = c.cap
 		c.raised = false

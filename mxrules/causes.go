@@ -124,6 +124,10 @@ type door struct {
 	lowered int           // refusals in a row taken for a cap
 
 	trouble time.Duration // since when words blame the receiver while it serves; 0: they do not
+
+	closed bool          // none came about since
+	since  time.Duration // this one was refused
+	before rateLearner   // as it found the rate of connections
 }
 
 // Figures of doors.
@@ -132,7 +136,29 @@ const (
 	doorOver     = time.Minute
 	trustInWords = 3 // refusals in a row whose words alone decide
 	troubleFor   = 5 * time.Second
+	closedFor    = 2 * time.Minute // in which none comes about is no rate's doing
 )
+
+// shut notes a refused connection.
+func (d *door) shut(at time.Duration, dials *rateLearner) {
+	if !d.closed {
+		d.closed, d.since, d.before = true, at, *dials
+	}
+}
+
+// reopened notes that a connection came about. If none did for long, the host was down,
+// or shut us out: that says nothing of how often it may be called.
+func (a *adaptive) reopened(at time.Duration) {
+	d := &a.door
+	if d.closed && at-d.since >= closedFor {
+		d.before.sent = a.dials.sent
+		a.dials = d.before
+		if a.dials.phase >= phaseSearch {
+			a.dials.resume(at)
+		}
+	}
+	d.closed = false
+}
 
 // weighDoor answers a refused connection that may be either.
 func (a *adaptive) weighDoor(at time.Duration, e *Evidence) {

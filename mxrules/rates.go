@@ -86,6 +86,9 @@ func (r *ring) add(t time.Duration) {
 	r.n = min(r.n+1, ringSize)
 }
 
+// last is the newest; there must be one.
+func (r *ring) last() time.Duration { return r.at[(r.i+ringSize-1)%ringSize] }
+
 // rate is the mean over the events kept, up to t.
 func (r *ring) rate(t time.Duration) float64 {
 	if r.n < 2 {
@@ -142,8 +145,10 @@ const (
 	slowCohort = 2   // where fewer events have to do
 	slowEnough = 8
 	fewEnough  = 5 // connections
+	hardlyAny  = 2 // events accepted
 
-	unlimitedRate = 1e5 // beyond, nothing is worth limiting
+	leastRate     = 1.0 / 300 // where the rule names none
+	unlimitedRate = 1e5       // beyond, nothing is worth limiting
 )
 
 // Figures of hovering and probing.
@@ -161,8 +166,9 @@ const (
 	steadyPatience = 45 * time.Second // at least, after two in a row that found nothing
 	mostPatience   = 4 * time.Minute  // so that a limit that was raised is found within ten minutes
 	slowRate       = 0.6              // below, the budget counts for more than that
-	slowPatience   = 40 * time.Minute
-	slowShare      = 0.8 // of it, where one refusal is much
+	slowPatience   = 3 * time.Hour
+	slowShare      = 0.7 // of it, where one refusal is much
+	slowFall       = 0.95
 
 	messageBudget = 0.009 // refusals for each message accepted that may be caused: the bar is one per cent
 	dialBudget    = 0.05  // the same for connections, each of which carries many messages
@@ -185,6 +191,7 @@ const (
 	sustained  = 0.94 // of what is known got through: it holds so far
 	leastTrust = 0.04
 	mostTrust  = 0.5
+	slowTrust  = 0.1   // where a figure too high costs more than one too low
 	mostStride = 1.3   // times what is known is as far as trust leads
 	ownOf      = 100.0 // events over which the share of those refused for reasons of their own is a mean
 	leastTaken = 0.2   // the least share of the others that is reckoned with
@@ -216,7 +223,7 @@ const (
 func (r *rateLearner) bound(high, start, low Rate) {
 	r.high, r.start, r.low = high.PerSecond(), start.PerSecond(), low.PerSecond()
 	if r.low == 0 {
-		r.low = 1.0 / 60
+		r.low = leastRate
 	}
 	if r.high > 0 {
 		r.low = min(r.low, r.high)
@@ -242,8 +249,18 @@ func (r *rateLearner) startLevel() float64 {
 	return firstRate
 }
 
-// add notes an event that is sent.
-func (r *rateLearner) add(t time.Duration) { r.sent.add(t) }
+// add notes an event that is sent. After a while in which none was, a probe begins
+// anew: none was under way.
+func (r *rateLearner) add(t time.Duration) {
+	if r.phase == phaseHover && t > r.raiseAt && r.sent.n > 0 {
+		idle := max(probeTime, time.Duration(10/max(r.known, 1e-3)*float64(time.Second)))
+		if t-r.sent.last() > idle {
+			r.raiseAt = t + r.patience
+			r.hover(t)
+		}
+	}
+	r.sent.add(t)
+}
 
 // rateAt is the rate at which events go at t: the level where it is what limits.
 func (r *rateLearner) rateAt(t time.Duration) float64 {

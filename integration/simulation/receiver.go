@@ -27,6 +27,8 @@ type receiver struct {
 	// Of a receiver that greylists: what first attempts take, and what they share with
 	// deliveries; else nil.
 	firsts, shared *world.Model
+	// charged is the model whose limits are what deliveries get of them.
+	charged *world.Model
 }
 
 var (
@@ -53,6 +55,9 @@ func newReceiver(w *world.World, start time.Time, sender world.Sender, audits ma
 	if err := r.greylist(w, start, sender); err != nil {
 		return nil, err
 	}
+	if r.charged, err = charged(model, w, start, sender); err != nil {
+		return nil, err
+	}
 	for _, d := range data.Domains {
 		r.places[d.Name] = "someone@" + d.Name
 		for _, h := range data.Hosts {
@@ -69,12 +74,12 @@ const unlimited = 1e7
 
 // Capacity implements simulate.Receiver.
 func (r *receiver) Capacity(now time.Time) float64 {
-	return math.Min(r.model.Capacity(now), unlimited)
+	return math.Min(r.charged.Capacity(now), unlimited)
 }
 
 // HiddenCapacity implements simulate.Hidden.
 func (r *receiver) HiddenCapacity(now time.Time) float64 {
-	return math.Min(r.model.CapacityFor(now, r.hidden), unlimited)
+	return math.Min(r.charged.CapacityFor(now, r.hidden), unlimited)
 }
 
 // greylist makes models of what first attempts take: they end at RCPT, before what is
@@ -95,6 +100,19 @@ func (r *receiver) greylist(w *world.World, start time.Time, sender world.Sender
 	return err
 }
 
+// charged is the model of a receiver whose limits at MAIL are charged twice for the
+// mailboxes that put off the first attempt.
+func charged(m *world.Model, w *world.World, start time.Time, sender world.Sender) (*world.Model, error) {
+	data := w.Receivers[0]
+	again := float64(data.Mailboxes[world.FateGreylist]) / 1000
+	if again == 0 || data.Hidden.At != "" && data.Hidden.At != world.AtMail {
+		return m, nil
+	}
+	data.Hidden.MessageRate.Per = world.Duration(float64(data.Hidden.MessageRate.Per) * (1 + again))
+	data.Hidden.MessagesPerHour = int(float64(data.Hidden.MessagesPerHour) / (1 + again))
+	return modelOf(w, data, start, sender)
+}
+
 func modelOf(w *world.World, data world.Receiver, start time.Time, sender world.Sender) (*world.Model, error) {
 	m, err := world.NewModel(&world.World{Name: w.Name, Seed: w.Seed, Receivers: []world.Receiver{data}}, data.Name, start)
 	if err == nil {
@@ -103,8 +121,19 @@ func modelOf(w *world.World, data world.Receiver, start time.Time, sender world.
 	return m, err
 }
 
+// Retries of greylisted mail: once after 5 to 15 minutes, as the relay's schedule says.
+const (
+	soonest = 5 * time.Minute
+	spread  = 10 * time.Minute
+)
+
 // Greylisting implements simulate.Greylister.
-func (r *receiver) Greylisting() time.Duration { return r.data.Greylist.Delay.Std() }
+func (r *receiver) Greylisting() (time.Duration, time.Duration) {
+	if delay := r.data.Greylist.Delay.Std(); delay > 0 {
+		return max(delay, soonest), spread
+	}
+	return 0, 0
+}
 
 // FirstCapacity implements simulate.Greylister.
 func (r *receiver) FirstCapacity(now time.Time, delivered float64, own bool) float64 {

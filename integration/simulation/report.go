@@ -292,7 +292,9 @@ const (
 )
 
 // recoveries finds the rises of the limit, and when the new one was used, or what of it
-// was left when it had fallen again. Those for which the mail did not last are left out.
+// was left when it had fallen again. Those for which the mail did not last are left out:
+// less than a minute's worth of the limit is none to show it with, such as what waits for
+// full mailboxes.
 func recoveries(s *Series, first time.Duration) []Recovery {
 	per := max(1, int(math.Round(60/s.StepSeconds)))
 	minutes := len(s.Sent) / per
@@ -307,17 +309,18 @@ func recoveries(s *Series, first time.Duration) []Recovery {
 	seconds := float64(per) * s.StepSeconds
 	for m := 1; m+2 < minutes; m++ {
 		least := max(rise*limit[m-1], 1e-9)
-		if s.Backlog[m*per] == 0 || limit[m] < least || limit[m+1] < least || limit[m+2] < least {
+		scarce := int64(60 * recovered * limit[m+1])
+		if s.Backlog[m*per] <= scarce || limit[m] < least || limit[m+1] < least || limit[m+2] < least {
 			continue
 		}
 		r := Recovery{At: float64(m)*seconds - first.Seconds(), From: round(limit[m-1], 3), To: round(limit[m+1], 3), After: -1}
 		k := m
-		for k < minutes && s.Backlog[k*per] > 0 && sent[k] < recovered*min(limit[k], limit[m+1]) {
+		for k < minutes && s.Backlog[k*per] > scarce && sent[k] < recovered*min(limit[k], limit[m+1]) {
 			k++
 		}
 		switch {
 		case k == minutes: // never
-		case s.Backlog[k*per] == 0:
+		case s.Backlog[k*per] <= scarce:
 			continue // there was no mail to show it with
 		default:
 			r.After = float64(k+1-m) * seconds

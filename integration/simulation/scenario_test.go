@@ -168,7 +168,7 @@ func TestRecoveries(t *testing.T) {
 		case minute >= 15 && minute < 17:
 			sent = 2
 		}
-		s.Limit, s.Sent, s.Backlog = append(s.Limit, limit), append(s.Sent, sent), append(s.Backlog, 1)
+		s.Limit, s.Sent, s.Backlog = append(s.Limit, limit), append(s.Sent, sent), append(s.Backlog, 1000)
 	}
 	got := recoveries(&s, 0)
 	if len(got) != 1 || got[0].At != 15*60 || got[0].After != 180 || got[0].From != 0 || got[0].To != 10 {

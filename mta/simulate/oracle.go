@@ -6,7 +6,8 @@ import "time"
 // our own rules, never waits and is never deferred: it sends exactly what the
 // receiver's Capacity says, as long as there is mail. What it sends to mailboxes that
 // take none is lost to it as to everybody; and where every first attempt is put off
-// (Greylister), it makes one for each message and comes back at the earliest instant.
+// (Greylister), it makes one for each message and comes back as its schedule of retries
+// lets it.
 type Oracle struct {
 	// Done is when it has sent all, after the start; Finished says that it did
 	// before the simulation ends.
@@ -41,6 +42,9 @@ type foresight struct {
 // firsts are the first attempts at messages that are all put off for a while.
 type firsts struct {
 	delay    time.Duration
+	spread   time.Duration // of the returns, from then on
+	soonest  returns       // at messages that may have come back by now,
+	latest   returns       // and at those that must have
 	capacity func(now time.Time, delivered float64) float64
 	made     float64
 	at       []time.Duration // the ends of the steps in which some were made,
@@ -52,16 +56,40 @@ type firsts struct {
 // firstsOf are those of a receiver; nil if it puts nothing off.
 func firstsOf(r Receiver, own bool) *firsts {
 	g, ok := r.(Greylister)
-	if !ok || g.Greylisting() == 0 {
+	if !ok {
 		return nil
 	}
-	return &firsts{delay: g.Greylisting(), capacity: func(now time.Time, delivered float64) float64 {
+	delay, spread := g.Greylisting()
+	if delay == 0 {
+		return nil
+	}
+	return &firsts{delay: delay, spread: spread, capacity: func(now time.Time, delivered float64) float64 {
 		return g.FirstCapacity(now, delivered, own)
 	}}
 }
 
+// returns sums first attempts over time, up to an instant that never goes back.
+type returns struct {
+	next      int // of firsts.at
+	to        time.Duration
+	made, sum float64 // first attempts by then, and their message-seconds
+}
+
+func (s *returns) until(t time.Duration, f *firsts) float64 {
+	for ; s.next < len(f.at) && f.at[s.next] <= t; s.next++ {
+		s.sum += s.made * (f.at[s.next] - s.to).Seconds()
+		s.to, s.made = f.at[s.next], f.by[s.next]
+	}
+	return s.sum + s.made*max(0, (t-s.to).Seconds())
+}
+
 // ripen answers how many messages may be delivered by an instant.
 func (f *firsts) ripen(t time.Duration) float64 {
+	if f.spread > 0 {
+		sum := f.soonest.until(t-f.delay, f) - f.latest.until(t-f.delay-f.spread, f)
+		f.ripe = max(f.ripe, sum/f.spread.Seconds())
+		return f.ripe
+	}
 	for f.next < len(f.at) && f.at[f.next] <= t-f.delay {
 		f.ripe = f.by[f.next]
 		f.next++

@@ -139,9 +139,10 @@ type Hidden interface {
 
 // Greylister is implemented by receivers that put every first attempt off.
 type Greylister interface {
-	// Greylisting is how long after a message's first attempt it is taken at the
-	// earliest; 0 says that nothing is put off.
-	Greylisting() time.Duration
+	// Greylisting is how long after a message's first attempt it comes back at the
+	// earliest and is taken; 0 says that nothing is put off. Over spread from then on
+	// all come back, evenly.
+	Greylisting() (delay, spread time.Duration)
 	// FirstCapacity is how many first attempts a second there is room for beside so many
 	// deliveries a second; own says that the sender keeps its own rules.
 	FirstCapacity(now time.Time, delivered float64, own bool) float64
