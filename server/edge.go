@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/veredus/veredus/server/config"
+	"github.com/veredus/veredus/server/heap"
 )
 
 // Limits of the gRPC port.
@@ -21,8 +22,15 @@ const (
 	// maxMessage bounds one message in either direction: a chunk of recipients has
 	// 3 MiB at most.
 	maxMessage = 4 << 20
-	// maxStreams bounds the calls under way on one connection.
-	maxStreams = 1000
+	// maxFrame is how large a message is read to its end, to be refused in words. One beyond
+	// is refused by grpc-go, in its own.
+	maxFrame = 32 << 20
+	// streamWindow and connWindow are how many octets a client may send that nobody has
+	// read yet. Without them grpc-go would raise either to 16 MiB, for each stream.
+	streamWindow = 256 << 10
+	connWindow   = 4 << 20
+	// spareStreams is how many calls of one connection may be waiting to be refused.
+	spareStreams = 100
 	// minPing is the least time between a client's pings.
 	minPing = 10 * time.Second
 	// pingAfter is when a silent client is asked whether it lives, and pingWait how
@@ -38,6 +46,8 @@ const (
 type edge struct {
 	log     *slog.Logger
 	metrics *metrics
+	intake  *intake
+	memory  *heap.Guard
 	// admit refuses calls that there is no room for, and frames of their streams.
 	admit    func(method string) error
 	stopping <-chan struct{}
@@ -48,9 +58,11 @@ func newGRPC(cfg config.GRPC, e *edge) (*grpc.Server, error) {
 	opts := []grpc.ServerOption{
 		grpc.UnaryInterceptor(e.unary),
 		grpc.StreamInterceptor(e.stream),
-		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(maxFrame),
 		grpc.MaxSendMsgSize(maxMessage),
-		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
+		grpc.MaxConcurrentStreams(mostStreams(cfg)),
 		grpc.ConnectionTimeout(connectWait),
 		grpc.WaitForHandlers(true), // nothing may use the store behind its end
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
@@ -66,6 +78,13 @@ func newGRPC(cfg config.GRPC, e *edge) (*grpc.Server, error) {
 	return grpc.NewServer(opts...), nil
 }
 
+// mostStreams is how many calls one connection may have under way: more than there may be,
+// so that the one too many is answered, and does not wait in its client without a word.
+func mostStreams(c config.GRPC) uint32 {
+	return uint32(2*c.MaxCalls + c.MaxStreams + c.MaxUploads + spareStreams)
+}
+
+// unary is passed by calls of services that are not registered ahead: health.
 func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	began := time.Now()
 	err = survive(func() error {
@@ -83,11 +102,23 @@ func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 
 func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	began := time.Now()
-	open := e.metrics.streams.WithLabelValues(info.FullMethod)
-	open.Inc()
-	defer open.Dec()
+	if info.IsClientStream || info.IsServerStream {
+		open := e.metrics.streams.WithLabelValues(info.FullMethod)
+		open.Inc()
+		defer open.Dec()
+	}
 	err := survive(func() error {
-		return handler(srv, &stream{ServerStream: ss, ctx: withPrincipal(ss.Context()), admit: func() error { return e.admit(info.FullMethod) }})
+		if err := e.admit(info.FullMethod); err != nil {
+			return err
+		}
+		l := e.intake.of(info)
+		if err := l.take(1); err != nil {
+			return err
+		}
+		defer l.give(1)
+		ctx, end := e.while(withPrincipal(ss.Context()), l)
+		defer end(nil)
+		return causeOf(ctx, handler(srv, &stream{ServerStream: ss, ctx: ctx, admit: func() error { return e.admit(info.FullMethod) }}))
 	})
 	return e.ended(ss.Context(), info.FullMethod, began, err)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/veredus/veredus/server/config"
 	"github.com/veredus/veredus/server/disk"
 	"github.com/veredus/veredus/server/feedback"
+	"github.com/veredus/veredus/server/heap"
 	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/operator"
 	"github.com/veredus/veredus/server/suspend"
@@ -98,8 +99,8 @@ func statusOf(err error) (s *status.Status, known bool) {
 	}
 	if own, ok := status.FromError(err); ok && !wraps(err) {
 		if own.Code() == codes.ResourceExhausted {
-			a := tooLarge()
-			return a.status(), true // a frame beyond grpc's limit; trying again cannot help
+			a := tooLarge("", maxFrame)
+			return a.status(), true // beyond what is read; trying again cannot help
 		}
 		return own, true // of grpc itself: a broken stream, an unknown method
 	}
@@ -110,13 +111,38 @@ func statusOf(err error) (s *status.Status, known bool) {
 	return internal.status(), false
 }
 
-// tooLarge is a frame of a stream beyond what is read.
-func tooLarge() answer {
-	a := answer{
-		code: codes.InvalidArgument, reason: veredusv1.ErrorReason_ERROR_REASON_INVALID_FIELD,
-		text: "the message is too large: send at most 1,000 recipients and 3 MiB in a frame",
+// tooLargeError is a request with more octets than any request may have.
+type tooLargeError struct {
+	method string
+	size   int
+}
+
+// Error names the size and the remedy.
+func (e *tooLargeError) Error() string { return tooLarge(e.method, e.size).text }
+
+// bulky are the fields that can make a request large, and how much they may hold.
+var bulky = map[string]struct{ field, may string }{
+	veredusv1.CampaignService_CreateDelivery_FullMethodName:      {"delivery.content", "at most 1 MiB of content together"},
+	veredusv1.CampaignService_UpdateDelivery_FullMethodName:      {"delivery.content", "at most 1 MiB of content together"},
+	veredusv1.CampaignService_SendMessage_FullMethodName:         {"content", "at most 1 MiB of content together"},
+	veredusv1.CampaignService_AddRecipients_FullMethodName:       {"recipients", "at most 1,000 recipients and 3 MiB in a frame"},
+	veredusv1.AddressService_ImportAddressEntries_FullMethodName: {"data", "at most 1 MiB of data in a request"},
+}
+
+// tooLarge answers a request of so many octets, or more: the field that is to blame, the
+// value and the remedy.
+func tooLarge(method string, size int) answer {
+	a := answer{code: codes.InvalidArgument, reason: veredusv1.ErrorReason_ERROR_REASON_INVALID_FIELD}
+	b, known := bulky[method]
+	if !known {
+		b.field, b.may = "", fmt.Sprintf("at most %d octets in a request", maxMessage)
 	}
-	a.fault("recipients", a.text)
+	description := fmt.Sprintf("the request is %d octets long; send %s", size, b.may)
+	a.text = description
+	if b.field != "" {
+		a.text = b.field + ": " + description
+	}
+	a.fault(b.field, description)
 	return a
 }
 
@@ -156,7 +182,9 @@ func typedAnswer(err error) (answer, bool) {
 		state    *campaign.StateError
 		findings *campaign.NotPreparedError
 		overload *campaign.OverloadedError
+		large    *tooLargeError
 		full     *disk.FullError
+		used     *heap.FullError
 		missing  *campaign.NotFoundError
 		taken    *campaign.ExistsError
 		bad      *config.Errors
@@ -182,10 +210,20 @@ func typedAnswer(err error) (answer, bool) {
 		return unpreparedAnswer(findings), true
 	case errors.As(err, &overload):
 		a := answer{code: codes.ResourceExhausted, reason: veredusv1.ErrorReason_ERROR_REASON_OVERLOADED, text: overload.Error()}
+		if overload.Field != "" {
+			a.facts = map[string]string{"resource": overload.Field, "limit": overload.Limit}
+		}
 		a.details = append(a.details, &errdetails.RetryInfo{RetryDelay: durationpb.New(overload.RetryAfter)})
 		return a, true
+	case errors.As(err, &large):
+		return tooLarge(large.method, large.size), true
 	case errors.As(err, &full):
 		return fullAnswer(full), true
+	case errors.As(err, &used):
+		a := answer{code: codes.ResourceExhausted, reason: veredusv1.ErrorReason_ERROR_REASON_OVERLOADED, text: used.Error()}
+		a.facts = map[string]string{"resource": "memory.max", "limit": fmt.Sprint(used.Limit), "used_bytes": fmt.Sprint(used.Used)}
+		a.details = append(a.details, &errdetails.RetryInfo{RetryDelay: durationpb.New(used.RetryAfter)})
+		return a, true
 	case errors.As(err, &missing):
 		return resourceAnswer(codes.NotFound, veredusv1.ErrorReason_ERROR_REASON_NOT_FOUND, missing.Resource, missing.Error()), true
 	case errors.As(err, &taken):

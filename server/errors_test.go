@@ -169,7 +169,7 @@ func TestEveryReasonIsUsed(t *testing.T) {
 }
 
 func TestAPanicEndsOneCallOnly(t *testing.T) {
-	e := &edge{log: NewLog(config.Log{}, testWriter{t}), metrics: newMetrics(), admit: func(string) error { return nil }, stopping: make(chan struct{})}
+	e := &edge{log: NewLog(config.Log{}, testWriter{t}), metrics: newMetrics(), intake: newIntake(config.Default().GRPC, newShed()), admit: func(string) error { return nil }, stopping: make(chan struct{})}
 	info := &grpc.UnaryServerInfo{FullMethod: "/test/Call"}
 	_, err := e.unary(t.Context(), nil, info, func(ctx context.Context, _ any) (any, error) {
 		if PrincipalOf(ctx).Name != "local" {
@@ -182,7 +182,7 @@ func TestAPanicEndsOneCallOnly(t *testing.T) {
 
 func TestACallCutOffByTheEndIsUnavailable(t *testing.T) {
 	stopping := make(chan struct{})
-	e := &edge{log: NewLog(config.Log{}, testWriter{t}), metrics: newMetrics(), admit: func(string) error { return nil }, stopping: stopping}
+	e := &edge{log: NewLog(config.Log{}, testWriter{t}), metrics: newMetrics(), intake: newIntake(config.Default().GRPC, newShed()), admit: func(string) error { return nil }, stopping: stopping}
 	wantError(t, e.ended(t.Context(), "/test/Call", time.Now(), context.Canceled), codes.Internal, "INTERNAL")
 	close(stopping)
 	wantError(t, e.ended(t.Context(), "/test/Call", time.Now(), context.Canceled), codes.Unavailable, "STOPPING")

@@ -27,10 +27,15 @@ var takesIn = map[string]bool{
 	veredusv1.AddressService_ImportAddressEntries_FullMethodName: true,
 }
 
-// admit refuses a call that the disk has no room for: a *disk.FullError.
+// admit refuses a call that the disk or the memory has no room for: a *disk.FullError or a
+// *heap.FullError.
 func (s *Server) admit(method string) error {
 	if !takesIn[method] {
 		return nil
+	}
+	if err := s.memory.Admit(); err != nil {
+		s.metrics.shed.WithLabelValues("memory").Inc()
+		return err
 	}
 	return s.disk.Admit()
 }

@@ -38,6 +38,7 @@ type metrics struct {
 	links    *prometheus.CounterVec
 	obeyed   prometheus.Histogram
 	removed  *prometheus.CounterVec
+	shed     *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -93,9 +94,10 @@ func newMetrics() *metrics {
 			Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10},
 		}),
 		removed: newRemoved(),
+		shed:    newShed(),
 	}
 	m.registry.MustRegister(m.messages, m.attempts, m.bounces, m.duration, m.ingested, m.calls, m.streams, m.commits, m.version,
-		m.returned, m.refused, m.readMail, m.dropped, m.links, m.obeyed, m.removed,
+		m.returned, m.refused, m.readMail, m.dropped, m.links, m.obeyed, m.removed, m.shed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -37,6 +37,7 @@ import (
 	"github.com/veredus/veredus/server/doctor"
 	"github.com/veredus/veredus/server/feedback"
 	"github.com/veredus/veredus/server/forecast"
+	"github.com/veredus/veredus/server/heap"
 	"github.com/veredus/veredus/server/learning"
 	"github.com/veredus/veredus/server/protect"
 	"github.com/veredus/veredus/server/storage/pebblestore"
@@ -70,6 +71,8 @@ type Options struct {
 	Now func() time.Time
 	// Log takes what operators read; nil discards it.
 	Log *slog.Logger
+	// memory answers what the process uses, in tests.
+	memory func() int64
 	// Grace is how long running transactions get at Stop (default 30 s).
 	Grace time.Duration
 }
@@ -90,6 +93,8 @@ type Server struct {
 
 	store       *pebblestore.Store
 	disk        *disk.Guard
+	memory      *heap.Guard
+	intake      *intake
 	relayStore  *relayStore
 	relay       *mta.Relay
 	suspensions *suspensions
@@ -226,6 +231,7 @@ func (s *Server) openStore(ctx context.Context) error {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	s.store, s.disk = store, s.newGuard()
+	s.intake, s.memory = newIntake(s.cfg.GRPC, s.metrics.shed), s.newMemoryGuard()
 	s.links.store, s.links.log = store, s.log
 	s.links.bounceDomain = func(from string) string { return s.settings.Load().bounceDomain(from) }
 	s.texts = learning.NewTable(learning.TableOptions{Store: store, Bounces: s.bounces, Log: s.log})
@@ -348,21 +354,24 @@ func (s *Server) deliveryNumber(ctx context.Context, id string) (uint64, error) 
 
 // register makes the services.
 func (s *Server) register() (err error) {
-	s.grpc, err = newGRPC(s.cfg.GRPC, &edge{log: s.log, metrics: s.metrics, admit: s.admit, stopping: s.stopping})
+	e := &edge{log: s.log, metrics: s.metrics, intake: s.intake, memory: s.memory, admit: s.admit, stopping: s.stopping}
+	s.grpc, err = newGRPC(s.cfg.GRPC, e)
 	if err != nil {
 		return err
 	}
-	veredusv1.RegisterCampaignServiceServer(s.grpc, s.campaigns)
-	veredusv1.RegisterFeedbackServiceServer(s.grpc, feedback.NewService(s.store, s.stopping))
-	veredusv1.RegisterRelayServiceServer(s.grpc, &relayService{
+	services := ahead{s.grpc, e}
+	veredusv1.RegisterCampaignServiceServer(services, s.campaigns)
+	veredusv1.RegisterFeedbackServiceServer(services, feedback.NewService(s.store, s.stopping))
+	veredusv1.RegisterRelayServiceServer(services, &relayService{
 		relay: s.relay, resolver: s.resolver, suspensions: s.suspensions, replies: s.replies, paces: s.paces,
 		settings: s.settings.Load, reload: s.reloadConfig, now: s.now, texts: s.learningService(),
 		operations: s.operations(), forecaster: s.forecasts,
 		identities: &identities{relay: s.relay, settings: s.settings.Load, calls: s.calls()},
 	})
 	s.metrics.registry.MustRegister(newWarmUpGauges(s.relay))
-	veredusv1.RegisterAddressServiceServer(s.grpc, s.addressService())
+	veredusv1.RegisterAddressServiceServer(services, s.addressService())
 	s.registerDisk()
+	s.intake.register(s.metrics.registry)
 	s.health = health.NewServer()
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -381,6 +390,7 @@ func (s *Server) campaignOptions() campaign.Options {
 		Doctor:       doctor.New(s.examination, s.now).Prepare,
 		Forecast:     s.forecasts.findings,
 		TimeScale:    s.cfg.Sandbox.TimeScale,
+		IngestBytes:  s.cfg.GRPC.MaxIngestBytes,
 		Ingested:     s.metrics.ingest,
 		Now:          s.now,
 		Stopping:     s.stopping,
@@ -409,6 +419,7 @@ func (s *Server) serve(g, h net.Listener) {
 	if s.disk.Free() != allFree {
 		s.serving.Go(func() { s.disk.Run(s.watching) })
 	}
+	s.serving.Go(func() { s.memory.Run(s.watching) })
 	s.serving.Go(func() { s.watchClock(s.watching) })
 	s.serving.Go(func() { s.newPurger().Run(s.watching) })
 	s.ready.Store(true)

@@ -136,15 +136,30 @@ func (e *NotPreparedError) Error() string {
 	return fmt.Sprintf("delivery %q is %s and has errors: %s", e.Delivery, e.State, strings.Join(texts, "\n"))
 }
 
-// OverloadedError is returned when the service has too much to do.
+// OverloadedError is returned when the service has too much to do. What was taken
+// before stays.
 type OverloadedError struct {
 	What       string        // what there is too much of: "streams of recipients"
+	Limit      string        // how much is allowed: "1000"; empty when that is not a figure
+	Field      string        // of the configuration, which sets the limit; empty for none
+	Remedy     string        // what else helps than coming back; may be empty
 	RetryAfter time.Duration // when to come back
 }
 
-// Error says what there is too much of, and when to come back.
+// Error says what there is too much of, the limit and its field, what helps, and when to come back.
 func (e *OverloadedError) Error() string {
-	return fmt.Sprintf("too many %s: try again in %v", e.What, e.RetryAfter)
+	text := "too many " + e.What
+	if e.Limit != "" {
+		text += ": at most " + e.Limit + " at a time"
+	}
+	if e.Field != "" {
+		text += " (" + e.Field + ")"
+	}
+	text += fmt.Sprintf(": try again in %v", e.RetryAfter)
+	if e.Remedy != "" {
+		text += ", " + e.Remedy
+	}
+	return text
 }
 
 // named makes a store's error say which resource it is about.

@@ -30,10 +30,14 @@ const (
 	maxChunkBytes  = 3 << 20  // octets of a frame's recipients
 	windowChunks   = 8        // chunks queued for a stream
 	maxStreamBytes = 8 << 20  // octets of a stream's recipients that are not durable
-	maxIngestBytes = 64 << 20 // the same of all streams
+	maxIngestBytes = 64 << 20 // the same of all streams, unless Options say otherwise
 	maxMerged      = 4        // chunks in one write
-	maxStreams     = 1000     // streams at a time
 	overloadedFor  = 5 * time.Second
+
+	// ackPatience is how long a client may leave an acknowledgement unread: its stream holds
+	// room that others wait for. roomPatience is how long they wait, a little more.
+	ackPatience  = 10 * time.Second
+	roomPatience = 15 * time.Second
 )
 
 // ingest is one stream of recipients.
@@ -131,10 +135,6 @@ func (s *Service) opening(ctx context.Context, first *veredusv1.AddRecipientsReq
 func (s *Service) begin(ctx context.Context, in *ingest) error {
 	s.mu.Lock()
 	before := s.streams[in.delivery]
-	if before == nil && len(s.streams) >= maxStreams {
-		s.mu.Unlock()
-		return &OverloadedError{What: "streams of recipients", RetryAfter: overloadedFor}
-	}
 	s.streams[in.delivery] = in
 	if before != nil {
 		close(before.superseded)
@@ -185,14 +185,21 @@ func (in *ingest) read(ctx context.Context) {
 	}
 }
 
-// admit waits until the chunk fits what this stream, and all, may hold.
+// admit waits until the chunk fits what this stream may hold, as long as that takes, and
+// then what all may, for a time: the client is slowed down first, and refused when that does not help.
 func (in *ingest) admit(ctx context.Context, c *chunk) error {
 	if err := in.room.Acquire(ctx, c.bytes); err != nil {
 		return err
 	}
-	if err := in.s.room.Acquire(ctx, c.bytes); err != nil {
+	most := in.s.o.IngestBytes
+	patient, cancel := context.WithTimeoutCause(ctx, roomPatience, &OverloadedError{
+		What: "octets of recipients that are not durable yet", Limit: fmt.Sprint(most), Field: "grpc.max_ingest_bytes",
+		Remedy: "upload less at a time, or give the node a faster disk", RetryAfter: overloadedFor,
+	})
+	defer cancel()
+	if in.s.room.Acquire(patient, c.bytes) != nil {
 		in.room.Release(c.bytes)
-		return err
+		return context.Cause(patient)
 	}
 	return nil
 }
@@ -262,11 +269,31 @@ func (in *ingest) store(ctx context.Context, durable int64, list []*chunk) (int6
 		if in.s.o.Ingested != nil && len(list[i].items) > 0 {
 			in.s.o.Ingested(Ingested{Accepted: ack.Accepted, Ignored: ack.Ignored, Rejected: int64(len(ack.Rejected))})
 		}
-		if err := in.stream.Send(ack); err != nil {
+		if err := in.send(ack); err != nil {
 			return added.DurableIndex, err
 		}
 	}
 	return added.DurableIndex, nil
+}
+
+// send acknowledges. A client that leaves acknowledgements unread has its stream ended, and may
+// begin another: what is durable stays.
+func (in *ingest) send(ack *veredusv1.AddRecipientsResponse) error {
+	sent := make(chan error, 1)
+	go func() { sent <- in.stream.Send(ack) }() // ends at the latest with the stream
+	patience := time.NewTimer(ackPatience)
+	defer patience.Stop()
+	select {
+	case err := <-sent:
+		return err
+	case <-patience.C:
+		return &OverloadedError{
+			What:   fmt.Sprintf("acknowledgements left unread for %v", ackPatience),
+			Remedy: "and read them while you send", RetryAfter: overloadedFor,
+		}
+	case <-in.superseded:
+		return ErrSuperseded
+	}
 }
 
 // add makes one write of the chunks' items, unless the stream was superseded.

@@ -441,13 +441,6 @@ func TestAnUploadThatBreaksGivesItsRoomBack(t *testing.T) {
 	}
 }
 
-func TestTooManyUploads(t *testing.T) {
-	n := newNode(t)
-	n.create("d")
-	n.FillStreams()
-	open(t, dial(t, n), "d").expect("error: too many streams of recipients: try again in 5s")
-}
-
 // countedStore tells how many recipients came in each write.
 type countedStore struct {
 	campaign.Recipients

@@ -62,6 +62,9 @@ type Options struct {
 	Forecast func(ctx context.Context, d *Delivery) []*veredusv1.Finding
 	// TimeScale divides validity periods: a sandbox's faster time. 0 and 1 leave them.
 	TimeScale float64
+	// IngestBytes is how many octets of recipients all streams together may hold that are
+	// not durable; 0 is 64 MiB.
+	IngestBytes int64
 	// Ingested is told of every chunk of recipients once it is durable; may be nil.
 	Ingested func(Ingested)
 	// Now stamps deliveries and answers; nil is time.Now.
@@ -95,7 +98,10 @@ func NewService(o Options) *Service {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Service{o: o, streams: map[string]*ingest{}, room: semaphore.NewWeighted(maxIngestBytes)}
+	if o.IngestBytes == 0 {
+		o.IngestBytes = maxIngestBytes
+	}
+	return &Service{o: o, streams: map[string]*ingest{}, room: semaphore.NewWeighted(o.IngestBytes)}
 }
 
 // now is the time in UTC without its monotonic part, as it will be stored.

@@ -15,6 +15,7 @@ func (p *parser) check(c *Config) {
 	}
 	together := &parser{file: p.file, lines: p.lines}
 	together.checkListen(c)
+	together.checkIntake(c)
 	together.checkKept(c)
 	together.checkReturns(c)
 	together.checkMode(c)
@@ -28,6 +29,16 @@ func (p *parser) check(c *Config) {
 		}
 	}
 	p.errs.More += together.errs.More
+}
+
+// checkIntake judges what may be taken in at a time.
+func (p *parser) checkIntake(c *Config) {
+	if b := c.GRPC.MaxIngestBytes; b < LeastIngestBytes {
+		p.errorf(p.line("grpc.max_ingest_bytes"), "grpc.max_ingest_bytes: %s is out of range; use %s or more, room for two of the largest requests", SizeText(b), SizeText(LeastIngestBytes))
+	}
+	if m := c.Memory.Max; m > 0 && m < LeastMemory {
+		p.errorf(p.line("memory.max"), "memory.max: %s is out of range; use %s or more, or 0 for no limit", SizeText(m), SizeText(LeastMemory))
+	}
 }
 
 func (p *parser) checkListen(c *Config) {

@@ -6,6 +6,10 @@
 //	  tls: {cert: server.crt, key: server.key}
 //	  insecure: false
 //	  max_connections: 1000         # at a time; more wait to be taken
+//	  max_calls: 1000               # calls under way that take something in, and as many others; more are refused
+//	  max_streams: 2000             # open streams of feedback and of other answers; more are refused
+//	  max_uploads: 1000             # open streams of recipients and address entries; more are refused
+//	  max_ingest_bytes: 64MiB       # of recipients that are not durable yet, and as much of other requests
 //	http:
 //	  listen: 127.0.0.1:8026        # /metrics, /healthz, /readyz; "" for none
 //	dns:
@@ -64,6 +68,9 @@
 //	  auth_domains: 5               # or the same rejection from so many unrelated domains
 //	  content_percent: 20           # of the attempts at a destination, after content_after, when other
 //	  content_after: 50             # deliveries are not refused there for their content as well
+//	memory:
+//	  max: 3GiB                     # of heap and stacks, above which nothing new is taken in; 0 for no limit;
+//	                                # left out: three quarters of what the machine or the control group has
 //	storage:
 //	  min_free: 1GiB                # free disk below which nothing new is taken in; 0 for no limit
 //	  min_free_sending: 512MiB      # below which sending pauses, too; at most min_free
@@ -122,6 +129,7 @@ type Config struct {
 	Public      Public
 	Addresses   Addresses
 	Protection  Protection
+	Memory      Memory
 	Storage     Storage
 	Retention   Retention
 	Sandbox     Sandbox
@@ -137,6 +145,13 @@ type GRPC struct {
 	Insecure bool // plaintext beyond loopback is wanted
 	// MaxConnections are served at a time: 1 to 100,000.
 	MaxConnections int
+	// MaxCalls that take something in may be under way at a time, and as many others: 1 to 100,000.
+	MaxCalls int
+	// MaxStreams of answers, and MaxUploads, may be open at a time: 1 to 100,000 each.
+	MaxStreams, MaxUploads int
+	// MaxIngestBytes is how many octets of recipients may be taken in and not durable,
+	// and how many octets of other requests may be under way: from LeastIngestBytes.
+	MaxIngestBytes int64
 }
 
 // TLSFiles name a certificate and its key, in PEM; both empty for plaintext.
@@ -246,6 +261,27 @@ type Protection struct {
 	ContentAfter     int
 }
 
+// Memory says how much the process may use.
+type Memory struct {
+	// Max is octets of heap and stacks above which nothing new is taken in; 0 is no
+	// limit, and below it the node decides by what the machine has.
+	Max int64
+}
+
+// text shows the limit.
+func (m Memory) text() string {
+	if m.Max < 0 {
+		return "by the machine"
+	}
+	return SizeText(m.Max)
+}
+
+// LeastIngestBytes is two of the largest requests.
+const LeastIngestBytes = 8 << 20
+
+// LeastMemory is what a node needs in any case.
+const LeastMemory = 128 << 20
+
 // Storage says how much of the disk stays free, in octets; 0 is no limit.
 type Storage struct {
 	MinFree        int64 // below it nothing new is taken in
@@ -283,9 +319,12 @@ func Default() *Config {
 func blank() *Config {
 	return &Config{
 		DataDir: "data",
-		GRPC:    GRPC{Listen: DefaultGRPCListen, MaxConnections: 1000},
-		HTTP:    HTTP{Listen: DefaultHTTPListen},
-		Relay:   Relay{Mode: Sandboxed, SMTPPort: 25, MaxSessions: 1000},
+		GRPC: GRPC{
+			Listen: DefaultGRPCListen, MaxConnections: 1000,
+			MaxCalls: 1000, MaxStreams: 2000, MaxUploads: 1000, MaxIngestBytes: 64 << 20,
+		},
+		HTTP:  HTTP{Listen: DefaultHTTPListen},
+		Relay: Relay{Mode: Sandboxed, SMTPPort: 25, MaxSessions: 1000},
 		Inbound: Inbound{
 			MaxMessageBytes: 10 << 20, MaxConnections: 200, MaxConnectionsPerClient: 20, MessagesPerMinute: 3000,
 		},
@@ -294,6 +333,7 @@ func blank() *Config {
 			Enabled: true, HardPercent: 10, HardAfter: 500, ComplaintPercent: 0.3, ComplaintLeast: 10,
 			AuthPercent: 20, AuthAfter: 20, AuthDomains: 5, ContentPercent: 20, ContentAfter: 50,
 		},
+		Memory:    Memory{Max: -1},
 		Storage:   Storage{MinFree: 1 << 30, MinFreeSending: 512 << 20},
 		Retention: Retention{EventsAge: 30 * day, EventsSize: 8 << 30, Messages: 60 * day},
 		Sandbox:   Sandbox{TimeScale: 1},

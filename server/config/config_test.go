@@ -46,6 +46,10 @@ grpc:
   listen: 0.0.0.0:9000
   tls: {cert: tls/server.crt, key: /etc/tls/server.key}
   max_connections: 77
+  max_calls: 11
+  max_streams: 12
+  max_uploads: 13
+  max_ingest_bytes: 9MiB
 http: {listen: ""}
 dns: {server: "127.0.0.1:5353"}
 relay:
@@ -83,6 +87,7 @@ public:
   tls: {cert: u.crt, key: /u.key}
 addresses: {threshold: 3, scope: all, unsubscribe: tenant}
 protection: {enabled: false, hard_percent: 5, hard_after: 100, complaint_percent: 0.1, complaint_least: 5, auth_percent: 10, auth_after: 30, auth_domains: 4, content_percent: 30, content_after: 40}
+memory: {max: 2GiB}
 storage: {min_free: 3GiB, min_free_sending: 1GiB}
 retention: {events_age: 10d, events_size: 1GiB, messages: 20d}
 sandbox: {time_scale: 1}
@@ -94,7 +99,7 @@ log: {level: warn, format: json, addresses: plain}
 	addr := netip.MustParseAddr
 	want := &Config{
 		File: "/etc/veredus/veredus.yaml", DataDir: "/var/lib/veredus",
-		GRPC: GRPC{Listen: "0.0.0.0:9000", TLS: TLSFiles{Cert: "/etc/veredus/tls/server.crt", Key: "/etc/tls/server.key"}, MaxConnections: 77},
+		GRPC: GRPC{Listen: "0.0.0.0:9000", TLS: TLSFiles{Cert: "/etc/veredus/tls/server.crt", Key: "/etc/tls/server.key"}, MaxConnections: 77, MaxCalls: 11, MaxStreams: 12, MaxUploads: 13, MaxIngestBytes: 9 << 20},
 		DNS:  DNS{Server: "127.0.0.1:5353"},
 		Relay: Relay{
 			Hostname: "mail.brand.example", Mode: Live, Redirect: "127.0.0.1:2525", SMTPPort: 2525, AllowPrivateAddresses: true, MaxSessions: 50,
@@ -126,6 +131,7 @@ log: {level: warn, format: json, addresses: plain}
 			HardPercent: 5, HardAfter: 100, ComplaintPercent: 0.1, ComplaintLeast: 5,
 			AuthPercent: 10, AuthAfter: 30, AuthDomains: 4, ContentPercent: 30, ContentAfter: 40,
 		},
+		Memory:    Memory{Max: 2 << 30},
 		Storage:   Storage{MinFree: 3 << 30, MinFreeSending: 1 << 30},
 		Retention: Retention{EventsAge: 10 * day, EventsSize: 1 << 30, Messages: 20 * day},
 		Sandbox:   Sandbox{TimeScale: 1}, Log: Log{Level: slog.LevelWarn, Format: "json", Plain: true},
@@ -202,6 +208,9 @@ func TestWhatIsRefused(t *testing.T) {
 		{"dkim: {domains: [{domain: a.example}]}", "has no selector"},
 		{"dkim: {domains: [{domain: a.example, selector: s, key_file: k}, {domain: A.example, selector: s, key_file: l}]}", "s._domainkey.a.example is given twice"},
 		{"dkim: {domains: [{domain: a.example, selector: s, key_file: k, bounce_domain: x.a.example}, {domain: a.example, selector: t, key_file: l, bounce_domain: y.a.example}]}", "a domain has one"},
+		{"grpc: {max_calls: 0}", "grpc.max_calls: 0 is out of range; use 1 to 100000"},
+		{"grpc: {max_ingest_bytes: 1MiB}", "grpc.max_ingest_bytes: 1MiB is out of range; use 8MiB or more"},
+		{"memory: {max: 64MiB}", "memory.max: 64MiB is out of range; use 128MiB or more, or 0 for no limit"},
 		{"data_dir: [a]", "data_dir must be a text, not a list"},
 		{"data_dir: ''", "data_dir: is empty"},
 		{"mx_rules: *rules", "unknown anchor"},

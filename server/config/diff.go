@@ -28,6 +28,10 @@ func (c *Config) fixed() []key {
 		{"grpc.listen", c.GRPC.Listen},
 		{"grpc.insecure", fmt.Sprint(c.GRPC.Insecure)},
 		{"grpc.max_connections", fmt.Sprint(c.GRPC.MaxConnections)},
+		{"grpc.max_calls", fmt.Sprint(c.GRPC.MaxCalls)},
+		{"grpc.max_streams", fmt.Sprint(c.GRPC.MaxStreams)},
+		{"grpc.max_uploads", fmt.Sprint(c.GRPC.MaxUploads)},
+		{"grpc.max_ingest_bytes", SizeText(c.GRPC.MaxIngestBytes)},
 		{"grpc.tls.cert", quoted(c.GRPC.TLS.Cert)},
 		{"grpc.tls.key", quoted(c.GRPC.TLS.Key)},
 		{"http.listen", quoted(c.HTTP.Listen)},
@@ -49,6 +53,7 @@ func (c *Config) fixed() []key {
 		{"public.url", quoted(c.Public.URL)},
 		{"public.tls.cert", quoted(c.Public.TLS.Cert)},
 		{"public.tls.key", quoted(c.Public.TLS.Key)},
+		{"memory.max", c.Memory.text()},
 		{"sandbox.time_scale", fmt.Sprint(c.Sandbox.TimeScale)},
 		{"log.level", c.Log.Level.String()},
 		{"log.format", c.Log.Format},
@@ -69,7 +74,7 @@ func quoted(s string) string {
 func (c *Config) WithFixed(boot *Config) *Config {
 	n := *c
 	n.DataDir, n.GRPC, n.HTTP, n.DNS = boot.DataDir, boot.GRPC, boot.HTTP, boot.DNS
-	n.Sandbox, n.Log = boot.Sandbox, boot.Log
+	n.Memory, n.Sandbox, n.Log = boot.Memory, boot.Sandbox, boot.Log
 	addresses, unsubscribe := n.Inbound.Addresses, n.Inbound.Unsubscribe
 	n.Inbound, n.Public = boot.Inbound, boot.Public
 	n.Inbound.Addresses, n.Inbound.Unsubscribe = addresses, unsubscribe

@@ -1,4 +1,4 @@
-// Package heap paces the garbage collector of a node.
+// Package heap paces the garbage collector of a node, and says when it uses too much memory.
 package heap
 
 import (
