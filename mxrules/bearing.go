@@ -147,7 +147,7 @@ func (r *rateLearner) judge(t time.Duration, before float64) {
 	switch {
 	case before == 0:
 		r.patience, r.losses = firstPatience, 0 // nothing says that it stands
-		if r.cheap() { // those of the search were its price
+		if r.cheap() {                          // those of the search were its price
 			r.hits = min(r.hits, 1)
 		}
 	case t <= r.raiseAt && r.known > 0.9*before: // not exact enough
