@@ -14,7 +14,7 @@ import (
 const calmGarbage = 128 << 20
 
 // Calm lets the process's heap, while it is small, grow by 128 MiB before it is
-// collected; a larger one is collected when it has doubled, or comes near 768 MiB. It holds for the life of the
+// collected; a larger one is collected when it has doubled, or comes near 672 MiB. It holds for the life of the
 // process. Whoever sets GOGC or GOMEMLIMIT decides otherwise, and Calm does nothing.
 func Calm() {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
@@ -57,7 +57,7 @@ func (c *collector) pace() {
 // less than leastGrowth, percent: so a node with ten million messages queued stays
 // below a gigabyte, for a few percent of its CPU.
 const (
-	roomyHeap   = 768 << 20
+	roomyHeap   = 672 << 20
 	leastGrowth = 30
 )
 
