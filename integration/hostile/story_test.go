@@ -19,9 +19,17 @@ import (
 const (
 	healthy = 4
 	size    = 1200 // messages of a healthy delivery
-	// patience is the node's with a receiver: a healthy one must not seem dead on a busy machine.
+	// patience is the node's with a receiver.
 	patience = 8 * time.Second
+	// late is when a test gives up waiting.
+	late = 5 * time.Minute
 )
+
+// rules give healthy receivers more time: they must not seem dead on a busy machine.
+func rules() string {
+	return "rules:\n  - {id: healthy, match: {domain: \"healthy*.example\"}, connect_timeout: 5m, command_timeout: 5m, data_timeout: 5m, final_dot_timeout: 5m}\n" +
+		strings.TrimPrefix(node.Rules(10, patience), "rules:\n")
+}
 
 // All scripts stand beside healthy receivers, over real TCP, and the node is a process of
 // its own. Healthy mail goes at its first attempt while the others hold what they got; when they are given
@@ -82,7 +90,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.net.Close() })
-	r.node, err = node.New(node.Options{Dir: t.TempDir(), DNS: r.net.DNS(), SMTPPort: r.net.Port(), TimeScale: 60, Rules: node.Rules(10, patience)})
+	r.node, err = node.New(node.Options{Dir: t.TempDir(), DNS: r.net.DNS(), SMTPPort: r.net.Port(), TimeScale: 60, Rules: rules()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +142,7 @@ func (r *rig) send(id string, people []*veredusv1.Recipient) {
 // finish waits for a delivery's end and answers how long the relay took from its start.
 func (r *rig) finish(id string) time.Duration {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), late)
 	defer cancel()
 	stream, err := r.node.Campaigns().WatchDelivery(ctx, &veredusv1.WatchDeliveryRequest{Name: "deliveries/" + id})
 	r.check(err)
@@ -151,7 +159,7 @@ func (r *rig) finish(id string) time.Duration {
 // events are a finished delivery's, from started to finished; of one that is not, so far.
 func (r *rig) events(name string) (events []*veredusv1.FeedbackEvent) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), late)
 	defer cancel()
 	stream, err := veredusv1.NewFeedbackServiceClient(r.node.Conn()).StreamFeedback(ctx, &veredusv1.StreamFeedbackRequest{
 		Start:  &veredusv1.StreamFeedbackRequest_Oldest{Oldest: &emptypb.Empty{}},
@@ -172,7 +180,7 @@ func (r *rig) events(name string) (events []*veredusv1.FeedbackEvent) {
 // deliveredTo names the first n recipients of a delivery that are told as delivered.
 func (r *rig) deliveredTo(name string, n int) (people []string) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), late)
 	defer cancel()
 	stream, err := veredusv1.NewFeedbackServiceClient(r.node.Conn()).StreamFeedback(ctx, &veredusv1.StreamFeedbackRequest{
 		Start:  &veredusv1.StreamFeedbackRequest_Oldest{Oldest: &emptypb.Empty{}},
@@ -238,14 +246,14 @@ func (r *rig) back(before node.Figures) (after node.Figures) {
 	return after
 }
 
-// until asks again and again, for two minutes.
+// until asks again and again.
 func (r *rig) until(is func() bool, otherwise string) {
 	r.t.Helper()
-	late := time.After(2 * time.Minute)
+	over := time.After(late)
 	for tick := time.Tick(100 * time.Millisecond); !is(); {
 		select {
 		case <-tick:
-		case <-late:
+		case <-over:
 			r.t.Fatalf("%s: %+v\n%s", otherwise, r.figures(), r.node.LastWords())
 		}
 	}
