@@ -173,6 +173,10 @@ func (n *serveNode) serve(ctx context.Context, cfg *config.Config) error {
 		closeListeners(grpc, http)
 		return &usageError{nil, err}
 	}
+	// A SIGHUP that comes while the node starts waits; it must not end the process.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGHUP)
+	defer signal.Stop(signals)
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
@@ -182,10 +186,7 @@ func (n *serveNode) serve(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	n.announce(n.cmd.OutOrStdout(), cfg, s, grpc, http)
-	// The first SIGTERM or SIGINT ends ctx; a second one comes here.
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGHUP)
-	defer signal.Stop(signals)
+	// The first SIGTERM or SIGINT ends ctx; a second one comes among the signals.
 	defer context.AfterFunc(ctx, func() { signal.Notify(signals, os.Interrupt, syscall.SIGTERM) })()
 	return s.Run(ctx, signals)
 }
