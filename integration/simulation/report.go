@@ -173,7 +173,9 @@ func (s *sum) add(o *simulate.Outlook) {
 		b.Arrived += from.Arrived
 		b.Delivered += from.Delivered
 		b.Lost += from.Lost
-		b.Refusals[simulate.CausePacing] += from.Refusals[simulate.CausePacing]
+		for c, n := range from.Refusals {
+			b.Refusals[c] += n
+		}
 	}
 	s.limit = addTo(s.limit, o.Limit, 0)
 	s.curve = addTo(s.curve, o.Oracle.Curve, math.NaN())
@@ -242,8 +244,19 @@ func (s *sum) report(name string) ReceiverReport {
 	width := s.res.Width
 	r.DeliveredPerHour = perHour(s.bins, width)
 	r.Series = s.series()
-	r.Recoveries = recoveries(&r.Series, s.res.First)
+	r.Recoveries = recoveries(&r.Series, s.used(), s.res.First)
 	return r
+}
+
+// used is what was used of the limit in each step of the series, a second: what was
+// delivered, and first attempts that greylisting put off.
+func (s *sum) used() []float64 {
+	out := make([]float64, max(len(s.bins), min(len(s.limit), len(s.curve))))
+	for i := range s.bins {
+		b := &s.bins[i]
+		out[i] = float64(b.Delivered+b.Refusals[simulate.CauseGreylist]) / s.res.Width.Seconds()
+	}
+	return out
 }
 
 func perHour(bins []simulate.Bin, width time.Duration) []int64 {
@@ -295,13 +308,13 @@ const (
 // was left when it had fallen again. Those for which the mail did not last are left out:
 // less than a minute's worth of the limit is none to show it with, such as what waits for
 // full mailboxes.
-func recoveries(s *Series, first time.Duration) []Recovery {
+func recoveries(s *Series, used []float64, first time.Duration) []Recovery {
 	per := max(1, int(math.Round(60/s.StepSeconds)))
 	minutes := len(s.Sent) / per
 	sent, limit := make([]float64, minutes), make([]float64, minutes)
 	for m := range minutes {
 		for i := m * per; i < (m+1)*per; i++ {
-			sent[m] += s.Sent[i] / float64(per)
+			sent[m] += used[i] / float64(per)
 			limit[m] += s.Limit[i] / float64(per)
 		}
 	}

@@ -170,7 +170,7 @@ func TestRecoveries(t *testing.T) {
 		}
 		s.Limit, s.Sent, s.Backlog = append(s.Limit, limit), append(s.Sent, sent), append(s.Backlog, 1000)
 	}
-	got := recoveries(&s, 0)
+	got := recoveries(&s, s.Sent, 0)
 	if len(got) != 1 || got[0].At != 15*60 || got[0].After != 180 || got[0].From != 0 || got[0].To != 10 {
 		t.Errorf("%+v", got)
 	}
