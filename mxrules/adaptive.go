@@ -210,7 +210,7 @@ func (a *adaptive) refuseConnection(at time.Duration, e *Evidence) {
 	switch {
 	case !e.Connection && a.open > 0:
 		a.refuseCrowd(at, e)
-	case a.open == 0:
+	case a.open == 0, a.ready == 0 && a.served > 0: // what else is open is being dialled, too
 		a.standOff(at, e)
 	case speaksOfTrouble(e.Text) && !a.servesOthers(at):
 		a.holdDials(at, a.timings.Soft) // neither a rate nor a limit
