@@ -36,6 +36,9 @@ const listening = "listening "
 // writes one of the heap, both into the directory of the configuration.
 func runNode(file string) error {
 	heap.Calm() // as `veredus serve` does
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2) // as well
+	}
 	cfg, err := config.Load(file)
 	if err != nil {
 		return err

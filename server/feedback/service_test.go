@@ -19,7 +19,7 @@ import (
 
 // memoryLog is a Log that tests write to.
 type memoryLog struct {
-	mu     sync.Mutex
+	mu      sync.Mutex
 	first   uint64 // position of records[0]
 	records []Record
 	grown   chan struct{}
