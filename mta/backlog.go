@@ -136,6 +136,7 @@ type held struct {
 	mailID  string   // Message-ID header, from the claim on
 	failing *failing // an operator fails it as soon as it is back; nil: nobody
 	job     *job     // while it is sending
+	returns int      // how often in a row it was lost at its MAIL
 }
 
 // HandOver gives the relay a hand-over, running or paused. It returns at once; the

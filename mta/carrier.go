@@ -13,8 +13,10 @@ type carrier struct {
 	r      *Relay
 	s      *session
 	sess   *smtpc.Session
-	ahead  *job // begun behind the one under way
-	said   int  // MAIL commands of messages reported
+	ahead  *job      // begun behind the one under way
+	said   int       // MAIL commands of messages reported
+	ended  time.Time // the last of them
+	hungUp int       // messages it had carried when its server hung up in silence, with no pause; 0: it did not
 	remote string
 	tls    string
 }
@@ -113,9 +115,15 @@ func (c *carrier) carry(j *job) bool {
 	c.simplify()
 	res := c.sess.Carry(c.r.ctx, &j.wire, c)
 	j.wire.Content, j.mail.bytes = nil, nil
+	if res.Broke != smtpc.Stepwise {
+		c.fallBack(&res)
+	}
+	if res.HungUp && j.began.Sub(c.ended) < breather {
+		c.hungUp = c.said
+	}
 	switch {
-	case res.Lost:
-		c.r.lost(j)
+	case res.Lost && j.mayReturn(&res):
+		c.r.lost(j, res.Reply.Phase != smtpc.PhaseQuit)
 	case !res.Began && !res.Local:
 		c.r.untried(j, res.Usable)
 	default:
@@ -124,9 +132,7 @@ func (c *carrier) carry(j *job) bool {
 	if res.Began {
 		c.said++
 	}
-	if res.Broke != smtpc.Stepwise {
-		c.fallBack(&res)
-	}
+	c.ended = c.r.cfg.Now()
 	return res.Usable || c.ahead != nil // what was begun is heard out
 }
 

@@ -47,6 +47,16 @@ func (j *job) recall() (from uint32) {
 	}
 }
 
+// maxReturns is how often in a row a message may be lost at its own MAIL, and go again
+// at once, before that counts as an attempt: it may be what servers do not bear.
+const maxReturns = 3
+
+// mayReturn reports whether a message that was lost is not tried. One that another's
+// failure took with it always is so.
+func (j *job) mayReturn(res *smtpc.Result) bool {
+	return res.Reply.Phase == smtpc.PhaseQuit || j.h.returns < maxReturns
+}
+
 // lane is what a session was given, in order: it begins each when it is prepared, and
 // none before the one ahead of it. Its length is bounded by the credit.
 type lane struct {

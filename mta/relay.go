@@ -145,6 +145,7 @@ type Relay struct {
 	stopping  bool
 	expiry    expiry
 	news      pathNews
+	hangUps   hangUps
 }
 
 // New makes a relay. It does nothing until Start.

@@ -25,6 +25,7 @@ type session struct {
 	lane   *lane
 	given  []*job // that may not have begun yet
 	closed bool
+	opened time.Time
 }
 
 // close asks the session to end politely behind its current transaction. Owner only.
@@ -127,16 +128,16 @@ func (r *Relay) runSession(s *session) {
 		})
 		return
 	}
-	if !r.post(func(now time.Time) { r.core.SessionOpened(now, s.id) }) {
+	if !r.post(func(now time.Time) { s.opened = now; r.core.SessionOpened(now, s.id) }) {
 		sess.Abort()
 		return
 	}
-	r.serve(s, sess)
-	r.post(func(now time.Time) { r.sessionEnded(now, s) })
+	c := r.serve(s, sess)
+	r.post(func(now time.Time) { r.sessionEnded(now, s, c) })
 }
 
 // serve sends what the owner gives until the session ends.
-func (r *Relay) serve(s *session, sess *smtpc.Session) {
+func (r *Relay) serve(s *session, sess *smtpc.Session) *carrier {
 	c := newCarrier(r, s, sess)
 	for j := c.next(); j != nil; j = c.next() {
 		if !c.carry(j) {
@@ -144,13 +145,21 @@ func (r *Relay) serve(s *session, sess *smtpc.Session) {
 		}
 	}
 	c.end()
+	return c
 }
 
 // sessionEnded forgets a session; a message given to it too late was not tried.
-func (r *Relay) sessionEnded(now time.Time, s *session) {
+func (r *Relay) sessionEnded(now time.Time, s *session, c *carrier) {
 	delete(r.sessions, s.id)
 	s.closed = true
 	r.recall(now, s, false)
+	switch {
+	case c.hungUp == 0:
+		r.hangUps.carried(s.open.Path, c.said)
+	case r.hangUps.again(s.open.Path, c.hungUp, s.opened, now):
+		r.core.SessionFailed(now, s.id, cappedAt(s.open.Host, c.hungUp))
+		return
+	}
 	r.core.SessionClosed(now, s.id)
 }
 

@@ -34,10 +34,13 @@ func (r *Relay) untried(j *job, usable bool) bool {
 }
 
 // lost gives a message back whose envelope was lost with the connection, before a word
-// about it.
-func (r *Relay) lost(j *job) {
+// about it; own says that it was its own turn.
+func (r *Relay) lost(j *job, own bool) {
 	r.post(func(now time.Time) {
 		j.h.sending, j.h.job = false, nil
+		if own {
+			j.h.returns++
+		}
 		r.core.Lost(now, j.s.id, j.h.id)
 	})
 }
@@ -60,7 +63,7 @@ func (r *Relay) report(c *carrier, j *job, res *smtpc.Result, before int) {
 	}
 	ev := r.cfg.Schedule.evidence(v, res.Reply)
 	v = reacted(v, s.open.Limits.Reactions, ev)
-	ev.Messages = before
+	ev.Messages, ev.Took = before, res.Took
 	if res.Local || !res.Delivered && res.Reply.Code == 0 {
 		ev = silence
 	}

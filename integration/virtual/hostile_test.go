@@ -37,8 +37,9 @@ func TestHangUps(t *testing.T) {
 				if story.verb == "EHLO" {
 					unheard = int64(len(l.dials))
 				}
-				heard := int64(len(l.mails))
-				if d := r.delivery("d"); d.Counters.InRelay != 20 || d.Counters.Attempts < heard || d.Counters.Attempts > heard+unheard {
+				// Those whose groups broke before their host was spoken to more simply were not tried.
+				heard, returned := int64(len(l.mails)), int64(4)
+				if d := r.delivery("d"); d.Counters.InRelay != 20 || d.Counters.Attempts < heard-returned || d.Counters.Attempts > heard+unheard {
 					t.Errorf("counters %+v", d.Counters)
 				}
 				r.world.change(func() { clear(r.world.hangUp) })

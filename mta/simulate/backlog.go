@@ -111,6 +111,7 @@ type message struct {
 	due     int64 // of a retry
 	state   State
 	isRetry bool
+	returns uint8 // how often in a row it was lost at its MAIL
 
 	// What its transaction came to, until that is durable.
 	outcome Outcome

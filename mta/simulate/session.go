@@ -207,6 +207,13 @@ func (e *engine) content(s *session) {
 // replied ends a transaction.
 func (e *engine) replied(s *session) {
 	i, a := s.msg, &s.answer
+	if e.hungUp(s) {
+		e.msgs[i].returns++
+		e.countUnsettled(-1)
+		e.core.Lost(e.t, s.id, msgID(i))
+		e.leave(s)
+		return
+	}
 	var ev dispatch.Evidence
 	if a.Refused {
 		ev = e.judge(s, i)
@@ -225,6 +232,25 @@ func (e *engine) replied(s *session) {
 	if usable {
 		e.moveUp(s)
 		return
+	}
+	e.leave(s)
+}
+
+// maxReturns is how often in a row a message goes again untried, as in the relay.
+const maxReturns = 3
+
+// hungUp reports whether the receiver closed a connection that served messages, without
+// a word to the next one: that is untried.
+func (e *engine) hungUp(s *session) bool {
+	a := &s.answer
+	return a.Refused && a.Closes && a.Reply.Code == 0 && a.Reply.Phase == PhaseMail && s.done > 0 && e.msgs[s.msg].returns < maxReturns
+}
+
+// leave ends a session that the receiver ended.
+func (e *engine) leave(s *session) {
+	if s.conn != nil {
+		s.conn.Close(e.t)
+		s.conn = nil
 	}
 	if s.parked {
 		e.takenBack(s, false)

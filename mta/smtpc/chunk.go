@@ -1,6 +1,9 @@
 package smtpc
 
-import "strconv"
+import (
+	"strconv"
+	"time"
+)
 
 // appendChunk appends the BDAT command for a content of so many octets (RFC 3030
 // section 2).
@@ -48,6 +51,9 @@ func (t *transaction) chunk() {
 // putChunk writes the commands in Session.lines and the content behind them.
 func (t *transaction) putChunk() (whole bool, err error) {
 	s := t.s
+	if !t.res.Began {
+		t.from = time.Now()
+	}
 	sent, whole, err := s.writeChunk(s.lines, t.mail.Content)
 	if !t.res.Began && sent > 0 {
 		t.res.Began = true
@@ -60,6 +66,7 @@ func (t *transaction) putChunk() (whole bool, err error) {
 
 // cutChunk decides when content did not go out whole, by the replies that came.
 func (t *transaction) cutChunk(cause error) {
+	t.none = true
 	if !t.res.Began {
 		t.fail(PhaseQuit, cause)
 		return
@@ -101,6 +108,7 @@ func (t *transaction) chunkReply() {
 	reply := t.keep(got, PhaseEndOfData)
 	if !t.decided && reply.Code >= 500 && reply.Code <= 504 {
 		// It offers CHUNKING and does not know the command: that says nothing of the message.
+		t.none = true
 		t.fail(PhaseEndOfData, protocolErrorf("%s to BDAT", reply))
 		return
 	}

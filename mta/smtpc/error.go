@@ -65,6 +65,11 @@ func isHangUp(err error) bool {
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, ErrClosed)
 }
 
+// isSilence reports a hang-up with not even a part of a reply.
+func isSilence(err error) bool {
+	return isHangUp(err) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrClosed)
+}
+
 func isProtocol(err error) bool { return errors.Is(err, ErrProtocol) }
 
 func protocolErrorf(format string, args ...any) error {

@@ -111,6 +111,8 @@ func (t *transaction) broke() Grouping {
 		return Stepwise
 	}
 	switch {
+	case t.res.HungUp && t.res.Began && !t.ahead:
+		return Stepwise // it bore that before
 	case t.group == Chunked && (t.res.Began || t.s.alone):
 		return Chunked
 	case t.ahead && !t.said:

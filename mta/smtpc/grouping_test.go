@@ -193,7 +193,7 @@ func TestGroups(t *testing.T) {
 			name:   "across: the line ends behind the final reply",
 			script: greeted + said + yesMail + "DATA" + said + "S: 250 1\nCLOSE",
 			mail:   3, heard: 1,
-			want: []string{"end_of_data: 250 1 [delivered]", "mail: connection closed by the server [lost] [closed] [broke across]"},
+			want: []string{"end_of_data: 250 1 [delivered]", "mail: connection closed by the server [lost] [hung up] [closed] [broke across]"},
 		},
 		{
 			name:   "across: the server drops what came behind the content",
@@ -227,6 +227,99 @@ func TestGroups(t *testing.T) {
 			script: greeted + said + yesMail + "DATA" + said + "WAIT 9m\nS: 451 4.4.0 busy\n" + yesMail + "DATA\nS: 250 2\nC: QUIT\nS: 221 bye",
 			mail:   2, heard: 2, after: 9 * time.Minute,
 			want: []string{"end_of_data: 451 4.4.0 busy", "end_of_data: 250 2 [delivered]"},
+		},
+		{
+			name:   "across: the line ends behind a later reply",
+			script: greeted + said + yesMail + "DATA" + said + "S: 250 1\n" + yesMail + "DATA" + said + "S: 250 2\nCLOSE",
+			mail:   4, heard: 2,
+			want: []string{
+				"end_of_data: 250 1 [delivered]", "end_of_data: 250 2 [delivered]",
+				"mail: connection closed by the server [lost] [hung up] [closed] [broke across]",
+			},
+		},
+		{
+			name:   "closed in silence between two messages, seen before MAIL",
+			cfg:    func(c *Config) { c.Across = mxrules.Off },
+			script: greeted + said + yesMail + "DATA\nS: 250 1\nCLOSE",
+			mail:   2, heard: 1,
+			want: []string{"end_of_data: 250 1 [delivered]", "quit: connection closed by the server [hung up] [unsaid] [closed]"},
+		},
+		{
+			name:   "closed in silence between two messages, seen at MAIL",
+			cfg:    func(c *Config) { c.Across = mxrules.Off },
+			script: greeted + said + yesMail + "DATA\nS: 250 1\n" + said + "CLOSE",
+			mail:   2, heard: 1,
+			want: []string{"end_of_data: 250 1 [delivered]", "mail: connection closed by the server [lost] [hung up] [closed]"},
+		},
+		{
+			name:   "reset in silence between two messages, seen at MAIL",
+			cfg:    func(c *Config) { c.Across = mxrules.Off },
+			script: greeted + said + yesMail + "DATA\nS: 250 1\n" + said + "RESET",
+			mail:   2, heard: 1,
+			want: []string{"end_of_data: 250 1 [delivered]", "mail: connection reset by peer [lost] [hung up] [closed]"},
+		},
+		{
+			name: "closed in silence between two messages, behind RSET in the same flight",
+			script: greeted + said + `
+				S: 250 ok
+				S: 550 5.1.1 unknown
+				S: 503 no recipient
+				C: RSET` + said + "CLOSE",
+			mail: 2, want: []string{"rcpt: 550 5.1.1 unknown", "quit: connection closed by the server [lost] [hung up] [closed]"},
+		},
+		{
+			name: "closed in silence between two messages that go step by step",
+			cfg:  func(c *Config) { c.Pipelining = mxrules.Off },
+			script: greeted + `
+				C: MAIL FROM:<b-1@bounce.veredus.example> SIZE=22
+				S: 250 ok
+				C: RCPT TO:<ann@example.com>
+				S: 250 ok
+				C: DATA
+				S: 354 go
+				DATA
+				S: 250 1
+				C: MAIL FROM:<b-1@bounce.veredus.example> SIZE=22
+				CLOSE`,
+			mail: 2, heard: 1,
+			want: []string{"end_of_data: 250 1 [delivered]", "mail: connection closed by the server [lost] [hung up] [closed]"},
+		},
+		{
+			name:   "closed behind a part of a reply: that is no silence",
+			cfg:    func(c *Config) { c.Across = mxrules.Off },
+			script: greeted + said + yesMail + "DATA\nS: 250 1\n" + said + "s: 25\nCLOSE",
+			mail:   2, heard: 1,
+			want: []string{
+				"end_of_data: 250 1 [delivered]",
+				"mail: connection closed by the server in the middle of a reply [lost] [closed] [broke grouped]",
+			},
+		},
+		{
+			name:   "closed at the first MAIL of a connection: it does not bear the group, or the message",
+			script: greeted + said + "CLOSE",
+			mail:   1, want: []string{"mail: connection closed by the server [lost] [closed] [broke grouped]"},
+		},
+		{
+			name:   "closed at the first MAIL step by step: nothing but the message is to blame",
+			cfg:    func(c *Config) { c.Pipelining = mxrules.Off },
+			script: greeted + "\tC: MAIL FROM:<b-1@bounce.veredus.example> SIZE=22\nCLOSE",
+			mail:   1, want: []string{"mail: connection closed by the server [closed]"},
+		},
+		{
+			name:   "grouped: the line ends behind the reply to MAIL",
+			script: greeted + said + "S: 250 ok\nCLOSE",
+			mail:   1, want: []string{"rcpt: connection closed by the server [lost] [closed] [broke grouped]"},
+		},
+		{
+			name:   "grouped: a refused recipient, then the line ends",
+			script: greeted + said + "S: 250 ok\nS: 550 5.1.1 unknown\nCLOSE",
+			mail:   1, want: []string{"rcpt: 550 5.1.1 unknown [closed]"},
+		},
+		{
+			name:   "chunked: closed in silence behind a message; the chunk may have been taken",
+			script: chunkHello + flight + "S: 250 ok\nS: 250 ok\nS: 250 1\n" + flight + "CLOSE",
+			mail:   2, heard: 2,
+			want: []string{"end_of_data: 250 1 [delivered]", "mail: connection closed by the server [uncertain] [closed] [broke chunked]"},
 		},
 		{
 			name:   "across switched off",
@@ -317,7 +410,7 @@ func TestGroups(t *testing.T) {
 			name:   "chunked: BDAT is not known after all",
 			script: chunkHello + flight + "S: 250 ok\nS: 250 ok\nS: 500 5.5.1 what",
 			mail:   2, heard: 1,
-			want: []string{"end_of_data: protocol error: 500 5.5.1 what to BDAT [closed] [broke chunked]"},
+			want: []string{"end_of_data: protocol error: 500 5.5.1 what to BDAT [lost] [closed] [broke chunked]"},
 		},
 		{
 			name:   "chunked: 354 to BDAT",
@@ -416,6 +509,58 @@ func compareResults(t *testing.T, got []Result, want []string) {
 	if len(got) != len(want) {
 		t.Errorf("%d results, want %d", len(got), len(want))
 	}
+}
+
+// A chunk that did not go out whole was not taken: one of a connection that the server
+// closed behind another message is lost, and so is one of a first group that was dropped.
+func TestChunkCutOff(t *testing.T) {
+	large := &Mail{Envelope: testEnvelope(), Content: []byte("Subject: 2\r\n\r\n" + strings.Repeat("Hello.\r\n", 5000))}
+	cut := fmt.Sprintf("C: MAIL FROM:<b-1@bounce.veredus.example> SIZE=%d\nC: RCPT TO:<ann@example.com>\nC: BDAT %d LAST\nSWALLOW 100\nRESET\nSTALL",
+		len(large.Content), len(large.Content))
+	for _, tt := range []struct {
+		script string
+		mail   []*Mail
+		want   []string
+	}{
+		{
+			chunkHello + flight + "S: 250 ok\nS: 250 ok\nS: 250 1\n" + cut,
+			[]*Mail{letter(1), large},
+			[]string{"end_of_data: 250 1 [delivered]", "mail: connection reset by peer [lost] [hung up] [closed]"},
+		},
+		{chunkHello + cut, []*Mail{large}, []string{"mail: connection reset by peer [lost] [closed] [broke chunked]"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			sv := newServer(t, tt.script)
+			sv.window = 8 << 10
+			s := mustOpen(t, sv, testConfig())
+			compareResults(t, carryAll(t.Context(), s, tt.mail), tt.want)
+			sv.wait()
+		})
+	}
+}
+
+// What a receiver took is measured from MAIL, or from its reply to the message before:
+// not from when the message was given, nor with the wait for one to come.
+func TestTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sv := newServer(t, greeted+said+"WAIT 1s\n"+yesMail+"DATA"+said+"WAIT 4s\nS: 250 1\nWAIT 2s\n"+yesMail+"DATA\nWAIT 1s\nS: 250 2\nC: QUIT\nS: 221 bye")
+		s := mustOpen(t, sv, testConfig())
+		for i, got := range carryAll(t.Context(), s, []*Mail{letter(1), letter(2)}) {
+			if want := [...]time.Duration{5 * time.Second, 3 * time.Second}[i]; !got.Delivered || got.Took != want {
+				t.Errorf("message %d took %s, want %s", i+1, got.Took, want)
+			}
+		}
+		time.Sleep(time.Minute) // nothing to do
+		bad := letter(3)
+		bad.Content = []byte("bare\nline feed\r\n")
+		if got := s.Carry(t.Context(), bad, nil); got.Took != 0 {
+			t.Errorf("what was not said took %s", got.Took)
+		}
+		if err := s.Quit(t.Context()); err != nil {
+			t.Error(err)
+		}
+		sv.wait()
+	})
 }
 
 // A message that comes while the final reply is awaited is begun at once.

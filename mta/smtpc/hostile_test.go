@@ -52,47 +52,47 @@ func TestSendHostile(t *testing.T) {
 	}{
 		{
 			name: "silence after MAIL", script: greeted + group + "STALL", after: time.Minute,
-			want: "mail: no reply within 1m0s [closed] [broke grouped]",
+			want: "mail: no reply within 1m0s [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "one octet of a reply a minute", script: greeted + group + "TRICKLE 59s", after: time.Minute,
-			want: "mail: no reply within 1m0s [closed] [broke grouped]",
+			want: "mail: no reply within 1m0s [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "endless reply", script: greeted + group + `FLOOD 250-and more and more\r\n`,
-			want: "mail: protocol error: reply longer than 32768 octets [closed] [broke grouped]",
+			want: "mail: protocol error: reply longer than 32768 octets [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "endless line", script: greeted + group + "FLOOD 250 aaaaaaaaaaaaaaaaaaaaaaaaaaa",
-			want: "mail: protocol error: reply line longer than 4096 octets [closed] [broke grouped]",
+			want: "mail: protocol error: reply line longer than 4096 octets [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "a line of 100 MB", script: greeted + group + "s: 250-" + strings.Repeat("x", 4096) + "\nFLOOD " + strings.Repeat("y", 64<<10),
-			want: "mail: protocol error: reply line longer than 4096 octets [closed] [broke grouped]",
+			want: "mail: protocol error: reply line longer than 4096 octets [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "flood of whole replies", script: greeted + group + `FLOOD 250 ok\n`,
-			want: "data: protocol error: 250 in answer to DATA [closed] [broke grouped]",
+			want: "data: protocol error: 250 in answer to DATA [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "garbage", script: greeted + group + `s: \x16\x03\x01\x00\xff\xfe garbage\n`,
-			want: "mail: protocol error: not an SMTP reply: \"\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd garbage\" [closed] [broke grouped]",
+			want: "mail: protocol error: not an SMTP reply: \"\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd garbage\" [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "the code changes in a reply", script: greeted + group + "S: 250-ok\nS: 550 no",
-			want: "mail: protocol error: code changes from 250 to 550 inside one reply [closed] [broke grouped]",
+			want: "mail: protocol error: code changes from 250 to 550 inside one reply [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "a continuation without code", script: greeted + group + "S: 550-no\nS: and do not come back\nS: 550 ever",
-			want: "mail: protocol error: not an SMTP reply: \"and do not come back\" [closed] [broke grouped]",
+			want: "mail: protocol error: not an SMTP reply: \"and do not come back\" [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "an empty line", script: greeted + group + "s: \\r\\n",
-			want: "mail: protocol error: not an SMTP reply: \"\" [closed] [broke grouped]",
+			want: "mail: protocol error: not an SMTP reply: \"\" [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "half-close before the reply", script: greeted + group + "HALFCLOSE\nEOF",
-			want: "mail: connection closed by the server [closed] [broke grouped]",
+			want: "mail: connection closed by the server [lost] [closed] [broke grouped]",
 		},
 		{
 			name: "half-close after the final dot", script: greeted + accepted + "DATA\nHALFCLOSE\nEOF",

@@ -1,5 +1,7 @@
 package smtpc
 
+import "time"
+
 // Envelope is one transaction's sender and recipient.
 type Envelope struct {
 	// From is the return path without angle brackets; empty is the null path.
@@ -38,12 +40,20 @@ type Result struct {
 	// message: unless Local, Reply (a 421 or 5xx in idleness or to RSET, a hang-up) is
 	// about the connection, and its Phase is PhaseQuit.
 	Began bool
-	// Lost says that MAIL was written ahead of a reply to something else, and that the
-	// connection ended, or fell out of step, before the server said anything of this
-	// message: it was not tried. Reply is about the connection.
+	// Lost says that the server has nothing of this message and that what ended the
+	// connection was not the message: its MAIL was written ahead of a reply to something
+	// else; or the server hung up (HungUp) or broke inside a group (Broke) and said nothing
+	// against it. It was not tried. Reply is about the connection.
 	Lost bool
+	// HungUp says that the server served messages on this connection, and then closed it
+	// without a word before the reply to this one's MAIL.
+	HungUp bool
 	// Local says that Reply is our own refusal, made before MAIL.
 	Local bool
+	// Took is how long the server took to the deciding reply, or to the failure: from when
+	// MAIL was written, or from the reply to the message before if that came later. 0 if
+	// MAIL was not written.
+	Took time.Duration
 	// Bytes counts the octets of content written, dot-stuffing and final dot included.
 	Bytes int64
 	// Usable says that the connection can take another message. Otherwise it is closed.

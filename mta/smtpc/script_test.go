@@ -343,7 +343,7 @@ func describe(r Result) string {
 	for _, flag := range []struct {
 		on   bool
 		name string
-	}{{r.Delivered, "delivered"}, {r.Uncertain, "uncertain"}, {r.Local, "local"}, {r.Lost, "lost"}, {!r.Began, "unsaid"}, {!r.Usable, "closed"}} {
+	}{{r.Delivered, "delivered"}, {r.Uncertain, "uncertain"}, {r.Local, "local"}, {r.Lost, "lost"}, {r.HungUp, "hung up"}, {!r.Began, "unsaid"}, {!r.Usable, "closed"}} {
 		if flag.on {
 			text += " [" + flag.name + "]"
 		}

@@ -170,6 +170,7 @@ type Session struct {
 	// dirty says that the server holds an open transaction: RSET before MAIL. alone says
 	// that a BDAT was refused: nothing may go with that RSET.
 	dirty, alone bool
+	served       bool // a message was answered, and the connection went on
 	ahead        ahead
 
 	binding sync.Mutex

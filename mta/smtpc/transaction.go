@@ -26,8 +26,11 @@ func (s *Session) Send(ctx context.Context, env Envelope, message []byte) Result
 func (s *Session) Carry(ctx context.Context, m *Mail, next Next) Result {
 	t := transaction{s: s, ctx: ctx, mail: m, next: next}
 	t.run()
+	if t.res.Began {
+		t.res.Took = time.Since(t.from)
+	}
 	t.res.Usable = !s.closed()
-	t.res.Broke = t.broke()
+	s.served = s.served || t.heard && t.res.Usable
 	return t.res
 }
 
@@ -40,12 +43,14 @@ type transaction struct {
 	group   Grouping // in which its envelope was said
 	res     Result
 	decided bool
-	ahead   bool  // its envelope went out behind another's content
-	led     bool  // its envelope went out behind a RSET
-	heard   bool  // a reply to its MAIL came
-	said    bool  // its content was begun
-	torn    bool  // what went out behind its content did not go out whole
-	cause   error // why the session failed, if not by a refusal
+	ahead   bool      // its envelope went out behind another's content
+	led     bool      // its envelope went out behind a RSET
+	from    time.Time // its MAIL was written, or could be answered
+	heard   bool      // a reply to its MAIL came
+	said    bool      // its content was begun
+	none    bool      // the server has none of that, for certain
+	torn    bool      // what went out behind its content did not go out whole
+	cause   error     // why the session failed, if not by a refusal
 }
 
 var errOtherAhead = errors.New("the envelope of another message is on the wire")
@@ -54,7 +59,7 @@ func (t *transaction) run() {
 	s := t.s
 	a := s.ahead
 	s.ahead = ahead{}
-	t.ahead, t.res.Began = a.said, a.said
+	t.ahead, t.res.Began, t.from = a.said, a.said, time.Now()
 	if a.mail == nil {
 		a.env = t.mail.Envelope
 	}
@@ -83,6 +88,8 @@ func (t *transaction) run() {
 	if t.ctx.Err() != nil {
 		s.Abort()
 	}
+	t.res.HungUp = t.hungUp()
+	t.res.Broke = t.broke()
 	t.res.Lost = t.lost()
 }
 
@@ -114,12 +121,18 @@ func (t *transaction) transact(env *Envelope) {
 	}
 }
 
-// lost reports that the server said nothing of this message, and has none of it.
+// lost reports that the server said nothing against this message, and has none of it.
 func (t *transaction) lost() bool {
-	if !t.res.Began || t.said || t.res.Reply.Code != 0 && t.heard {
+	if !t.res.Began || t.said && !t.none || t.res.Reply.Code != 0 && t.heard {
 		return false
 	}
-	return t.ahead || t.led && !t.heard
+	return t.ahead || t.led && !t.heard || t.res.HungUp || t.res.Broke != Stepwise
+}
+
+// hungUp reports that a server that served messages here is gone without a word to this
+// one: it closed the connection between two.
+func (t *transaction) hungUp() bool {
+	return t.s.served && !t.heard && (!t.said || t.none) && t.ctx.Err() == nil && isSilence(t.res.Err)
 }
 
 // ready makes sure, before MAIL, that the server has not spoken meanwhile and holds
@@ -413,6 +426,9 @@ func (t *transaction) write(phase Phase, line string) bool {
 
 // put sends commands, of which those from mailAt on belong to the phase and behind it.
 func (t *transaction) put(phase Phase, lines []byte, mailAt int) bool {
+	if phase == PhaseMAIL {
+		t.from = time.Now()
+	}
 	n, err := t.s.out.write(lines, t.s.cfg.CommandTimeout)
 	if phase == PhaseMAIL && n > mailAt {
 		t.res.Began = true

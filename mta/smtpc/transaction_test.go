@@ -271,13 +271,13 @@ func TestSend(t *testing.T) {
 				S: 250 ok
 				S: 250 ok
 				S: 250 ok`,
-			want: []string{"data: protocol error: 250 in answer to DATA [closed] [broke grouped]"},
+			want: []string{"data: protocol error: 250 in answer to DATA [lost] [closed] [broke grouped]"},
 		},
 		{
 			name: "MAIL answered 354",
 			script: greeted + group + `
 				S: 354 go`,
-			want: []string{"mail: protocol error: 354 in answer to MAIL [closed] [broke grouped]"},
+			want: []string{"mail: protocol error: 354 in answer to MAIL [lost] [closed] [broke grouped]"},
 		},
 		{
 			name: "421 to RCPT ends the session, the line is not waited for",
@@ -322,7 +322,7 @@ func TestSend(t *testing.T) {
 				S: 250 ok
 				WAIT 1s
 				CLOSE`,
-			want:  []string{"end_of_data: 250 ok [delivered]", "quit: connection closed by the server [unsaid] [closed]"},
+			want:  []string{"end_of_data: 250 ok [delivered]", "quit: connection closed by the server [hung up] [unsaid] [closed]"},
 			heard: []string{testMessage},
 		},
 		{
@@ -361,7 +361,7 @@ func TestSend(t *testing.T) {
 			script: greeted + group + `
 				S: 250 ok
 				CLOSE`,
-			want: []string{"rcpt: connection closed by the server [closed] [broke grouped]"},
+			want: []string{"rcpt: connection closed by the server [lost] [closed] [broke grouped]"},
 		},
 		{
 			name: "421 between the replies of a slow transaction",
