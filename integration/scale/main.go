@@ -84,7 +84,7 @@ func main() {
 func flags() scenario {
 	var sc scenario
 	flag.IntVar(&sc.Recipients, "recipients", 1_000_000, "queued recipients; up to 100000 are sent to the end, without -for, -warm, -fair and -restart")
-	flag.IntVar(&sc.Rounds, "rounds", 1, "deliveries of so many recipients, one started when half of the one before is out, each to domains and destinations of its own")
+	flag.IntVar(&sc.Rounds, "rounds", 1, "deliveries of so many recipients, one started when half of the one before is out, each to domains of its own")
 	flag.IntVar(&sc.Domains, "domains", 50_000, "their domains")
 	flag.IntVar(&sc.Destinations, "destinations", 20, "receiving infrastructures that the domains share")
 	flag.IntVar(&sc.Dead, "dead", 0, "beside these, domains whose only MX swallows SYNs, with one recipient each")

@@ -8,8 +8,8 @@ import (
 )
 
 // A backlog that stays small: deliveries of sc.Recipients each are taken in beforehand and
-// started one after the other, each to domains and destinations of its own, when half of the
-// one before it is out. So a small queue is measured for as long as a large one is, with the
+// started one after the other, each to domains of its own, when half of the one before it is
+// out. So a small queue is measured for as long as a large one is, with the
 // look-ups, connections, collections and compactions that mail of such a kind costs in the
 // long run.
 
@@ -23,13 +23,13 @@ func (r *rig) round(k int) (id string, address func(int) string) {
 	}
 }
 
-// destination is where the domain with this number is received: those of each round have
-// their own.
+// destination is where the domain with this number is received. Where each domain has a
+// destination of its own, those of each round have.
 func (sc scenario) destination(domain int) int {
-	if sc.Rounds <= 1 {
-		return domain % max(sc.Destinations, 1)
+	if sc.Destinations >= sc.Domains {
+		return domain
 	}
-	return domain/sc.Domains*sc.Destinations + domain%max(sc.Destinations, 1)
+	return domain % max(sc.Destinations, 1)
 }
 
 // inTurn starts the rounds and measures from the second to the last.
