@@ -272,18 +272,30 @@ func TestOverRealSockets(t *testing.T) {
 	}
 }
 
+// listenBoth takes one port for TCP and UDP. One that somebody has for UDP gives way to another.
+func listenBoth(t testing.TB) (net.Listener, net.PacketConn) {
+	t.Helper()
+	for tries := 1; ; tries++ {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets, err := net.ListenPacket("udp", listener.Addr().String())
+		if err == nil {
+			return listener, packets
+		}
+		_ = listener.Close()
+		if tries == 20 {
+			t.Fatal(err)
+		}
+	}
+}
+
 // serve starts a name server on one loopback port, UDP and TCP, for the time of
 // the test.
 func serve(t testing.TB, handler dns.Handler) (addr string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	packets, err := net.ListenPacket("udp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener, packets := listenBoth(t)
 	for _, server := range []*dns.Server{{Listener: listener, Handler: handler}, {PacketConn: packets, Handler: handler}} {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -33,13 +34,8 @@ func serveDNS(listen string, z *zone) (*dnsServer, error) {
 }
 
 func listenDNS(listen string, z *zone) (*dnsServer, error) {
-	tcp, err := net.Listen("tcp", listen)
+	tcp, udp, err := listenBoth(listen)
 	if err != nil {
-		return nil, err
-	}
-	udp, err := net.ListenPacket("udp", tcp.Addr().String())
-	if err != nil {
-		_ = tcp.Close()
 		return nil, err
 	}
 	s := &dnsServer{addr: tcp.Addr().String()}
@@ -51,6 +47,25 @@ func listenDNS(listen string, z *zone) (*dnsServer, error) {
 	s.done.Go(func() { _ = s.tcp.ActivateAndServe() })
 	ready.Wait()
 	return s, nil
+}
+
+// listenBoth takes one port for TCP and UDP. Where any port will do, one that somebody has for
+// UDP gives way to another.
+func listenBoth(listen string) (net.Listener, net.PacketConn, error) {
+	for tries := 1; ; tries++ {
+		tcp, err := net.Listen("tcp", listen)
+		if err != nil {
+			return nil, nil, err
+		}
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		if err == nil {
+			return tcp, udp, nil
+		}
+		_ = tcp.Close()
+		if !strings.HasSuffix(listen, ":0") || tries == 20 {
+			return nil, nil, err
+		}
+	}
 }
 
 func (s *dnsServer) close() {

@@ -116,7 +116,7 @@ func TestTheSendersListenerTakesWhatComesBack(t *testing.T) {
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := w.WaitReturns(ctx); err != nil {
 		t.Fatal(err)

@@ -110,7 +110,7 @@ func quick(r world.Receiver, to string) Config {
 // settled waits until nothing is to be sent back any more.
 func settled(t *testing.T, w *World) map[world.Fate]ReturnCounts {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := w.WaitReturns(ctx); err != nil {
 		t.Fatal(err)

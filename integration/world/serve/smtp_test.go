@@ -54,6 +54,9 @@ func addressOf(t testing.TB, w *World, domain string) string {
 	return net.JoinHostPort(a.Answer[0].(*dns.A).A.String(), strconv.Itoa(w.SMTPPort()))
 }
 
+// patience is how long tests wait for what does not come, on the slowest machine.
+const patience = 5 * time.Minute
+
 // client is a hand-written SMTP client that says exactly what a test wants.
 type client struct {
 	t    testing.TB
@@ -68,7 +71,7 @@ func dial(t testing.TB, addr string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	return &client{t, conn, textproto.NewReader(bufio.NewReader(conn))}
@@ -131,7 +134,7 @@ func query(t testing.TB, w *World, name string, kind uint16) *dns.Msg {
 func queryOver(t testing.TB, w *World, network, name string, kind uint16) *dns.Msg {
 	t.Helper()
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind)
-	answer, _, err := (&dns.Client{Net: network, Timeout: 10 * time.Second}).Exchange(m, w.DNSAddr())
+	answer, _, err := (&dns.Client{Net: network, Timeout: patience}).Exchange(m, w.DNSAddr())
 	if err != nil {
 		t.Fatalf("query %s: %v", name, err)
 	}
@@ -249,21 +252,28 @@ func TestDropAfterDataProvokesDuplicates(t *testing.T) {
 	}
 }
 
-// TestImpatientSenderIsNotConfirmed closes the line while the 250 is on its way.
+// TestImpatientSenderIsNotConfirmed closes the line while the 250 is on its way. Where the
+// machine is so busy that the line closes behind it, the way gets longer.
 func TestImpatientSenderIsNotConfirmed(t *testing.T) {
-	w := start(t, alone(world.Receiver{Latency: world.Latency{EndOfData: world.Duration(400 * time.Millisecond)}}))
-	c := greet(t, addressOf(t, w, "x.example"))
-	c.send("MAIL FROM:<b@sender.example>", "RCPT TO:<ann@x.example>", "DATA")
-	c.want(250)
-	c.want(250)
-	c.want(354)
-	c.send(fmt.Sprintf(message, "i1") + ".")
-	for w.Accepted("ann@x.example") == 0 {
-		runtime.Gosched()
-	}
-	_ = c.conn.Close()
-	if s := w.Ledger(); s.Messages != 1 || s.AcceptedUnconfirmed != 1 {
-		t.Errorf("%+v", s.Counts)
+	for way := 400 * time.Millisecond; ; way *= 4 {
+		w := start(t, alone(world.Receiver{Latency: world.Latency{EndOfData: world.Duration(way)}}))
+		c := greet(t, addressOf(t, w, "x.example"))
+		c.send("MAIL FROM:<b@sender.example>", "RCPT TO:<ann@x.example>", "DATA")
+		c.want(250)
+		c.want(250)
+		c.want(354)
+		sent := time.Now()
+		c.send(fmt.Sprintf(message, "i1") + ".")
+		for w.Accepted("ann@x.example") == 0 {
+			runtime.Gosched()
+		}
+		_ = c.conn.Close()
+		if inTime := time.Since(sent) < way; inTime {
+			if s := w.Ledger(); s.Messages != 1 || s.AcceptedUnconfirmed != 1 {
+				t.Errorf("%+v", s.Counts)
+			}
+			return
+		}
 	}
 }
 
@@ -523,7 +533,7 @@ func TestConnectionsAreCapped(t *testing.T) {
 
 func TestIdleConnectionsEnd(t *testing.T) {
 	cfg := alone(world.Receiver{})
-	cfg.IdleTimeout = 50 * time.Millisecond
+	cfg.IdleTimeout = time.Second // for the greeting, too
 	c := dial(t, addressOf(t, start(t, cfg), "x.example"))
 	c.want(220)
 	c.wantEnd()
