@@ -337,11 +337,24 @@ func recoveries(s *Series, used []float64, first time.Duration) []Recovery {
 			continue // there was no mail to show it with
 		default:
 			r.After = float64(k+1-m) * seconds
+			if seconds > 60 && k > m {
+				r.After -= seconds * (1 + reached(sent[k-1], sent[m-1], recovered*limit[m+1]))
+				r.After = 60 * math.Ceil(r.After/60)
+			}
 		}
 		found = append(found, r)
 		m += 2
 	}
 	return found
+}
+
+// reached is the part of a step longer than a minute in which a rate was already what it
+// rises to, by the step's mean.
+func reached(mean, from, to float64) float64 {
+	if to <= from {
+		return 0
+	}
+	return min(max((mean-from)/(to-from), 0), 1)
 }
 
 // JSON writes the report as indented JSON.

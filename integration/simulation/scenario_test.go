@@ -176,6 +176,27 @@ func TestRecoveries(t *testing.T) {
 	}
 }
 
+// Where a step of the series is longer than a minute, its mean tells when in it the limit
+// was used; and what waits for full mailboxes is no mail to use a limit with.
+func TestRecoveriesInLongSteps(t *testing.T) {
+	s := Series{
+		StepSeconds: 300,
+		Limit:       []float64{10, 2, 2, 10, 10, 10, 10},
+		Sent:        []float64{10, 2, 2, 2, 6, 10, 10}, // from the middle of the fifth step on
+		Backlog:     []int64{9e3, 8e3, 7e3, 6e3, 5e3, 4e3, 3e3},
+	}
+	got := recoveries(&s, s.Sent, 0)
+	if len(got) != 1 || got[0].After != 480 {
+		t.Errorf("%+v, want one after 8 minutes", got)
+	}
+	for i := range s.Backlog {
+		s.Backlog[i] = 30
+	}
+	if got := recoveries(&s, s.Sent, 0); len(got) != 0 {
+		t.Errorf("without mail: %+v", got)
+	}
+}
+
 // What is exported is what a node and the receivers read: a world, rules, and one
 // line for each recipient.
 func TestExport(t *testing.T) {
