@@ -106,10 +106,11 @@ func (c *Config) oracles() *Result {
 		}
 		return res
 	}
+	c.allowance = c.allowances()
 	c.parallel(func(i int) {
 		o := &res.Destinations[i]
 		r := c.Destinations[i].Receiver()
-		o.Oracle = c.oracle(i, r.Capacity, firstsOf(r, true), nil)
+		o.Oracle = c.oracle(i, c.allowed(i, r.Capacity), firstsOf(r, true), nil)
 		if h, ok := r.(Hidden); ok {
 			o.Hidden = c.oracle(i, h.HiddenCapacity, firstsOf(r, false), nil)
 		} else {
@@ -152,7 +153,7 @@ type Greylister interface {
 func (c *Config) draw(i int, res *Result) {
 	o := &res.Destinations[i].Oracle
 	r := c.Destinations[i].Receiver()
-	c.oracle(i, r.Capacity, firstsOf(r, true), func(to time.Duration, delivered float64) {
+	c.oracle(i, c.allowed(i, r.Capacity), firstsOf(r, true), func(to time.Duration, delivered float64) {
 		step := int((to - 1) / res.Width)
 		for len(o.Curve) <= step {
 			o.Curve = append(o.Curve, lastOf(o.Curve))
@@ -164,12 +165,13 @@ func (c *Config) draw(i int, res *Result) {
 // limits samples the capacity of each step until the destination's end.
 func (c *Config) limits(o *Outlook, i int, width time.Duration) {
 	r := c.Destinations[i].Receiver()
+	capacity := c.allowed(i, r.Capacity)
 	steps := int((max(o.Ended, o.Oracle.Done) + width - 1) / width)
 	o.Limit = make([]float64, steps)
 	for k := range o.Limit {
 		for n := range limitSamples {
 			at := time.Duration(k)*width + width*time.Duration(2*n+1)/(2*limitSamples)
-			o.Limit[k] += r.Capacity(c.Start.Add(at)) / limitSamples
+			o.Limit[k] += capacity(c.Start.Add(at)) / limitSamples
 		}
 	}
 }

@@ -68,6 +68,8 @@ type Config struct {
 	// Forecast asks for what holds mail (Part.Held), and leaves out the oracle and
 	// all that is measured against it.
 	Forecast bool
+
+	allowance *allowance // what warm-ups let oracles send; nil: all
 }
 
 // Timing is how long the node's own work takes. Zero durations are zero.
