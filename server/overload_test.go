@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -22,6 +23,7 @@ import (
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/config"
 	"github.com/veredus/veredus/server/heap"
+	"github.com/veredus/veredus/server/storage/faults"
 )
 
 // busy is a service whose calls take as long as the test wants.
@@ -344,4 +346,64 @@ func TestANodeShowsItsIntake(t *testing.T) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
+}
+
+// Six hundred clients send a message each through fifty places, to a disk whose syncs take
+// long. Who is refused comes back. Every message is taken once, and none is lost.
+func TestAFloodOnASlowDisk(t *testing.T) {
+	dir := t.TempDir()
+	key(t, dir, "key.pem")
+	cfg := parse(t, dir, "grpc: {max_calls: 50}\ndkim: {domains: [{domain: brand.example, selector: s1, key_file: key.pem}]}\n")
+	slow, err := faults.Parse("sync delay=20ms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := begin(t, cfg, Options{FS: faults.Wrap(vfs.NewMem(), slow)})
+	const clients = 600
+	var shed atomic.Int64
+	var all sync.WaitGroup
+	names := make([]string, clients)
+	for i := range clients {
+		all.Go(func() {
+			var refusals int64
+			names[i], refusals = insist(t, n.campaigns, i)
+			shed.Add(refusals)
+		})
+	}
+	all.Wait()
+	for i, name := range names {
+		m, err := n.campaigns.GetMessage(t.Context(), &veredusv1.GetMessageRequest{Name: name})
+		if err != nil || m.GetRecipient() != addressee(i) {
+			t.Fatalf("message %q of %s: %v, %v", name, addressee(i), m, err)
+		}
+	}
+	if shed.Load() == 0 {
+		t.Error("nobody was refused")
+	}
+	if now := n.intake.calls.now.Load(); now != 0 {
+		t.Errorf("%d calls are counted for ever", now)
+	}
+}
+
+func addressee(i int) string { return fmt.Sprintf("u%d@a.example", i) }
+
+// insist sends one message until it is taken: its name, and how often it was refused. It comes back
+// sooner than it is told to.
+func insist(t *testing.T, campaigns veredusv1.CampaignServiceClient, i int) (name string, refusals int64) {
+	for ; t.Context().Err() == nil; refusals++ {
+		m, err := campaigns.SendMessage(t.Context(), &veredusv1.SendMessageRequest{
+			Sender: &veredusv1.Sender{From: "news@brand.example"}, Content: &veredusv1.Content{Subject: "Hello", Text: "Dear reader"},
+			Recipient: &veredusv1.Recipient{Address: addressee(i)}, RequestId: fmt.Sprint("r", i),
+		})
+		if err == nil {
+			return m.GetName(), refusals
+		}
+		refused(t, err, "grpc.max_calls")
+		delay := detail[*errdetails.RetryInfo](status.Convert(err)).GetRetryDelay().AsDuration()
+		if delay <= 0 {
+			return "", refusals
+		}
+		<-time.After(delay / 20)
+	}
+	return "", refusals
 }
