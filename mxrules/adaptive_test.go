@@ -322,3 +322,29 @@ func BenchmarkLearning(b *testing.B) {
 		}
 	}
 }
+
+// A receiver that goes down refuses all dials at once; each time they are waited for twice
+// as long, as a single one would be.
+func TestDialsThatFailTogetherAreWaitedForLongerEachTime(t *testing.T) {
+	p := newPath(t, Limits{Connections: 4, Governor: GovernorOn})
+	p.connects(0)
+	p.Connected(after(0), 0)
+	p.sends(0)
+	p.Observe(after(time.Second), Evidence{Took: time.Second})
+	p.ConnectionClosed(after(time.Second))
+	at := time.Second
+	for _, wait := range []time.Duration{1, 2, 4, 8, 16} {
+		for range 3 {
+			p.connects(at)
+		}
+		for range 3 {
+			p.ConnectionFailed(after(at))
+			p.Observe(after(at), Evidence{Effect: EffectFewerConnections, Connection: true, Text: "greeting: 421 4.3.2 service not available"})
+		}
+		_, until := p.AllowConnection(after(at))
+		if got := until.Sub(after(at)); got != wait*time.Second {
+			t.Fatalf("at %v held for %v, want %v", at, got, wait*time.Second)
+		}
+		at += wait * time.Second
+	}
+}
