@@ -38,7 +38,7 @@ const (
 func (h *hangUps) again(path string, messages int, opened, now time.Time) bool {
 	p, known := h.paths[path]
 	switch {
-	case known && p.messages == messages && opened.Before(p.last):
+	case known && p.messages == messages && opened.Before(p.last) && !now.Before(p.last): // else the clock was set back
 		return false
 	case known && p.messages == messages:
 		p.times++

@@ -258,7 +258,7 @@ func TestHangUpsThatShowACap(t *testing.T) {
 		"one that carried fewer":   {ends: []end{{9, 0, 1}, {9, 1, 2}, {9, 2, 3}, {-5, 3, 4}, {9, 4, 5}}, want: true},
 		"counting begins anew":     {ends: []end{{9, 0, 1}, {9, 1, 2}, {9, 2, 3}, {9, 3, 4}, {9, 4, 5}}},
 		"nothing known, carried":   {ends: []end{{-9, 0, 1}}},
-		"the clock was set back":   {ends: []end{{9, 10, 11}, {9, 1, 2}, {9, 2, 3}, {9, 3, 4}, {9, 4, 5}}},
+		"the clock was set back":   {ends: []end{{9, 10, 11}, {9, 1, 2}, {9, 2, 3}, {9, 3, 4}}, want: true},
 		"others do not disturb it": {ends: []end{{9, 0, 1}, {9, 1, 2}, {9, 2, 3}, {9, 3, 4}}, want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
