@@ -188,6 +188,9 @@ func (r *rateLearner) afford() time.Duration {
 	most, budget := mostPatience, r.budget
 	if r.known < slowRate && !r.cheap() {
 		most, budget = 2*mostPatience, slowShare*budget
+		if r.known < slowerRate {
+			budget *= slowerShare
+		}
 		if r.losses > 1 { // it stands
 			most = slowPatience
 		}

@@ -167,7 +167,9 @@ const (
 	mostPatience   = 4 * time.Minute  // so that a limit that was raised is found within ten minutes
 	slowRate       = 0.6              // below, the budget counts for more than that
 	slowPatience   = 3 * time.Hour
-	slowShare      = 0.7 // of it, where one refusal is much
+	slowShare      = 0.8 // of it, where one refusal is much,
+	slowerRate     = 0.25
+	slowerShare    = 0.875 // and less below
 	slowFall       = 0.95
 
 	messageBudget = 0.009 // refusals for each message accepted that may be caused: the bar is one per cent
