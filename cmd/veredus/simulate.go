@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,7 +42,7 @@ docs/simulate.md describes the scenario's keys.`,
 	f := cmd.Flags()
 	f.Uint64Var(&s.seed, "seed", 0, "seed of every random choice; default the scenario's")
 	f.BoolVar(&s.json, "json", false, "print the whole report as JSON, with the series over time")
-	f.StringVar(&s.plot, "plot", "", "draw sent, limit and backlog over time into an SVG file")
+	f.StringVar(&s.plot, "plot", "", "draw sent, limit and backlog over time into an SVG file, whose name ends in .svg")
 	f.StringVar(&s.export, "export", "", "do not simulate: write what a real node needs for the same over TCP into a folder")
 	return cmd
 }
@@ -63,6 +64,9 @@ func (s *simulate) run(cmd *cobra.Command, file string) error {
 			return fmt.Errorf("--export %s: %w", s.export, err)
 		}
 		return nil
+	}
+	if ending := strings.ToLower(filepath.Ext(s.plot)); s.plot != "" && ending != ".svg" {
+		return usagef(cmd, "--plot %s: plots are drawn as SVG; name a file that ends in .svg", s.plot)
 	}
 	report, err := scenario.Run()
 	if err != nil {

@@ -45,4 +45,13 @@ func TestSimulateSaysWhatIsWrong(t *testing.T) {
 	veredus(t, "simulate").want(t, exitUsage, "the scenario file is missing")
 	veredus(t, "simulate", filepath.Join(t.TempDir(), "none.yaml")).want(t, exitUsage, "none.yaml", "no such file")
 	veredus(t, "simulate", write(t, "bad.yaml", smallScenario+"speed: 3\n")).want(t, exitUsage, "unknown key speed")
+	bad := func(from, to string) string {
+		return write(t, "bad.yaml", strings.Replace(smallScenario, from, to, 1))
+	}
+	veredus(t, "simulate", bad("5/s burst 10", "5 per second")).want(t, exitUsage, "bad.yaml:8:", `"5 per second"`, "100/s")
+	veredus(t, "simulate", bad("end_of_data: 50ms", "end_of_data: soon")).want(t, exitUsage, "bad.yaml:9:", `"soon"`)
+	const most = "9223372036854775807"
+	veredus(t, "simulate", bad("    latency", "    mailboxes: {unknown: "+most+", full: 1}\n    latency")).want(t, exitUsage, most, "use 0 to 1000")
+	veredus(t, "simulate", bad("name: small.example", "share: "+most+", name: small.example")).want(t, exitUsage, most, "share of 0 to 1000000")
+	veredus(t, "simulate", write(t, "small.yaml", smallScenario), "--plot", "small.png").want(t, exitUsage, "small.png", ".svg")
 }

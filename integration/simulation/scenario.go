@@ -157,6 +157,9 @@ func Parse(name string, data []byte) (*Scenario, error) {
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	if err := d.Decode(s); err != nil {
+		if line := lineOfText(data, err); line > 0 {
+			return nil, fmt.Errorf("%s:%d: %w", name, line, scenarioErr(err))
+		}
 		return nil, fmt.Errorf("%s: %w", name, scenarioErr(err))
 	}
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
@@ -171,6 +174,35 @@ func Parse(name string, data []byte) (*Scenario, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// lineOfText is the line of the rate or duration that an error is about, whose reader
+// knows no lines; 0 for another error.
+func lineOfText(data []byte, err error) int {
+	kind, rest, _ := strings.Cut(err.Error(), " ")
+	quoted, bad := strconv.QuotedPrefix(rest)
+	text, bad2 := strconv.Unquote(quoted)
+	var root yaml.Node
+	if kind != "rate" && kind != "duration" || bad != nil || bad2 != nil || yaml.Unmarshal(data, &root) != nil {
+		return 0
+	}
+	return lineOfScalar(&root, text)
+}
+
+// lineOfScalar is the first line with a value that begins with a text, which errors cut.
+func lineOfScalar(n *yaml.Node, text string) int {
+	if n.Kind == yaml.ScalarNode && (n.Value == text || len(text) >= 40 && strings.HasPrefix(n.Value, text)) {
+		return n.Line
+	}
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			continue // a key
+		}
+		if line := lineOfScalar(c, text); line > 0 {
+			return line
+		}
+	}
+	return 0
 }
 
 // scenarioErr turns the words of the YAML reader into those of a scenario's author.

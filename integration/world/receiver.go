@@ -285,8 +285,8 @@ func (r *Receiver) validateNames() error {
 		return errors.New("name: missing")
 	}
 	for i, d := range r.Domains {
-		if d.Name == "" || d.Share < 0 || len(d.Name) > 253 || strings.ContainsAny(d.Name, " @\r\n\t") {
-			return fmt.Errorf("domains[%d]: name %q, share %d; give a host name and a share from 0", i, d.Name, d.Share)
+		if d.Name == "" || d.Share < 0 || d.Share > maxShare || len(d.Name) > 253 || strings.ContainsAny(d.Name, " @\r\n\t") {
+			return fmt.Errorf("domains[%d]: name %q, share %d; give a host name and a share of 0 to %d", i, d.Name, d.Share, maxShare)
 		}
 	}
 	if len(r.Hosts) > maxHosts {
@@ -341,13 +341,16 @@ func (r *Receiver) validateLimits() error {
 	return errors.Join(errs...)
 }
 
+// maxShare bounds a domain's share, so that sums of shares are exact.
+const maxShare = 1_000_000
+
 func (r *Receiver) validateShares() error {
 	sum := 0
 	for fate, share := range r.Mailboxes {
 		if !fate.known() || fate == FateNone {
 			return fmt.Errorf("mailboxes: there is no fate %q; use one of %s", fate, strings.Join(FateNames(), ", "))
 		}
-		if share < 0 {
+		if share < 0 || share > 1000 {
 			return fmt.Errorf("mailboxes.%s: %d; use 0 to 1000 per mille", fate, share)
 		}
 		sum += share
