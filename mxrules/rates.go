@@ -494,6 +494,9 @@ func (r *rateLearner) recent(t time.Duration) float64 {
 // the one too many: receivers that punish count them by the minute.
 func (r *rateLearner) careful(t time.Duration) bool {
 	few := fewStrikes + max(r.known, r.level)/strikeShare
+	if r.cheap() && r.phase == phaseSearch {
+		few++ // nothing useful is known yet
+	}
 	if r.moves > restless {
 		few *= 2 // following the limit matters more
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/veredus/veredus/mxrules"
@@ -17,9 +18,15 @@ type Difference struct {
 	// Source is the range of sources that only is concerned; empty: all.
 	Source string
 	Field  mxrules.Field
+	// Provider names a setting of a provider that differs, such as shared_hosts, in place
+	// of Field; empty otherwise.
+	Provider string
 	// Before and After are what holds.
 	Before, After Setting
 }
+
+// Name is the setting that differs, as in a rule file.
+func (d *Difference) Name() string { return cmp.Or(d.Provider, d.Field.String()) }
 
 // Setting is a value with its origin.
 type Setting struct {
@@ -39,7 +46,7 @@ const (
 // rules that changes nothing in effect is no difference.
 func Diff(was, is *mxrules.Rules) []Difference {
 	sources := sourcesOf(was, is)
-	var all []Difference
+	all := diffProviders(was, is)
 	for _, s := range subjectsOf(was, is) {
 		plain := s.compare(was, is, netip.Prefix{})
 		all = append(all, plain...)
@@ -50,6 +57,28 @@ func Diff(was, is *mxrules.Rules) []Difference {
 		}
 	}
 	return all
+}
+
+// diffProviders tells which providers hold domains alone now, or no more.
+func diffProviders(was, is *mxrules.Rules) (list []Difference) {
+	before := map[string]mxrules.Provider{}
+	for _, p := range was.Providers() {
+		before[p.Name] = p
+	}
+	for _, p := range is.Providers() {
+		old, known := before[p.Name]
+		if !known {
+			continue
+		}
+		add := func(name, a, b string) {
+			if a != b {
+				list = append(list, Difference{Destination: "provider " + p.Name, Provider: name, Before: Setting{Value: a}, After: Setting{Value: b}})
+			}
+		}
+		add("shared_hosts", strconv.FormatBool(old.SharedHosts), strconv.FormatBool(p.SharedHosts))
+		add("own_domains", strings.Join(old.OwnDomains, " "), strings.Join(p.OwnDomains, " "))
+	}
+	return list
 }
 
 // subject is a destination to be compared, with one path to it or several alike.

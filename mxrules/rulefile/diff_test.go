@@ -113,3 +113,23 @@ func TestSetField(t *testing.T) {
 		}
 	}
 }
+
+// Whether a provider's hosts are shared decides whom a rest holds: that is a difference.
+func TestDiffTellsOfSharedHosts(t *testing.T) {
+	const plain = "providers: [{name: acme, suffixes: [.mx.acme.example]}]\nrules: []\n"
+	was, err := Parse("was", []byte(plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	is, err := Parse("is", []byte(strings.Replace(plain, "example]", "example], shared_hosts: true, own_domains: [acme.example]", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range Diff(was, is) {
+		got = append(got, d.Destination+" "+d.Name()+": "+d.Before.Value+" -> "+d.After.Value)
+	}
+	if want := []string{"provider acme shared_hosts: false -> true", "provider acme own_domains:  -> acme.example"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
