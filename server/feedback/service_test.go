@@ -78,6 +78,12 @@ func (l *memoryLog) write(events ...*veredusv1.FeedbackEvent) {
 	l.grown = make(chan struct{})
 }
 
+func (l *memoryLog) readCount() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reads
+}
+
 func (l *memoryLog) purge(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,10 +130,16 @@ func (c *client) Send(r *veredusv1.StreamFeedbackResponse) error {
 // follow starts a stream; end cancels it and answers its error.
 func follow(t *testing.T, l Log, req *veredusv1.StreamFeedbackRequest) (c *client, end func() error) {
 	t.Helper()
+	return followService(t, NewService(l, make(chan struct{})), req)
+}
+
+// followService starts a stream of a service that has others.
+func followService(t *testing.T, s *Service, req *veredusv1.StreamFeedbackRequest) (c *client, end func() error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	c = &client{ctx: ctx, answers: make(chan *veredusv1.StreamFeedbackResponse)}
 	result := make(chan error, 1)
-	go func() { result <- NewService(l, make(chan struct{})).StreamFeedback(req, c) }()
+	go func() { result <- s.StreamFeedback(req, c) }()
 	return c, func() error { cancel(); return <-result }
 }
 
