@@ -156,7 +156,7 @@ func (d *rulesDiff) print(out io.Writer, list []rulefile.Difference) error {
 	for _, one := range list {
 		if d.json {
 			err := printJSON(out, differenceJSON{
-				Destination: one.Destination, Source: one.Source, Field: one.Field.String(),
+				Destination: one.Destination, Source: one.Source, Field: one.Name(),
 				Before: one.Before.Value, BeforeRule: one.Before.Origin.Rule, BeforeAt: at(one.Before.Origin.File, one.Before.Origin.Line),
 				After: one.After.Value, AfterRule: one.After.Origin.Rule, AfterAt: at(one.After.Origin.File, one.After.Origin.Line),
 			})
@@ -165,7 +165,7 @@ func (d *rulesDiff) print(out io.Writer, list []rulefile.Difference) error {
 			}
 			continue
 		}
-		rows.row(one.Destination, one.Source, one.Field, one.Before.Value, one.After.Value, by(one.Before.Origin), by(one.After.Origin))
+		rows.row(one.Destination, one.Source, one.Name(), one.Before.Value, one.After.Value, by(one.Before.Origin), by(one.After.Origin))
 	}
 	if d.json {
 		return nil
