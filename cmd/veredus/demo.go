@@ -42,10 +42,13 @@ type demo struct {
 
 	// hosted says that the node answers unsubscribe links itself.
 	hosted bool
+	// life is how long mail lives at least, in real time.
+	life time.Duration
 }
 
-func newDemo() *cobra.Command {
-	d := &demo{}
+func newDemo() *cobra.Command { return (&demo{}).command() }
+
+func (d *demo) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Send a campaign to fake mailbox providers, and compare both sides' ledgers",
@@ -91,7 +94,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	data.Seed = d.seed
-	d.plan = newPlan(d.recipients)
+	d.plan = newPlan(d.recipients, d.life)
 	if d.dir, err = os.MkdirTemp("", "veredus-demo-"); err != nil {
 		return err
 	}
@@ -237,8 +240,9 @@ const (
 	basicScale = 3600
 )
 
-func newPlan(recipients int) plan {
-	life := basicLife + time.Duration(recipients)*lifePerRecipient
+// newPlan gives mail the time that so many recipients take, or at least the life that is given.
+func newPlan(recipients int, life time.Duration) plan {
+	life = max(life, basicLife+time.Duration(recipients)*lifePerRecipient)
 	scale := min(basicScale, float64(mta.MaxValidity)/float64(life))
 	return plan{scale: scale, validity: time.Duration(float64(life) * scale).Round(time.Minute)}
 }

@@ -73,12 +73,12 @@ func TestReceiversPrintAWorldThatLoads(t *testing.T) {
 
 func TestPlanKeepsValidityInsideWhatTheRelayAllows(t *testing.T) {
 	for _, n := range []int{1, 300, 10_000, 100_000, 10_000_000} {
-		p := newPlan(n)
+		p := newPlan(n, 0)
 		if p.validity.Hours() > 84 || p.validity.Minutes() < 1 || p.scale < 1 {
 			t.Errorf("%d recipients: %+v", n, p)
 		}
 	}
-	if p := newPlan(10_000); p.real(p.validity).Seconds() > 90 {
+	if p := newPlan(10_000, 0); p.real(p.validity).Seconds() > 90 {
 		t.Errorf("10,000 recipients live for %v; the demonstration shall end within two minutes", p.real(p.validity))
 	}
 }
