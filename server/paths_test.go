@@ -7,6 +7,7 @@ import (
 	"github.com/veredus/veredus/mta/dispatch"
 	"github.com/veredus/veredus/mxrules"
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
+	"github.com/veredus/veredus/server/operator"
 )
 
 // shownRate is how the message rate of a path is explained.
@@ -32,5 +33,16 @@ func TestLearnedRatesAreShownInTheUnitThatPeopleUse(t *testing.T) {
 	l = shownRate(rule, mxrules.Rate{Count: 100, Per: 10 * time.Second}, mxrules.Rate{})
 	if l.GetEffective() != "36000/h" || l.GetSetBy() != "rule" {
 		t.Errorf("at the rule: %v", l)
+	}
+}
+
+// Work that changed nothing leaves no record behind.
+func TestWorkThatChangedNothingIsNoEvent(t *testing.T) {
+	none := queueEvent(&operator.Work{Kind: operator.Retry}, noon)
+	if none.Type != veredusv1.FeedbackType_FEEDBACK_TYPE_UNSPECIFIED {
+		t.Errorf("%+v", none)
+	}
+	if some := queueEvent(&operator.Work{Kind: operator.Retry, Count: 1}, noon); some.Type != veredusv1.FeedbackType_FEEDBACK_TYPE_QUEUE_CHANGED {
+		t.Errorf("%+v", some)
 	}
 }

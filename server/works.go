@@ -257,8 +257,11 @@ func samples(list []mta.Waiting) []*veredusv1.QueueSample {
 	return out
 }
 
-// queueEvent is the record of work that ended.
+// queueEvent is the record of work that ended; none of work that changed nothing.
 func queueEvent(w *operator.Work, now time.Time) operator.Event {
+	if w.Count == 0 {
+		return operator.Event{}
+	}
 	text := w.Kind.String()
 	if w.Kind == operator.Move {
 		text = "move to pool " + w.Pool

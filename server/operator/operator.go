@@ -28,7 +28,8 @@ type Orders interface {
 	// Works lists the work that was begun and has not ended, the oldest first.
 	Works(ctx context.Context) ([]Work, error)
 	// EndWork removes work, writes its event and remembers the answer for a repeat of its
-	// request: one write. The work that finish gets has its whole count. ErrNotFound.
+	// request: one write. The work that finish gets has its whole count; an event without a
+	// type is not written. ErrNotFound.
 	EndWork(ctx context.Context, id string, finish func(Work) (Event, []byte)) (Work, error)
 	// PutOverride stores an override in place of the one of its source and destination;
 	// without fields it only ends that one. The event goes into the same write. A

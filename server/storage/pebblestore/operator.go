@@ -70,7 +70,9 @@ func (s *Store) EndWork(ctx context.Context, id string, finish func(operator.Wor
 		}
 		event, answer := finish(w)
 		t.delete(keyName(tableWork, id))
-		t.orderEvent(&event)
+		if event.Type != veredusv1.FeedbackType_FEEDBACK_TYPE_UNSPECIFIED {
+			t.orderEvent(&event)
+		}
 		return t.remember(w.Request.ID, requestRow{method: w.Request.Method, body: w.Request.Body[:], answer: answer})
 	})
 	return w, err
