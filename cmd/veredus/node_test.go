@@ -217,7 +217,7 @@ func TestAnInterruptedUploadIsResumed(t *testing.T) {
 }
 
 func TestReceiversServeUntilTheyAreStopped(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out := newLines()
 	ended := make(chan int, 1)

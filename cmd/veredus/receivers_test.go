@@ -13,7 +13,7 @@ func TestReceiversReturnToThisMachineOnly(t *testing.T) {
 	veredus(t, "receivers", "--control", "127.0.0.1:0", "--return-to", "192.0.2.1:25").want(t, exitFailed, "return_to", "not a loopback address")
 	veredus(t, "receivers", "--control", "127.0.0.1:0", "--return-to", "localhost").want(t, exitFailed, "return_to", "host:port")
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, ended := newLines(), make(chan int, 1)
 	go func() {

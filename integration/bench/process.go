@@ -78,7 +78,7 @@ func (p *process) kill() {
 
 // awaitPort waits until something listens at addr, or the process ends.
 func (p *process) awaitPort(addr string) error {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); {
 		c, err := net.DialTimeout("tcp", addr, time.Second)
 		if err == nil {
 			return c.Close()

@@ -212,8 +212,8 @@ const patience = 3 * time.Second
 
 // Patience with the machine, not with the node.
 const (
-	drainWithin = 5 * time.Minute
-	tellWithin  = time.Minute
+	drainWithin = 8 * time.Minute
+	tellWithin  = 5 * time.Minute
 )
 
 // settleAll lets everything through and compares the books of all open deliveries.

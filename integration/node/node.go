@@ -173,9 +173,9 @@ func (n *Node) Start() error {
 	return nil
 }
 
-// Await waits until the node answers, for a minute at most.
+// Await waits until the node answers, for five minutes at most.
 func (n *Node) Await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	for {
 		_, err := n.Campaigns().ListDeliveries(ctx, &veredusv1.ListDeliveriesRequest{PageSize: 1}, grpc.WaitForReady(true))
