@@ -20,6 +20,8 @@ type Settings struct {
 	HelloNames map[string]string
 	// BounceDomain is the domain of the return path and the Message-ID for a From domain.
 	BounceDomain func(fromDomain string) string
+	// By is who ordered the reload, for its event; empty: nobody.
+	By string
 }
 
 // Apply replaces the settings at once: new sessions, messages and replies see the
@@ -29,6 +31,6 @@ func (r *Relay) Apply(ctx context.Context, s Settings) error {
 		r.settings.Store(&s)
 		r.core.SetPools(now, s.Pools)
 		r.core.SetRules(now, s.Rules)
-		r.writer.event(RelayEvent{Kind: RuleChangedEvent, Time: now, Text: "configuration reloaded"})
+		r.writer.event(RelayEvent{Kind: RuleChangedEvent, Time: now, Text: "configuration reloaded", By: s.By})
 	})
 }

@@ -302,6 +302,7 @@ type RelayEvent struct {
 	Destination string
 	Text        string
 	Until       time.Time
+	By          string // who ordered it; empty: nobody
 }
 
 // RelayEventKind is the type of a RelayEvent.

@@ -65,7 +65,9 @@ func (s *Server) readConfig() (*config.Config, error) {
 
 // apply puts settings into force. Once begun it is not broken off.
 func (s *Server) apply(ctx context.Context, is *settings) error {
-	if err := s.relay.Apply(context.WithoutCancel(ctx), is.relay()); err != nil {
+	put := is.relay()
+	put.By = PrincipalOf(ctx).Name
+	if err := s.relay.Apply(context.WithoutCancel(ctx), put); err != nil {
 		return err
 	}
 	s.settings.Store(is)

@@ -213,7 +213,7 @@ func (t *txn) relayEvent(e *mta.RelayEvent) {
 	t.event(&veredusv1.FeedbackEvent{
 		Time: timestamp(e.Time), Type: relayEvents[e.Kind],
 		Source: validText(e.Source), Destination: validText(e.Destination), Text: capText(e.Text),
-		NextAttemptTime: timestamp(e.Until),
+		NextAttemptTime: timestamp(e.Until), Principal: validText(e.By),
 	})
 }
 
