@@ -38,15 +38,16 @@ func (c *Core) slotKind(l *line) int {
 	return probe
 }
 
-// reserveOf is the part of the slots that is kept for transactional mail.
-const reserveOf = 50
+// keptSlots is how many slots are kept for transactional mail: a fiftieth, at most twenty.
+// They let it begin at once; what is more of it has the next slots that come free.
+func (c *Core) keptSlots() int { return min(c.cfg.MaxSessions/50, 20) }
 
 // slotsFor is how many slots may be in use for a line of a kind to get one more.
 func (c *Core) slotsFor(kind int) int {
 	if kind == urgent {
 		return c.cfg.MaxSessions
 	}
-	return c.cfg.MaxSessions - c.cfg.MaxSessions/reserveOf
+	return c.cfg.MaxSessions - c.keptSlots()
 }
 
 // maySlot reports whether a line of a kind may take a slot now, if it is its turn.
