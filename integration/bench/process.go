@@ -76,9 +76,12 @@ func (p *process) kill() {
 	<-p.ended
 }
 
+// portPatience is how long a process may take until it listens, and until it answers.
+const portPatience = 3 * time.Minute
+
 // awaitPort waits until something listens at addr, or the process ends.
 func (p *process) awaitPort(addr string) error {
-	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(portPatience); time.Now().Before(deadline); {
 		c, err := net.DialTimeout("tcp", addr, time.Second)
 		if err == nil {
 			return c.Close()

@@ -91,7 +91,20 @@ func (b *bench) startNode(name, dir string, k *key, s *sink, profile string) (*n
 		p.kill()
 		return nil, err
 	}
-	return &node{process: p, conn: conn, campaigns: veredusv1.NewCampaignServiceClient(conn)}, nil
+	n := &node{process: p, conn: conn, campaigns: veredusv1.NewCampaignServiceClient(conn)}
+	if err := n.await(); err != nil {
+		n.kill()
+		return nil, err
+	}
+	return n, nil
+}
+
+// await waits until the node answers: it listens before it has opened its store.
+func (n *node) await() error {
+	ctx, cancel := context.WithTimeout(context.Background(), portPatience)
+	defer cancel()
+	_, err := n.campaigns.ListDeliveries(ctx, &veredusv1.ListDeliveriesRequest{PageSize: 1}, grpc.WaitForReady(true))
+	return err
 }
 
 // command is how the relay of a case is run.
