@@ -146,6 +146,7 @@ type Relay struct {
 	expiry    expiry
 	news      pathNews
 	hangUps   hangUps
+	ordered   warmUpOrder
 }
 
 // New makes a relay. It does nothing until Start.

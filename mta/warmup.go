@@ -39,7 +39,11 @@ func (r *Relay) reportWarmUp(a *dispatch.Action) {
 		return
 	}
 	r.log.Info("warm-up", "source", a.Source.Name, "change", a.Text)
-	r.writer.event(RelayEvent{Kind: PathWarmUpEvent, Time: r.cfg.Now(), Source: a.Source.Name, Text: "warm-up " + a.Text})
+	e := RelayEvent{Kind: PathWarmUpEvent, Time: r.cfg.Now(), Source: a.Source.Name, Text: "warm-up " + a.Text}
+	if r.ordered.source == a.Source.Name {
+		e.By = r.ordered.by
+	}
+	r.writer.event(e)
 }
 
 // Sources lists all sources by name, with their warm-up.
@@ -48,15 +52,23 @@ func (r *Relay) Sources(ctx context.Context) (views []dispatch.SourceView, err e
 	return views, err
 }
 
+// warmUpOrder is an order about a warm-up that is being carried out, and who gave it.
+type warmUpOrder struct{ source, by string }
+
 // SetWarmUp puts a source at a stage of its warm-up, from 1, or ends that. It returns
-// once that is durable; found is false for a source that has none.
-func (r *Relay) SetWarmUp(ctx context.Context, source string, stage int, off bool) (found bool, err error) {
+// once that is durable; found is false for a source that has none. The event names by,
+// who ordered it; empty: nobody.
+func (r *Relay) SetWarmUp(ctx context.Context, source string, stage int, off bool, by string) (found bool, err error) {
 	durable := make(chan struct{})
 	err = r.call(ctx, func(now time.Time) {
+		r.core.Tick(now)
+		r.act() // steps that were due are nobody's order
 		if found = r.core.SetWarmUp(now, source, stage, off); !found {
 			return
 		}
+		r.ordered = warmUpOrder{source, by}
 		r.act()
+		r.ordered = warmUpOrder{}
 		r.writer.then(func(time.Time) { close(durable) })
 	})
 	if err != nil || !found {

@@ -79,6 +79,19 @@ func TestReloadIsOneChange(t *testing.T) {
 		t.Error("a refused reload changed something")
 	}
 
+	// It is on record, once, with who ordered it.
+	from, _ := n.store.Ends()
+	events, _, err := n.store.Read(t.Context(), from, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events = slices.DeleteFunc(events, func(e *veredusv1.FeedbackEvent) bool {
+		return e.GetType() != veredusv1.FeedbackType_FEEDBACK_TYPE_RULE_CHANGED
+	})
+	if len(events) != 1 || events[0].GetPrincipal() != "local" {
+		t.Errorf("events %v", events)
+	}
+
 	// A repeated request answers as the first time.
 	if again := reload("first"); !slices.Equal(again.GetChanges(), want) {
 		t.Errorf("repeat: %v", again)

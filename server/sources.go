@@ -22,7 +22,7 @@ import (
 // warmUps is what the calls on sources need of the relay; *mta.Relay has it.
 type warmUps interface {
 	Sources(ctx context.Context) ([]dispatch.SourceView, error)
-	SetWarmUp(ctx context.Context, source string, stage int, off bool) (found bool, err error)
+	SetWarmUp(ctx context.Context, source string, stage int, off bool, by string) (found bool, err error)
 }
 
 // identities is the part of RelayService that deals with sources.
@@ -71,7 +71,7 @@ func (s *identities) SetWarmUp(ctx context.Context, req *veredusv1.SetWarmUpRequ
 	if found, err := s.calls.before(ctx, id, before); err != nil || found {
 		return before, err
 	}
-	found, err := s.relay.SetWarmUp(ctx, req.GetSource(), int(req.GetStage()), req.GetOff())
+	found, err := s.relay.SetWarmUp(ctx, req.GetSource(), int(req.GetStage()), req.GetOff(), PrincipalOf(ctx).Name)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func (r *warmingRelay) Sources(context.Context) ([]dispatch.SourceView, error) {
 	return r.core.Sources(noon), nil
 }
 
-func (r *warmingRelay) SetWarmUp(_ context.Context, source string, stage int, off bool) (bool, error) {
+func (r *warmingRelay) SetWarmUp(_ context.Context, source string, stage int, off bool, _ string) (bool, error) {
 	r.sets++
 	return r.core.SetWarmUp(noon, source, stage, off), nil
 }

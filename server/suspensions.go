@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/veredus/veredus/mta/dispatch"
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/campaign"
+	"github.com/veredus/veredus/server/operator"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -56,10 +58,11 @@ func (s *suspensions) stop() {
 }
 
 // put stores a suspension and puts it into force.
+// The event names who ordered it.
 func (s *suspensions) put(ctx context.Context, n suspend.Suspension, req suspend.Request) (suspend.Suspension, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stored, err := s.store.PutSuspension(ctx, n, req)
+	stored, err := s.store.PutSuspension(ctx, n, s.record(suspended, PrincipalOf(ctx).Name), req)
 	if err != nil {
 		return stored, err
 	}
@@ -81,11 +84,54 @@ func (s *suspensions) remove(ctx context.Context, id string, sel suspend.Selecto
 			}
 		}
 	}
-	removed, err := s.store.DeleteSuspension(ctx, id, req)
+	removed, err := s.store.DeleteSuspension(ctx, id, s.record(resumed, PrincipalOf(ctx).Name), req)
 	if err != nil {
 		return removed, err
 	}
 	return removed, s.reconcile(context.WithoutCancel(ctx))
+}
+
+// What an event says of a suspension.
+const (
+	suspended = "suspended"
+	resumed   = "resumed"
+	timeOver  = "resumed, its time is over"
+)
+
+// record makes the event of a change: what was suspended, why, until when and by whom.
+func (s *suspensions) record(what, by string) suspend.Record {
+	now := s.now()
+	return func(n suspend.Suspension) operator.Event {
+		e := operator.Event{Type: veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_RESUMED, Time: now, By: by}
+		if what == suspended {
+			e.Type, e.Until = veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_SUSPENDED, n.End
+		}
+		switch n.Selector.Kind {
+		case suspend.Tenant:
+			e.Tenant = n.Selector.Value
+		case suspend.Delivery:
+			e.Delivery = n.Selector.Value
+		case suspend.Source:
+			e.Source = n.Selector.Value
+		case suspend.Destination:
+			e.Destination = n.Selector.Value
+		}
+		e.Text = what + ": " + selectorWords(n.Selector) + "; " + n.Reason
+		return e
+	}
+}
+
+var kindWords = map[suspend.Kind]string{
+	suspend.Tenant: "tenant", suspend.Delivery: "delivery", suspend.SenderDomain: "sender domain",
+	suspend.Source: "source", suspend.Destination: "destination",
+}
+
+// selectorWords say what is suspended.
+func selectorWords(sel suspend.Selector) string {
+	if sel.Kind == suspend.Everything {
+		return "everything"
+	}
+	return kindWords[sel.Kind] + " " + sel.Value
 }
 
 // list are the suspensions that hold now, by id.
@@ -113,7 +159,7 @@ func (s *suspensions) reconcile(ctx context.Context) error {
 	now, stored, next := s.now(), map[string]bool{}, time.Time{}
 	for _, n := range list {
 		if !n.Active(now) {
-			if _, err := s.store.DeleteSuspension(ctx, n.ID, suspend.Request{}); err != nil && !errors.Is(err, suspend.ErrNotFound) {
+			if _, err := s.store.DeleteSuspension(ctx, n.ID, s.record(timeOver, ""), suspend.Request{}); err != nil && !errors.Is(err, suspend.ErrNotFound) {
 				return err
 			}
 			s.log.Info("suspension ended", "suspension", n.ID, "reason", n.Reason)

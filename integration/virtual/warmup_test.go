@@ -69,6 +69,9 @@ func TestNewSourceIsWarmedUp(t *testing.T) {
 		for _, e := range r.events("") {
 			if e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_WARM_UP {
 				steps = append(steps, e.GetSource()+": "+e.GetText())
+				if e.GetPrincipal() != "" {
+					t.Errorf("a step of its own was ordered by %s: %s", e.GetPrincipal(), e.GetText())
+				}
 			}
 		}
 		if len(steps) != 2 || !strings.HasPrefix(steps[0], "s1: warm-up advanced to stage 2 of 3, 48 messages a day") {
@@ -123,7 +126,7 @@ func TestOperatorsStageSurvivesACrash(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 1))
 		r := newRig(t, crashable, cold(24, 48, 500))
 		defer func() { r.close() }()
-		if found, err := r.relay.SetWarmUp(t.Context(), "s1", 3, false); err != nil || !found {
+		if found, err := r.relay.SetWarmUp(t.Context(), "s1", 3, false, "someone"); err != nil || !found {
 			t.Fatal(found, err)
 		}
 		r.crash(rng)
@@ -131,7 +134,7 @@ func TestOperatorsStageSurvivesACrash(t *testing.T) {
 		if err != nil || views[0].WarmUp.State.Stage != 3 || views[0].WarmUp.Cap != 500 {
 			t.Errorf("%+v %v", views, err)
 		}
-		if found, err := r.relay.SetWarmUp(t.Context(), "s9", 3, false); err != nil || found {
+		if found, err := r.relay.SetWarmUp(t.Context(), "s9", 3, false, "someone"); err != nil || found {
 			t.Error("a source that is not there", found, err)
 		}
 		for range 6 {

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/veredus/veredus/server/operator"
 )
 
 // Errors of Suspensions; drivers wrap them.
@@ -21,14 +23,20 @@ var (
 type Suspensions interface {
 	// PutSuspension stores s. When its selector is suspended already, that
 	// suspension gets the new reason and end and keeps its id and creation; it
-	// answers what is stored then. A repeated request answers as the first time.
-	PutSuspension(ctx context.Context, s Suspension, req Request) (Suspension, error)
+	// answers what is stored then. A repeated request answers as the first time. The
+	// record of what is stored goes into the same write, once for each request.
+	PutSuspension(ctx context.Context, s Suspension, record Record, req Request) (Suspension, error)
 	// DeleteSuspension removes one by id and answers what it was. ErrNotFound. A
-	// repeated request answers as the first time.
-	DeleteSuspension(ctx context.Context, id string, req Request) (Suspension, error)
+	// repeated request answers as the first time. The record of what was removed goes into
+	// the same write.
+	DeleteSuspension(ctx context.Context, id string, record Record, req Request) (Suspension, error)
 	// ListSuspensions reads all, also those whose end has come, ordered by id.
 	ListSuspensions(ctx context.Context) ([]Suspension, error)
 }
+
+// Record makes the event of a change from the suspension that was stored or removed. It
+// must be pure; nil: no event.
+type Record func(Suspension) operator.Event
 
 // Suspension is a selector out of work.
 type Suspension struct {

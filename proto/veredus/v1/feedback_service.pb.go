@@ -62,9 +62,9 @@ const (
 	FeedbackType_FEEDBACK_TYPE_WARNING FeedbackType = 25
 	// Relay: a path was slowed.
 	FeedbackType_FEEDBACK_TYPE_PATH_THROTTLED FeedbackType = 40
-	// Relay: a path rests.
+	// Relay: a path rests, or an operator suspended mail.
 	FeedbackType_FEEDBACK_TYPE_PATH_SUSPENDED FeedbackType = 41
-	// Relay: a path works again.
+	// Relay: a path works again, or a suspension ended.
 	FeedbackType_FEEDBACK_TYPE_PATH_RESUMED FeedbackType = 42
 	// Relay: the rules were changed.
 	FeedbackType_FEEDBACK_TYPE_RULE_CHANGED FeedbackType = 43
@@ -487,7 +487,8 @@ type FeedbackEvent struct {
 	Label string `protobuf:"bytes,32,opt,name=label,proto3" json:"label,omitempty"`
 	// Message-ID header without angle brackets.
 	MessageId string `protobuf:"bytes,33,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
-	// Who ordered it, of orders about waiting mail and paths; empty where nobody did.
+	// Who ordered it, of orders about waiting mail, paths, suspensions, warm-ups and the
+	// configuration; empty where nobody did.
 	Principal     string `protobuf:"bytes,34,opt,name=principal,proto3" json:"principal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

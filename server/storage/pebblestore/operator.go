@@ -214,7 +214,9 @@ func (t *txn) orderEvent(e *operator.Event) {
 	if e.Delivery != "" {
 		n.Delivery = "deliveries/" + validText(e.Delivery)
 	}
-	if e.Type == veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_OVERRIDDEN {
+	switch e.Type {
+	case veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_OVERRIDDEN, veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_SUSPENDED,
+		veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_RESUMED:
 		t.pathEvent(e.Source, e.Destination)
 	}
 	t.event(n)

@@ -12,7 +12,7 @@ import (
 )
 
 // PutSuspension stores a suspension, or gives the one of the same selector the new reason and end.
-func (s *Store) PutSuspension(ctx context.Context, n suspend.Suspension, req suspend.Request) (answer suspend.Suspension, err error) {
+func (s *Store) PutSuspension(ctx context.Context, n suspend.Suspension, record suspend.Record, req suspend.Request) (answer suspend.Suspension, err error) {
 	err = s.submit(ctx, func(t *txn) error {
 		repeated, err := t.suspensionBefore(req, &answer)
 		if err != nil || repeated {
@@ -32,13 +32,14 @@ func (s *Store) PutSuspension(ctx context.Context, n suspend.Suspension, req sus
 		}
 		t.set(keyName(tableSuspension, n.ID), encodeSuspension(&n))
 		answer = n
+		t.recordSuspension(record, &n)
 		return t.rememberSuspension(req, &n)
 	})
 	return answer, err
 }
 
 // DeleteSuspension removes a suspension by id and answers what it was.
-func (s *Store) DeleteSuspension(ctx context.Context, id string, req suspend.Request) (answer suspend.Suspension, err error) {
+func (s *Store) DeleteSuspension(ctx context.Context, id string, record suspend.Record, req suspend.Request) (answer suspend.Suspension, err error) {
 	err = s.submit(ctx, func(t *txn) error {
 		repeated, err := t.suspensionBefore(req, &answer)
 		if err != nil || repeated {
@@ -55,6 +56,7 @@ func (s *Store) DeleteSuspension(ctx context.Context, id string, req suspend.Req
 			return err
 		}
 		t.delete(keyName(tableSuspension, id))
+		t.recordSuspension(record, &answer)
 		return t.rememberSuspension(req, &answer)
 	})
 	return answer, err
@@ -93,6 +95,14 @@ func (t *txn) suspensionBefore(req suspend.Request, answer *suspend.Suspension) 
 	}
 	*answer, err = decodeSuspension(r.answer)
 	return true, err
+}
+
+// recordSuspension appends the event of a change.
+func (t *txn) recordSuspension(record suspend.Record, n *suspend.Suspension) {
+	if record != nil {
+		e := record(*n)
+		t.orderEvent(&e)
+	}
 }
 
 func (t *txn) rememberSuspension(req suspend.Request, n *suspend.Suspension) error {

@@ -752,7 +752,7 @@ func (e *engine) reopen() error {
 func (e *engine) suspend() error {
 	if n := len(e.m.suspensions); n > 0 && e.rng.IntN(2) == 0 {
 		i := e.rng.IntN(n)
-		if _, err := e.store.DeleteSuspension(ctx(), e.m.suspensions[i].ID, suspend.Request{}); err != nil {
+		if _, err := e.store.DeleteSuspension(ctx(), e.m.suspensions[i].ID, nil, suspend.Request{}); err != nil {
 			return err
 		}
 		e.m.suspensions = slices.Delete(e.m.suspensions, i, i+1)
@@ -763,7 +763,7 @@ func (e *engine) suspend() error {
 		Selector: suspend.Selector{Kind: suspend.Tenant, Value: fmt.Sprint(e.rng.IntN(3))},
 		Reason:   fmt.Sprint(e.rng.IntN(100)), Created: e.m.now,
 	}
-	got, err := e.store.PutSuspension(ctx(), s, suspend.Request{})
+	got, err := e.store.PutSuspension(ctx(), s, nil, suspend.Request{})
 	if err != nil {
 		return err
 	}

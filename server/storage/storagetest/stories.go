@@ -14,6 +14,7 @@ import (
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 	"github.com/veredus/veredus/server/campaign"
 	"github.com/veredus/veredus/server/feedback"
+	"github.com/veredus/veredus/server/operator"
 	"github.com/veredus/veredus/server/suspend"
 )
 
@@ -222,24 +223,37 @@ func (t *teller) repeatedChange() {
 func (t *teller) repeatedSuspension() {
 	s := suspend.Suspension{ID: "s1", Selector: suspend.Selector{Kind: suspend.Everything}, Reason: "test", Created: storyTime}
 	put := suspend.Request{ID: "r4", Method: "Suspend"}
-	_, err := t.PutSuspension(ctx(), s, put)
+	record := func(what string) suspend.Record {
+		return func(n suspend.Suspension) operator.Event {
+			return operator.Event{Type: veredusv1.FeedbackType_FEEDBACK_TYPE_PATH_SUSPENDED, Time: storyTime, Text: what + " " + n.ID, By: "someone"}
+		}
+	}
+	from := t.end()
+	_, err := t.PutSuspension(ctx(), s, record("put"), put)
 	t.check(err)
 	end := suspend.Request{ID: "r5", Method: "Resume"}
 	for range 2 {
-		got, err := t.DeleteSuspension(ctx(), "s1", end)
+		got, err := t.DeleteSuspension(ctx(), "s1", record("end"), end)
 		t.check(err)
 		if got != s {
 			t.Errorf("repeated resume: got %+v", got)
 		}
 	}
-	if got, err := t.PutSuspension(ctx(), s, put); err != nil || got != s {
+	if got, err := t.PutSuspension(ctx(), s, record("again"), put); err != nil || got != s {
 		t.Errorf("repeated suspend: got %+v, %v", got, err)
 	}
 	if list, err := t.ListSuspensions(ctx()); err != nil || len(list) != 0 {
 		t.Errorf("a repeated suspend had an effect: %v, %v", list, err)
 	}
-	if _, err := t.DeleteSuspension(ctx(), "s1", suspend.Request{}); !errors.Is(err, suspend.ErrNotFound) {
+	if _, err := t.DeleteSuspension(ctx(), "s1", record("nothing"), suspend.Request{}); !errors.Is(err, suspend.ErrNotFound) {
 		t.Errorf("no such suspension: got %v", err)
+	}
+	var told []string
+	for _, e := range t.told(from) {
+		told = append(told, e.GetText()+" by "+e.GetPrincipal())
+	}
+	if want := []string{"put s1 by someone", "end s1 by someone"}; !slices.Equal(told, want) {
+		t.Errorf("events of suspensions: %q, want %q", told, want)
 	}
 }
 
