@@ -16,8 +16,9 @@ const (
 
 // With cgo the store's cache and memory tables are C memory, allocated by whatever thread is
 // at hand. By default glibc keeps eight heaps for each processor, and each of them keeps what
-// it had at most: resident memory grows for an hour, with nothing leaking. So there are two
-// heaps, and what is large is given back when it is freed.
+// it had at most: resident memory grows for an hour, with nothing leaking. So there are no
+// more than there are threads so early, two at least, and what is large is given back when
+// it is freed.
 const (
 	cHeaps  = 2
 	largeIn = 128 << 10 // glibc's own threshold, which would otherwise rise to what was freed, up to 32 MiB
