@@ -125,6 +125,18 @@ func (p *WarmUpPlan) ProviderCap(stage int, provider string) int64 {
 	return 0
 }
 
+// HeldBy is the first stage, from 1, at which a provider may have less than 10 % of the
+// cap: mail that goes to it alone, or nearly so, uses that up without ever making a day
+// full, and the warm-up stays where it is. 0 for none.
+func (p *WarmUpPlan) HeldBy(provider string) int {
+	for stage := 1; stage <= len(p.Caps); stage++ {
+		if most := p.ProviderCap(stage, provider); most > 0 && float64(most) < leastReached*float64(p.Cap(stage)) {
+			return stage
+		}
+	}
+	return 0
+}
+
 // DayHours are hours of the UTC day, from From up to To; From above To goes over
 // midnight. The zero DayHours are all hours.
 type DayHours struct{ From, To int }

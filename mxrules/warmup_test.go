@@ -223,6 +223,9 @@ func TestAProvidersCapThatIsUsedUpIsAFullDay(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			plan := DefaultWarmUpPlan()
 			plan.Providers = []ProviderPlan{tt.one}
+			if held := plan.HeldBy("big") == 1; held != (tt.stage == 1 && !tt.off) {
+				t.Errorf("held by the provider's part from the first stage on: %v", held)
+			}
 			s := newSender(t, plan, 1)
 			s.provider = "big"
 			for range 15 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/veredus/veredus/mta/bounce"
 	"github.com/veredus/veredus/mxrules"
+	"github.com/veredus/veredus/server/config"
 )
 
 // sample is a reply of a receiver, and what an operator expects of it.
@@ -59,6 +61,7 @@ type outcome struct {
 // rulesCheck tests a rule file.
 type rulesCheck struct {
 	samples, bounces string
+	config           string
 	replies          []string
 	one              sample
 	json             bool
@@ -89,7 +92,9 @@ fewer_connections, fewer_messages, rest, step_back, hold_delivery, retry_soon) a
 for. The exit status is 1 when something comes out otherwise than expected.
 
 A reaction that cannot follow is warned of: one whose words are those of a sample that
-qualification takes for no trouble of the path, and one that an earlier one hides.`,
+qualification takes for no trouble of the path, and one that an earlier one hides. With
+--config the node's configuration is read, too, and what it warns of is told: among it a
+provider's part of a warm-up that is too small for the warm-up to get on.`,
 		Example: `  veredus rules check mx.yaml
   veredus rules check mx.yaml --mx mx1.acme.example --reply "421 too many connections"
   veredus rules check mx.yaml --samples replies.yaml`,
@@ -104,6 +109,7 @@ qualification takes for no trouble of the path, and one that an earlier one hide
 	f.StringVar(&c.one.Source, "source", "", "sending address")
 	f.StringVar(&c.one.Phase, "phase", "", "phase of --reply (default rcpt)")
 	f.StringVar(&c.bounces, "bounce-rules", "", "file of bounce rules that stands before the built-in ones")
+	f.StringVar(&c.config, "config", "", "configuration of a node, whose warnings are told, too")
 	f.BoolVar(&c.json, "json", false, "print one JSON object per reply")
 	return cmd
 }
@@ -123,6 +129,10 @@ func (c *rulesCheck) run(cmd *cobra.Command, path string) error {
 			return &usageError{cmd, fmt.Errorf("--bounce-rules: %w", err)}
 		}
 	}
+	warnings, err := c.configured()
+	if err != nil {
+		return &usageError{nil, err}
+	}
 	list, err := c.list(cmd)
 	if err != nil {
 		return err
@@ -137,7 +147,7 @@ func (c *rulesCheck) run(cmd *cobra.Command, path string) error {
 	if !c.json {
 		fmt.Fprintf(out, "%s is sound: %d rules of its own, %d with the built-in ones\n", path, own, len(rules.All()))
 	}
-	for _, w := range append(hidden(rules), idle(rules, table)...) {
+	for _, w := range slices.Concat(hidden(rules), idle(rules, table), warnings) {
 		c.warn(out, w)
 	}
 	failed := 0
@@ -157,6 +167,18 @@ func (c *rulesCheck) run(cmd *cobra.Command, path string) error {
 		return fmt.Errorf("%d of %d samples came out otherwise than expected", failed, len(list))
 	}
 	return nil
+}
+
+// configured are the warnings of the node's configuration.
+func (c *rulesCheck) configured() ([]string, error) {
+	if c.config == "" {
+		return nil, nil
+	}
+	cfg, err := config.Load(c.config)
+	if err != nil {
+		return nil, fmt.Errorf("--config: %w", err)
+	}
+	return cfg.Warnings, nil
 }
 
 // warn prints a warning about the file.

@@ -66,6 +66,20 @@ func TestRulesCheckWarnsOfReactionsThatNeverFollow(t *testing.T) {
 	}
 }
 
+// With the node's configuration, a provider's part that holds a warm-up is told of as well.
+func TestRulesCheckWarnsOfTheConfiguration(t *testing.T) {
+	rules := write(t, "mx.yaml", ownRules)
+	cfg := write(t, "veredus.yaml", "relay: {warm_up: {providers: {google: 0.05}}, pools: {new: [{name: a, warm_up: on}]}}\n")
+	got := veredus(t, "rules", "check", rules, "--config", cfg)
+	if got.status != exitOK || !strings.Contains(got.out, "warning: relay.warm_up.providers.google: 10 of the 200 messages a day of stage 1 are less than 10 %") {
+		t.Errorf("status %d\n%s%s", got.status, got.out, got.err)
+	}
+	bad := write(t, "bad.yaml", "relay: {warm_up: {providers: {google: 5}}}\n")
+	if got := veredus(t, "rules", "check", rules, "--config", bad); got.status != exitUsage || !strings.Contains(got.err, "relay.warm_up.providers.google") {
+		t.Errorf("status %d\n%s%s", got.status, got.out, got.err)
+	}
+}
+
 func TestRulesDiff(t *testing.T) {
 	was, is := write(t, "was.yaml", "rules: []\n"), write(t, "is.yaml", ownRules)
 	got := veredus(t, "rules", "diff", was, is, "--json")

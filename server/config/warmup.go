@@ -168,7 +168,9 @@ func (p *parser) checkWarmUps(c *Config) {
 		}
 		if err := w.Plan.Check(); err != nil {
 			p.errorf(p.line(path), "%s: %v", path, err)
+			continue
 		}
+		c.Warnings = append(c.Warnings, heldPlans(path, w.Plan)...)
 	}
 	for _, pool := range c.Relay.Pools {
 		for i, s := range pool.Sources {
@@ -189,6 +191,17 @@ func (p *parser) checkWarmUps(c *Config) {
 			}
 		}
 	}
+}
+
+// heldPlans are warnings about parts of a plan by which it may stay at a stage without end.
+func heldPlans(path string, plan *mxrules.WarmUpPlan) (list []string) {
+	for _, one := range plan.Providers {
+		if stage := plan.HeldBy(one.Provider); stage > 0 {
+			list = append(list, fmt.Sprintf("%s.providers.%s: %d of the %d messages a day of stage %d are less than 10 %%: a source whose mail goes mostly to %s stays at that stage; give 0.1 or more, or leave it out",
+				path, one.Provider, plan.ProviderCap(stage, one.Provider), plan.Cap(stage), stage, one.Provider))
+		}
+	}
+	return list
 }
 
 // maxOverflow bounds a chain of overflow pools.

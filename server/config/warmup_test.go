@@ -2,6 +2,8 @@ package config
 
 import (
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/veredus/veredus/mxrules"
@@ -68,5 +70,32 @@ relay:
 	}
 	if got, want := PlanText(want), "2 stages [100 400], hours 22-06, google 0.5, yahoo [10 20]"; got != want {
 		t.Errorf("%q", got)
+	}
+}
+
+// A part for a provider that is too small for its mail to fill a day holds the warm-up;
+// who loads such a plan is told which field does it.
+func TestASmallPartForAProviderIsWarnedOf(t *testing.T) {
+	c, err := Parse("v.yaml", []byte(`
+relay:
+  warm_up:
+    caps: [100, 200, 4000]
+    providers: {google: 0.09, yahoo: 0.1, gmx: [50, 100]}
+    plans: {slow: {providers: {google: 0.05}}, even: {providers: {google: 0.5}}}
+  pools: {new: [{name: a, warm_up: on}]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"relay.warm_up.providers.google: 9 of the 100 messages a day of stage 1 are less than 10 %: ",
+		"relay.warm_up.providers.gmx: 100 of the 4000 messages a day of stage 3 are less than 10 %: ",
+		"relay.warm_up.plans.slow.providers.google: 10 of the 200 messages a day of stage 1 are less than 10 %: ",
+	}
+	same := func(got, want string) bool {
+		return strings.HasPrefix(got, want) && strings.Contains(got, "give 0.1 or more")
+	}
+	if !slices.EqualFunc(c.Warnings, want, same) {
+		t.Errorf("warnings\n%s", strings.Join(c.Warnings, "\n"))
 	}
 }
