@@ -26,6 +26,8 @@ type Report struct {
 	Drain
 	Figures
 	Receivers []ReceiverReport `json:"receivers"`
+	// WarmUps are the sources that are warmed up; left out where there are none.
+	WarmUps []WarmUpReport `json:"warm_ups,omitempty"`
 	// Together says that one core ran all receivers, Events how many were handled.
 	Together bool  `json:"together"`
 	Events   int64 `json:"events"`
@@ -133,6 +135,7 @@ func (s *Scenario) report(cfg *simulate.Config, res *simulate.Result) *Report {
 	for _, name := range order {
 		r.Receivers = append(r.Receivers, parts[name].report(name))
 	}
+	r.WarmUps = warmUpReports(res.WarmUps)
 	return r
 }
 

@@ -3,7 +3,9 @@ package simulation
 import (
 	"maps"
 	"slices"
+	"strings"
 
+	"github.com/veredus/veredus/mta/simulate"
 	"github.com/veredus/veredus/mxrules"
 )
 
@@ -86,4 +88,55 @@ func (r *relayFile) warmUp(src *Source) any {
 	name := "plan-" + src.Name
 	r.WarmUp["plans"].(map[string]any)[name] = plan
 	return map[string]any{"stage": max(w.Stage, 1), "plan": name}
+}
+
+// WarmUpReport is how a source's warm-up went.
+type WarmUpReport struct {
+	Source string `json:"source"`
+	// Days are the UTC days up to that of the last message.
+	Days []WarmUpDay `json:"days"`
+}
+
+// WarmUpDay is a warm-up at the end of a UTC day, or of the simulation.
+type WarmUpDay struct {
+	// Day is from 1, the day on which the scenario starts.
+	Day int `json:"day"`
+	// Active says that caps hold: the warm-up is neither finished nor off.
+	Active bool `json:"active"`
+	Stage  int  `json:"stage"`
+	Stages int  `json:"stages"`
+	// Cap is that day's, ProviderCaps those of single providers; 0 and left out where
+	// nothing is limited.
+	Cap          int64            `json:"cap"`
+	ProviderCaps map[string]int64 `json:"provider_caps,omitempty"`
+	// Sent are messages charged that day, Delivered those of its attempts that were taken.
+	Sent      int64 `json:"sent"`
+	Delivered int64 `json:"delivered"`
+	// StalledDays are the days in a row that brought too little mail to get on.
+	StalledDays int `json:"stalled_days"`
+	// Holding says that the last thing it did was not to get on; Why is that in words,
+	// empty before the first.
+	Holding bool   `json:"holding"`
+	Why     string `json:"why,omitempty"`
+}
+
+// warmUpReports are the warm-ups by source, in the order of their names.
+func warmUpReports(days []simulate.WarmUpDay) (list []WarmUpReport) {
+	bySource := map[string][]WarmUpDay{}
+	for i := range days {
+		d := &days[i]
+		one := WarmUpDay{
+			Day: d.Day, Active: d.Active, Stage: d.State.Stage, Stages: d.Stages, Sent: d.State.Sent, Delivered: d.State.Delivered,
+			StalledDays: d.State.Stalled, Why: d.State.Cause,
+		}
+		if d.Active {
+			one.Cap, one.ProviderCaps = d.Cap, d.ProviderCaps
+			one.Holding = one.Why != "" && !strings.HasPrefix(one.Why, "advanced") && !strings.HasPrefix(one.Why, "set to")
+		}
+		bySource[d.Source] = append(bySource[d.Source], one)
+	}
+	for _, name := range slices.Sorted(maps.Keys(bySource)) {
+		list = append(list, WarmUpReport{Source: name, Days: bySource[name]})
+	}
+	return list
 }

@@ -2,6 +2,8 @@ package simulation
 
 import (
 	"bytes"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +50,43 @@ func TestScenarioOfANewSource(t *testing.T) {
 	}
 	if !res.Drained || res.Delivered != 100 || days[0] > 48 || days[0] < 47 || days[1] < 52 {
 		t.Errorf("by day %v, %+v", days, res.Figures)
+	}
+}
+
+// The report tells of each day of a warm-up: its cap, what was sent, and whether it got on.
+func TestReportTellsOfWarmUps(t *testing.T) {
+	for _, c := range []struct {
+		name, from, to string
+		want           []WarmUpDay
+	}{
+		{"enough mail", "recipients: 100", "recipients: 100", []WarmUpDay{
+			{Day: 1, Active: true, Stage: 2, Stages: 3, Cap: 48, Sent: 48, Delivered: 48},
+			{Day: 2, Active: true, Stage: 3, Stages: 3, Cap: 96, Sent: 52, Delivered: 52, Why: "advanced to stage 3 of 3, 96 messages a day"},
+		}},
+		{"too little mail", "recipients: 100}", "recipients: 10}, {at: 24h, recipients: 10}", []WarmUpDay{
+			{Day: 1, Active: true, Stage: 2, Stages: 3, Cap: 48, Sent: 10, Delivered: 10},
+			{Day: 2, Active: true, Stage: 2, Stages: 3, Cap: 48, Sent: 10, Delivered: 10, StalledDays: 1, Holding: true, Why: "held at stage 2 of 3"},
+		}},
+	} {
+		s, err := Parse("new.yaml", []byte(strings.Replace(warmUpStory, c.from, c.to, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := s.Run()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(res.WarmUps) != 1 || res.WarmUps[0].Source != "cold" {
+			t.Fatalf("%s: %+v", c.name, res.WarmUps)
+		}
+		same := func(got, want WarmUpDay) bool {
+			why := strings.HasPrefix(got.Why, want.Why) && (got.Why == "") == (want.Why == "")
+			got.Why = want.Why
+			return why && reflect.DeepEqual(got, want)
+		}
+		if got := res.WarmUps[0].Days; !slices.EqualFunc(got, c.want, same) {
+			t.Errorf("%s: %+v", c.name, got)
+		}
 	}
 }
 

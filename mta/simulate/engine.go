@@ -51,6 +51,7 @@ type engine struct {
 	open, unsettled int
 	peaks           []peak // by step
 	events          int64
+	warmUps         []WarmUpDay
 
 	cancelled func() bool
 	lookAt    int64 // when what holds mail is looked at again
@@ -172,6 +173,7 @@ func (e *engine) run() {
 	if e.left > 0 {
 		e.advance(e.end)
 	}
+	e.noteWarmUps()
 }
 
 // roundsUnasked is after how many instants it is asked whether to go on.
@@ -179,6 +181,9 @@ const roundsUnasked = 1 << 10
 
 // advance moves the clock, and closes the steps that it passes.
 func (e *engine) advance(to int64) {
+	if to/int64(dayLong) > e.now/int64(dayLong) {
+		e.noteWarmUps()
+	}
 	e.now, e.t = to, instant(to)
 	for to >= e.stepEnd {
 		e.stepEnd += e.width

@@ -23,6 +23,8 @@ type Result struct {
 	// Events counts what the engine handled.
 	Events       int64
 	Destinations []Outlook
+	// WarmUps are the sources that are warmed up, day by day.
+	WarmUps []WarmUpDay
 	// Efficiency is the area under the delivered curve as a share of the oracle's,
 	// from the first hand-over to the oracle's end; Hidden is the same against an
 	// oracle that is not bound by our own rules. 0 when the oracle delivers nothing.
@@ -287,6 +289,7 @@ func (res *Result) collect(c *Config, engines []*engine) *Result {
 	res.Drained = true
 	for _, e := range engines {
 		res.Events += e.events
+		res.WarmUps = append(res.WarmUps, e.warmUps...)
 		for _, d := range e.dests {
 			o := &res.Destinations[d.index]
 			o.Name, o.Group = d.spec.Name, d.spec.Group
