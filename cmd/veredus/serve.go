@@ -69,7 +69,6 @@ and the next start goes on without loss.`,
 }
 
 func (n *serveNode) run(ctx context.Context) (err error) {
-	heap.Calm() // before there are threads with C memory of their own
 	cfg, err := n.load()
 	if err != nil {
 		return &usageError{nil, err}
@@ -79,6 +78,7 @@ func (n *serveNode) run(ctx context.Context) (err error) {
 		return &usageError{nil, err}
 	}
 	defer func() { err = errors.Join(err, stop()) }()
+	heap.Calm()
 	spareProcessors()
 	n.log = server.NewLog(cfg.Log, n.cmd.ErrOrStderr())
 	if cfg.Relay.Mode == config.Sandboxed && cfg.DNS.Server == "" {

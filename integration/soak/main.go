@@ -24,7 +24,7 @@ import (
 func main() {
 	var opt options
 	minutes := flag.Float64("minutes", 30, "how long the load lasts")
-	flag.IntVar(&opt.size, "messages", 100, "recipients of each delivery; one begins every second")
+	flag.IntVar(&opt.size, "messages", 300, "recipients of each delivery; one begins every second")
 	flag.Uint64Var(&opt.seed, "seed", 0, "seed of the faults and of the subscribers; 0 takes one from the clock")
 	flag.StringVar(&opt.dir, "dir", "", "a new directory in which to work and leave everything; empty: a temporary one, removed when all is well")
 	flag.Parse()

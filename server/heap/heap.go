@@ -16,9 +16,7 @@ const calmGarbage = 128 << 20
 // Calm lets the process's heap, while it is small, grow by 128 MiB before it is
 // collected; a larger one is collected when it has doubled, or comes near 672 MiB. It holds for the life of the
 // process. Whoever sets GOGC or GOMEMLIMIT decides otherwise, and Calm leaves the collector alone.
-// C memory is kept in few heaps.
 func Calm() {
-	fewHeaps()
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}

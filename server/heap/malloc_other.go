@@ -1,5 +1,0 @@
-//go:build !linux || !(amd64 || arm64) || nolibcrypto
-
-package heap
-
-func fewHeaps() bool { return false }
