@@ -222,6 +222,7 @@ func TestExplain(t *testing.T) {
 	}
 	resolver := routes{
 		"gmail.com":      {Domain: "gmail.com", Destination: "google", Provider: "google", Hosts: host("mx.google.com")},
+		"firm.example":   {Domain: "firm.example", Destination: "google", Provider: "google", Hosts: host("mx.google.com")},
 		"a.example":      {Domain: "a.example", Destination: "acme.example", Hosts: host("mx1.acme.example")},
 		"own.example":    {Domain: "own.example", Destination: "own.example", Hosts: host("own.example"), ImplicitMX: true},
 		"xn--bcher.test": {Domain: "xn--bcher.test", Destination: "xn--bcher.test", Hosts: host("xn--bcher.test")},
@@ -261,6 +262,11 @@ func TestExplain(t *testing.T) {
 	if g := explain("gmail.com"); g.GetDestinationBecause() != "provider google by the suffix of MX host mx.google.com" || g.GetRule() != "builtin-google" ||
 		g.GetRuleFile() != "builtin" || g.GetRuleLine() != 0 || g.GetLimitedBy() != "nothing: no mail waits for this domain" || g.GetNextAttemptTime() != nil {
 		t.Errorf("gmail.com: %v", g)
+	}
+	for domain, shared := range map[string]bool{"gmail.com": false, "firm.example": true, "a.example": false} {
+		if explain(domain).GetSharedHosts() != shared {
+			t.Errorf("%s shares hosts with others: %v", domain, !shared)
+		}
 	}
 	if o := explain("own.example"); o.GetDestinationBecause() != "the domain has no MX record: it is its own mail host" {
 		t.Errorf("own.example: %v", o)

@@ -67,6 +67,7 @@ func explainRoute(resp *veredusv1.ExplainDestinationResponse, set *settings, rt 
 	best := rt.Hosts[0].Name
 	resp.Destination = rt.Destination
 	resp.DestinationBecause = because(set, rt)
+	resp.SharedHosts = set.rules.SharesHosts(rt.Provider, rt.Domain)
 	e := set.rules.Match(mxrules.Query{Host: best, Provider: rt.Provider, Domain: rt.Domain, Source: set.firstSource().Addr})
 	resp.Rule, resp.RuleFile, resp.Limits = e.Rule, "builtin", limitsView(&e)
 	for _, r := range set.rules.All() {

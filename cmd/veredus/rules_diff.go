@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,8 @@ sources, also for these.
 
 With one file it is compared with the built-in rules. With --addr and one file it is
 compared with the rules in force at that node, for the destinations that have mail
-there and for the domains that --domain names.`,
+there and for the domains that --domain names; shared_hosts then says whether a domain
+is received on hosts that serve others as well.`,
 		Example: `  veredus rules diff old.yaml new.yaml
   veredus rules diff mx.yaml
   veredus rules diff mx.yaml --addr 127.0.0.1:7025 --domain gmail.com`,
@@ -120,6 +122,13 @@ func (d *rulesDiff) ofNode(ctx context.Context, relay veredusv1.RelayServiceClie
 // nodeDifferences compares one explanation with a file. The file's rules on sources
 // meet no source: a node tells of its first one only.
 func nodeDifferences(e *veredusv1.ExplainDestinationResponse, is *mxrules.Rules) (list []rulefile.Difference) {
+	name := e.GetDestination() + " (" + e.GetDomain() + ")"
+	if shared := sharesHosts(e, is); shared != e.GetSharedHosts() {
+		list = append(list, rulefile.Difference{
+			Destination: name, Provider: "shared_hosts",
+			Before: rulefile.Setting{Value: strconv.FormatBool(e.GetSharedHosts())}, After: rulefile.Setting{Value: strconv.FormatBool(shared)},
+		})
+	}
 	after := is.Match(mxrules.Query{Host: e.GetMxHosts()[0].GetHost(), Domain: e.GetDomain()})
 	before := map[string]*veredusv1.Limit{}
 	for _, l := range e.GetLimits().GetLimits() {
@@ -129,13 +138,23 @@ func nodeDifferences(e *veredusv1.ExplainDestinationResponse, is *mxrules.Rules)
 		l := before[f.String()]
 		if b := after.Limits.Text(f); l != nil && l.GetValue() != b {
 			list = append(list, rulefile.Difference{
-				Destination: e.GetDestination() + " (" + e.GetDomain() + ")", Field: f,
+				Destination: name, Field: f,
 				Before: rulefile.Setting{Value: l.GetValue(), Origin: mxrules.Origin{Rule: l.GetRule(), File: l.GetFile(), Line: int(l.GetLine())}},
 				After:  rulefile.Setting{Value: b, Origin: after.Origins[f]},
 			})
 		}
 	}
 	return list
+}
+
+// sharesHosts reports whether the file has a domain on hosts that serve others as well.
+func sharesHosts(e *veredusv1.ExplainDestinationResponse, is *mxrules.Rules) bool {
+	for _, h := range e.GetMxHosts() {
+		if provider := is.ProviderOf(h.GetHost()); provider != "" {
+			return is.SharesHosts(provider, e.GetDomain())
+		}
+	}
+	return false
 }
 
 // differenceJSON is a difference as --json prints it.

@@ -3,6 +3,9 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/veredus/veredus/mxrules"
+	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
 
 const ownRules = `rules:
@@ -92,6 +95,44 @@ func TestRulesDiff(t *testing.T) {
 	}
 	if same := veredus(t, "rules", "diff", is, is); same.out != "no destination is treated otherwise\n" {
 		t.Errorf("with itself:\n%s", same.out)
+	}
+}
+
+// A node's own view of shared hosts is compared as well, also for a provider's own domains.
+func TestRulesDiffWithANodeTellsOfSharedHosts(t *testing.T) {
+	was := mxrules.Builtin()
+	is, err := loadRules(write(t, "is.yaml", `providers:
+  - {name: acme, suffixes: [.acme.example], shared_hosts: true, own_domains: [acme.example]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		domain, host string
+		shared       bool // at the node
+		want         string
+	}{
+		{"firm.example", "mx.acme.example", false, "shared_hosts false -> true"},
+		{"firm.example", "mx.acme.example", true, ""},
+		{"acme.example", "mx.acme.example", true, "shared_hosts true -> false"},
+		{"acme.example", "mx.acme.example", false, ""},
+		{"other.example", "mx.other.example", true, "shared_hosts true -> false"},
+	} {
+		e := &veredusv1.ExplainDestinationResponse{
+			Domain: c.domain, Destination: "d", SharedHosts: c.shared, Limits: &veredusv1.EffectiveLimits{},
+			MxHosts: []*veredusv1.MxHost{{Host: c.host}},
+		}
+		m := was.Match(mxrules.Query{Host: c.host, Domain: c.domain})
+		for f := range mxrules.Field(mxrules.NumFields) {
+			e.Limits.Limits = append(e.Limits.Limits, &veredusv1.Limit{Field: f.String(), Value: m.Limits.Text(f)})
+		}
+		var got []string
+		for _, d := range nodeDifferences(e, is) {
+			got = append(got, d.Name()+" "+d.Before.Value+" -> "+d.After.Value)
+		}
+		if strings.Join(got, "; ") != c.want {
+			t.Errorf("%s, shared at the node %v: %q", c.domain, c.shared, got)
+		}
 	}
 }
 

@@ -1559,7 +1559,10 @@ type ExplainDestinationResponse struct {
 	// Since when it is limited; unset when it is not.
 	LimitedSince *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=limited_since,json=limitedSince,proto3" json:"limited_since,omitempty"`
 	// How long the backlog takes at the pace of the last minutes; unset when nothing waits or moves.
-	DrainTime     *durationpb.Duration `protobuf:"bytes,16,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
+	DrainTime *durationpb.Duration `protobuf:"bytes,16,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
+	// Its hosts receive for other organisations as well: a path rests for the domain alone
+	// first (shared_hosts and own_domains of its provider in the rule file).
+	SharedHosts   bool `protobuf:"varint,17,opt,name=shared_hosts,json=sharedHosts,proto3" json:"shared_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1704,6 +1707,13 @@ func (x *ExplainDestinationResponse) GetDrainTime() *durationpb.Duration {
 		return x.DrainTime
 	}
 	return nil
+}
+
+func (x *ExplainDestinationResponse) GetSharedHosts() bool {
+	if x != nil {
+		return x.SharedHosts
+	}
+	return false
 }
 
 // MxHost is one host of an MX answer.
@@ -4410,7 +4420,7 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\vsuspensions\x18\x01 \x03(\v2\x16.veredus.v1.SuspensionR\vsuspensions\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"3\n" +
 	"\x19ExplainDestinationRequest\x12\x16\n" +
-	"\x06domain\x18\x01 \x01(\tR\x06domain\"\x97\x05\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\"\xba\x05\n" +
 	"\x1aExplainDestinationResponse\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12-\n" +
 	"\bmx_hosts\x18\x02 \x03(\v2\x12.veredus.v1.MxHostR\amxHosts\x12\x19\n" +
@@ -4431,7 +4441,8 @@ const file_veredus_v1_relay_service_proto_rawDesc = "" +
 	"\abacklog\x18\x0e \x01(\x03R\abacklog\x12?\n" +
 	"\rlimited_since\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\flimitedSince\x128\n" +
 	"\n" +
-	"drain_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tdrainTime\"Z\n" +
+	"drain_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tdrainTime\x12!\n" +
+	"\fshared_hosts\x18\x11 \x01(\bR\vsharedHosts\"Z\n" +
 	"\x06MxHost\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1e\n" +
 	"\n" +
