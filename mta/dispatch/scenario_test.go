@@ -516,6 +516,53 @@ func TestTransactionalMailDoesNotWaitForSlots(t *testing.T) {
 	}
 }
 
+// Nor does it wait behind transactional mail for dead hosts, and neither does bulk mail.
+func TestTransactionalMailForDeadHostsDelaysNobody(t *testing.T) {
+	w := newWorld(t, Config{MaxSessions: 100}, onePool("a"), limited(t, mxrules.Limits{Connections: 4, MessagesPerConnection: 20}))
+	w.reply = func(Action, *letter) answer { return answer{after: 100 * time.Millisecond} }
+	quick := w.delay
+	w.delay = func(k ActionKind) time.Duration {
+		if s := w.sessions[w.c.lastSession]; k == Open && s != nil && strings.HasPrefix(s.open.Host, "mx.dead") {
+			return 30 * time.Second
+		}
+		return quick(k)
+	}
+	w.dial = func(a Action) *Evidence {
+		if strings.HasPrefix(a.Host, "mx.dead") {
+			return refused(a)
+		}
+		return nil
+	}
+	for i := range 10 {
+		d := fmt.Sprintf("d%d.example", i)
+		w.host(d, d, "mx."+d)
+		w.add(Run{ID: RunID(i + 1), Delivery: 1, Domain: d}, 100_000)
+	}
+	w.runFor(time.Minute)
+	before := len(w.sent)
+	w.runFor(time.Minute)
+	calm := len(w.sent) - before
+	for i := range 300 {
+		d := fmt.Sprintf("dead%d.example", i)
+		w.host(d, d, "mx."+d)
+		w.add(Run{ID: RunID(101 + i), Delivery: 2, Domain: d, Class: Transactional}, 1)
+	}
+	w.runFor(time.Second)
+	before = len(w.sent)
+	for i := range 20 {
+		n := len(w.sent)
+		w.add(Run{ID: RunID(1001 + i), Delivery: 3, Domain: fmt.Sprintf("d%d.example", i%10), Class: Transactional}, 1)
+		w.runFor(3 * time.Second)
+		at := slices.IndexFunc(w.sent[n:], func(s sending) bool { return s.delivery == 3 })
+		if at < 0 {
+			t.Fatalf("message %d is not sent after three seconds", i)
+		}
+	}
+	if busy := len(w.sent) - before; busy < calm*9/10 {
+		t.Errorf("%d messages in a minute beside dead hosts, %d without", busy, calm)
+	}
+}
+
 // Dials to dead hosts take long. They must not take the slots of those that work.
 func TestDeadDestinationsDelayNobody(t *testing.T) {
 	w := newWorld(t, Config{MaxSessions: 20}, onePool("a"), limited(t, mxrules.Limits{}))

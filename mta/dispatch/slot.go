@@ -13,25 +13,28 @@ const (
 	turnTime     = 5 * time.Second
 )
 
-// Three kinds of lines wait for slots: those with transactional mail, which come
-// first, nine of ten times, and for which the last few slots are kept; those whose
-// hosts are known to work; and probes, the first sessions of lines of which that is not
-// known (again). Dead hosts keep a slot for as long as a dial lasts. So probes are given
-// a quarter of the slots when there is a crowd, and never more than three eighths; all
-// dials together have at most half: however many destinations are dead, they delay the
-// others only so much.
+// Lines wait for slots by two properties. Those with transactional mail come first, nine of
+// ten times, and the last few slots are kept for them. And some hosts are known to work, of
+// others that is not known (again): their first sessions are probes. Dead hosts keep a
+// slot for as long as a dial lasts. So probes are given a quarter of the slots when there is
+// a crowd, and those for bulk mail never more than three eighths, all of them never more
+// than seven sixteenths; all dials together have at most half: however many destinations
+// are dead, they delay the others only so much.
 const (
-	known = iota
-	probe
-	urgent
+	known  = iota // bulk mail, hosts that work
+	probe         // bulk mail, hosts that may not
+	urgent        // transactional mail, hosts that work
+	eager         // transactional mail, hosts that may not
 	kinds
 )
 
 // slotKind is the queue for slots in which a line waits.
 func (c *Core) slotKind(l *line) int {
 	switch {
-	case c.transactional(l):
+	case c.transactional(l) && l.proven:
 		return urgent
+	case c.transactional(l):
+		return eager
 	case l.proven:
 		return known
 	}
@@ -44,7 +47,7 @@ func (c *Core) keptSlots() int { return min(c.cfg.MaxSessions/50, 20) }
 
 // slotsFor is how many slots may be in use for a line of a kind to get one more.
 func (c *Core) slotsFor(kind int) int {
-	if kind == urgent {
+	if kind == urgent || kind == eager {
 		return c.cfg.MaxSessions
 	}
 	return c.cfg.MaxSessions - c.keptSlots()
@@ -55,24 +58,36 @@ func (c *Core) maySlot(kind int) bool {
 	if c.held >= c.slotsFor(kind) || c.opening >= c.half() {
 		return false
 	}
-	return kind == urgent || !c.brimful() && (kind == known || c.probes < c.mostProbes())
+	return c.mayProbe(kind) && (kind == urgent || kind == eager || !c.brimful())
+}
+
+// mayProbe reports whether probes have room for a line of a kind.
+func (c *Core) mayProbe(kind int) bool {
+	switch kind {
+	case probe:
+		return c.probes < c.mostProbes()
+	case eager:
+		return c.probes < max(1, c.cfg.MaxSessions*7/16)
+	}
+	return true
 }
 
 // half is how many slots one destination may hold while another waits, and all
 // sessions being opened at any time.
 func (c *Core) half() int { return max(1, c.cfg.MaxSessions/2) }
 
-// mostProbes is how many slots all probes together may hold.
+// mostProbes is how many slots all probes together may hold for one more for bulk mail.
 func (c *Core) mostProbes() int { return max(1, c.cfg.MaxSessions*3/8) }
 
 // probesDue reports whether probes have less than their part of the slots.
 func (c *Core) probesDue() bool { return c.probes < max(1, c.cfg.MaxSessions/4) }
 
 // inLine is how many destinations wait for a slot that they may have.
-func (c *Core) inLine() int {
-	n := c.slotQueues[urgent].n + c.slotQueues[known].n
-	if c.probes < c.mostProbes() {
-		n += c.slotQueues[probe].n
+func (c *Core) inLine() (n int) {
+	for kind := range c.slotQueues {
+		if c.mayProbe(kind) {
+			n += c.slotQueues[kind].n
+		}
 	}
 	return n
 }
@@ -81,14 +96,10 @@ func (c *Core) inLine() int {
 // it may have.
 func (c *Core) othersWait(d *destination) bool {
 	n := c.inLine()
-	if d.inSlots[urgent].on != nil {
-		n--
-	}
-	if d.inSlots[known].on != nil {
-		n--
-	}
-	if d.inSlots[probe].on != nil && c.probes < c.mostProbes() {
-		n--
+	for kind := range d.inSlots {
+		if d.inSlots[kind].on != nil && c.mayProbe(kind) {
+			n--
+		}
 	}
 	return n > 0
 }
@@ -103,9 +114,9 @@ func (c *Core) brimful() bool { return c.unsettled >= c.cfg.MaxUnsettled }
 // nobody waited for it before.
 func (c *Core) slotFree(l *line) bool {
 	kind := c.slotKind(l)
-	if kind == urgent {
+	if kind == urgent || kind == eager {
 		d := l.group.dest
-		return c.slotQueues[urgent].n == 0 && c.maySlot(urgent) && (d.held < c.half() || !c.othersWait(d))
+		return c.slotQueues[kind].n == 0 && c.maySlot(kind) && (d.held < c.half() || !c.othersWait(d))
 	}
 	return c.inLine() == 0 && c.maySlot(kind)
 }
@@ -148,7 +159,8 @@ func (c *Core) hasty(l *line) bool {
 // hurry lets a line that waits for a slot go before others, now that it has
 // transactional mail.
 func (c *Core) hurry(l *line) {
-	if l.inSlot.on != nil && l.inSlot.on != &l.group.dest.slotLines[urgent] && c.transactional(l) {
+	lines := &l.group.dest.slotLines
+	if on := l.inSlot.on; on != nil && on != &lines[urgent] && on != &lines[eager] && c.transactional(l) {
 		c.leaveSlots(l)
 		c.queueSlot(l)
 	}
@@ -170,17 +182,17 @@ func (c *Core) order() []int {
 	if c.probesDue() {
 		first = probesFirst[:]
 	}
-	if c.slotTurn.next(c.slotQueues[urgent].n > 0, true) == Transactional {
+	if c.slotTurn.next(c.slotQueues[urgent].n+c.slotQueues[eager].n > 0, true) == Transactional {
 		return first
 	}
-	return first[1:] // bulk mail's turn: transactional mail has it again when there is none
+	return first[2:] // bulk mail's turn: transactional mail has it again when there is none
 }
 
-var slotClass = [kinds]Class{known: Bulk, probe: Bulk, urgent: Transactional}
+var slotClass = [kinds]Class{known: Bulk, probe: Bulk, urgent: Transactional, eager: Transactional}
 
 var (
-	probesFirst = [...]int{urgent, probe, known, urgent}
-	probesLast  = [...]int{urgent, known, probe, urgent}
+	probesFirst = [...]int{urgent, eager, probe, known, urgent, eager}
+	probesLast  = [...]int{urgent, eager, known, probe, urgent, eager}
 )
 
 // pumpSlots gives a free slot to the next waiting destination, or asks for
@@ -245,6 +257,9 @@ func (c *Core) reclaimSlots() {
 	need := c.slotQueues[known].n - c.leaving
 	if c.held >= c.slotsFor(urgent) {
 		need += c.slotQueues[urgent].n
+		if c.mayProbe(eager) {
+			need += c.slotQueues[eager].n
+		}
 	}
 	if c.probesDue() {
 		need += c.slotQueues[probe].n

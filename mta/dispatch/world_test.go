@@ -386,7 +386,7 @@ func (w *world) checkPaths() {
 // slotQueue names the destinations that wait for a session slot that they may have.
 func (w *world) slotQueue() (names []string) {
 	for kind := range w.c.slotQueues {
-		if kind == probe && w.c.probes >= w.c.mostProbes() {
+		if !w.c.mayProbe(kind) {
 			continue
 		}
 		for d := w.c.slotQueues[kind].head; d != nil; d = d.inSlots[kind].next {
@@ -987,7 +987,7 @@ func (w *world) checkEmpty() {
 		"runs": c.runs.Len(), "deliveries": len(c.deliveries), "domains": len(c.domains), "groups": len(c.groups),
 		"destinations": len(c.destinations), "paths": len(c.paths), "flows": len(c.flows), "messages": len(c.msgs),
 		"sessions": len(c.sessions), "loaded": c.loaded.n, "held": c.held, "leaving": c.leaving, "unsettled": c.unsettled,
-		"resolving": c.resolving, "failing": c.failing, "slots": c.slotQueues[known].n + c.slotQueues[probe].n + c.slotQueues[urgent].n, "probes": c.probes, "crowd": len(c.crowd.items),
+		"resolving": c.resolving, "failing": c.failing, "slots": c.slotQueues[known].n + c.slotQueues[probe].n + c.slotQueues[urgent].n + c.slotQueues[eager].n, "probes": c.probes, "crowd": len(c.crowd.items),
 		"again": c.again, "opening": c.opening, "supply": c.supply,
 		"retries": len(c.retries.items), "line timers": len(c.lineTimers.items), "path timers": len(c.pathTimers.items),
 		"domain timers": len(c.domainTimers.items), "group timers": len(c.groupTimers.items),
