@@ -118,7 +118,11 @@ func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 		defer l.give(1)
 		ctx, end := e.while(withPrincipal(ss.Context()), l)
 		defer end(nil)
-		return causeOf(ctx, handler(srv, &stream{ServerStream: ss, ctx: ctx, admit: func() error { return e.admit(info.FullMethod) }}))
+		passed := &stream{ServerStream: ss, ctx: ctx, admit: func() error { return e.admit(info.FullMethod) }}
+		if info.IsServerStream && !info.IsClientStream {
+			passed.receive = func(m any) error { return e.await(ss, info.FullMethod, m) }
+		}
+		return causeOf(ctx, handler(srv, passed))
 	})
 	return e.ended(ss.Context(), info.FullMethod, began, err)
 }
@@ -126,8 +130,9 @@ func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 // stream is a stream whose context says who calls, and whose frames need room.
 type stream struct {
 	grpc.ServerStream
-	ctx   context.Context
-	admit func() error
+	ctx     context.Context
+	admit   func() error
+	receive func(m any) error // of the one request of a stream of answers; else nil
 }
 
 // Context implements grpc.ServerStream.
@@ -136,7 +141,11 @@ func (s *stream) Context() context.Context { return s.ctx }
 // RecvMsg implements grpc.ServerStream. A frame that there is no room for ends the stream; what
 // was taken before is stored and acknowledged.
 func (s *stream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
+	receive := s.ServerStream.RecvMsg
+	if s.receive != nil {
+		receive = s.receive
+	}
+	if err := receive(m); err != nil {
 		return err
 	}
 	return s.admit()

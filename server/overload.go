@@ -166,27 +166,45 @@ func sendable(err error) error {
 // others need.
 const readTime = time.Minute
 
+// pressedTime is the same for calls that take nothing in, while memory is short: what steers a
+// node is small.
+const pressedTime = time.Second
+
 // errDawdling ends a call whose request does not come.
 var errDawdling = fmt.Errorf("the request did not arrive within %v: %w", readTime, context.DeadlineExceeded)
 
 // read reads the one request of a call. It answers the octets counted for it, which the caller
 // gives back.
 func (e *edge) read(ss grpc.ServerStream, method string, to any) (int64, error) {
+	if err := e.await(ss, method, to); err != nil {
+		return 0, err
+	}
+	return e.weigh(method, to)
+}
+
+// await receives the one request of a call, or the one that begins a stream of answers. While
+// memory is short nothing that arrives slowly is waited for, whatever it asks for.
+func (e *edge) await(ss grpc.ServerStream, method string, to any) error {
 	done := make(chan error, 1)
 	go func() { done <- ss.RecvMsg(to) }() // ends at the latest with the stream
 	late := time.NewTimer(readTime)
 	defer late.Stop()
 	select {
 	case err := <-done:
-		if err != nil {
-			return 0, err
-		}
+		return err
 	case <-late.C:
-		return 0, errDawdling
-	case <-e.pressed(method):
-		return 0, e.memory.Full()
+		return errDawdling
+	case <-e.memory.Pressed():
 	}
-	return e.weigh(method, to)
+	if !takesIn[method] {
+		late.Reset(pressedTime)
+		select {
+		case err := <-done:
+			return err
+		case <-late.C:
+		}
+	}
+	return e.memory.Full()
 }
 
 // weigh refuses a request that is too large, and counts one that takes something in.
@@ -232,14 +250,6 @@ func causeOf(ctx context.Context, err error) error {
 		return full
 	}
 	return err
-}
-
-// pressed is closed while memory is short, for calls that take something in.
-func (e *edge) pressed(method string) <-chan struct{} {
-	if !takesIn[method] {
-		return nil
-	}
-	return e.memory.Pressed()
 }
 
 var _ grpc.ServiceRegistrar = ahead{}

@@ -277,6 +277,23 @@ func TestARequestThatDawdles(t *testing.T) {
 	})
 }
 
+// So does a stream of answers whose question does not come.
+func TestAStreamThatDawdles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront(t)
+		never := make(chan struct{})
+		defer close(never)
+		info := &grpc.StreamServerInfo{FullMethod: veredusv1.FeedbackService_StreamFeedback_FullMethodName, IsServerStream: true}
+		began := time.Now()
+		err := f.edge.stream(nil, silent{never: never}, info, func(_ any, ss grpc.ServerStream) error {
+			return ss.RecvMsg(&veredusv1.StreamFeedbackRequest{})
+		})
+		if s := status.Convert(err); s.Code() != codes.DeadlineExceeded || time.Since(began) != readTime {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
 // dawdle carries out a call whose request never comes.
 func (e *edge) dawdle(t *testing.T) error {
 	never := make(chan struct{})

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	veredusv1 "github.com/veredus/veredus/proto/veredus/v1"
 )
 
@@ -28,6 +30,8 @@ const (
 	pace = 10 * time.Millisecond
 	// maxFilterValues bounds a filter.
 	maxFilterValues = 1000
+	// maxFilterOctets bounds it, too: it is kept for as long as its stream is open.
+	maxFilterOctets = 64 << 10
 )
 
 // ErrNoStart is a request that does not say where to start.
@@ -76,6 +80,9 @@ func (s *Service) StreamFeedback(req *veredusv1.StreamFeedbackRequest, stream ve
 }
 
 func checkFilter(f *veredusv1.FeedbackFilter) error {
+	if n := proto.Size(f); n > maxFilterOctets {
+		return fmt.Errorf("%w: its lists take %d octets, a filter may have %d: use several streams, or filter at the client", ErrBadFilter, n, maxFilterOctets)
+	}
 	for _, n := range [...]int{len(f.GetTenants()), len(f.GetDeliveries()), len(f.GetTypes()), len(f.GetDestinations()), len(f.GetRecipientIds())} {
 		if n > maxFilterValues {
 			return ErrFilterTooLarge

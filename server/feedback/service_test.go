@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -338,11 +339,12 @@ func TestFiltersThatMatchNothingAreRefused(t *testing.T) {
 		{Deliveries: []string{"spring"}},
 		{Deliveries: []string{"deliveries/"}},
 		{Deliveries: []string{"deliveries/a/messages/b"}},
+		{Tenants: []string{strings.Repeat("long", 20_000)}},
 	} {
 		req := fromNow()
 		req.Filter = f
 		if err := NewService(newMemoryLog(), nil).StreamFeedback(req, &client{ctx: t.Context()}); !errors.Is(err, ErrBadFilter) {
-			t.Errorf("%v: %v", f, err)
+			t.Errorf("%.200v: %v", f, err)
 		}
 	}
 }
