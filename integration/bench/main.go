@@ -83,6 +83,7 @@ type bench struct {
 	sessions                  int
 	cases                     []string
 	json                      bool
+	feedback                  bool
 	profile                   string // directory for CPU profiles of the relay
 	parent                    string // where dir is made
 	binary                    string // the relay's, built unless given
@@ -101,6 +102,7 @@ func parse(args []string, errOut io.Writer) (*bench, error) {
 	f.IntVar(&b.sessions, "sessions", 20, "connections to the receiver")
 	only := f.String("only", "", "cases, with commas between: "+strings.Join(allCases, ", ")+" (default all)")
 	f.BoolVar(&b.json, "json", false, "print every run as a line of JSON")
+	f.BoolVar(&b.feedback, "feedback", false, "read the feedback of the cases veredus and unsigned meanwhile, and measure how late it comes")
 	f.StringVar(&b.profile, "profile", "", "directory for CPU profiles of the relay")
 	f.StringVar(&b.parent, "dir", "", "directory for stores and queues, on a disk (default the system's for temporary files)")
 	f.StringVar(&b.binary, "binary", "", "a veredus binary in place of the one built from this tree")

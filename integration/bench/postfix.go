@@ -164,7 +164,7 @@ func (b *bench) runPostfix(ctx context.Context, dir string, k *key, s *sink) (r 
 		return nil, err
 	}
 	r.PeakBytes = peakOfTree(p.master.pid()) + peakOfTree(p.opendkim.pid())
-	return r, s.judge(r, acked, probes.acked)
+	return r, s.judge(r, acked, probes.acked, nil)
 }
 
 // sendSingle hands over message i, on a connection of its own.

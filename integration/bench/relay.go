@@ -148,6 +148,12 @@ func (b *bench) runRelay(ctx context.Context, name, dir string, k *key, s *sink,
 	}
 	people := recipients(b.messages)
 	acks := newAcks(b.messages)
+	var feedback *follower
+	if b.feedback {
+		if feedback, err = n.follow(ctx, b.messages); err != nil {
+			return nil, err
+		}
+	}
 	watch, err := startWatch(s.pid(), n.pid())
 	if err != nil {
 		return nil, err
@@ -162,6 +168,11 @@ func (b *bench) runRelay(ctx context.Context, name, dir string, k *key, s *sink,
 	if r, err = watch.stop(name, b.messages); err != nil {
 		return nil, err
 	}
+	if feedback != nil {
+		if err := feedback.stop(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if r.PeakBytes, err = peak(n.pid()); err != nil {
 		return nil, err
 	}
@@ -172,7 +183,7 @@ func (b *bench) runRelay(ctx context.Context, name, dir string, k *key, s *sink,
 	if err := n.stop(time.Minute); err != nil {
 		return nil, err
 	}
-	return r, s.judge(r, acks.at, probes.acked)
+	return r, s.judge(r, acks.at, probes.acked, feedback)
 }
 
 // send uploads, prepares and starts the delivery.

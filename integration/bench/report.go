@@ -26,7 +26,11 @@ func report(out io.Writer, runs []*result) {
 		}
 	}
 	fmt.Fprintln(w)
-	for _, l := range table {
+	rows := table
+	if slices.ContainsFunc(runs, func(r *result) bool { return r.FeedbackP99 != 0 }) {
+		rows = append(slices.Clone(table), feedbackRows...)
+	}
+	for _, l := range rows {
 		fmt.Fprint(w, l.name)
 		for _, c := range allCases {
 			if len(by[c]) > 0 {
@@ -63,6 +67,12 @@ var table = []row{
 	{"OpenSSL RSA-2048/s", "%.0f", func(r *result) float64 { return r.Signing.PerSecond }},
 	{"CPU / OpenSSL's signature", "%.2f", func(r *result) float64 { return r.CPURatio }},
 	{"rate / OpenSSL's rate", "%.2f", func(r *result) float64 { return r.RateRatio }},
+}
+
+// feedbackRows are of runs with -feedback.
+var feedbackRows = []row{
+	{"p50 of feedback, s", "%.3f", func(r *result) float64 { return r.FeedbackP50 }},
+	{"p99 of feedback, s", "%.3f", func(r *result) float64 { return r.FeedbackP99 }},
 }
 
 func spread(runs []*result, l row) string {

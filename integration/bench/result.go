@@ -37,6 +37,8 @@ type result struct {
 	Probes         int      `json:"probes"`
 	ProbeP50       float64  `json:"probe_p50_seconds"` // the same of single messages sent under the load
 	ProbeP99       float64  `json:"probe_p99_seconds"`
+	FeedbackP50    float64  `json:"feedback_p50_seconds,omitempty"` // from acceptance by the receiver to its event
+	FeedbackP99    float64  `json:"feedback_p99_seconds,omitempty"`
 	CPURatio       float64  `json:"cpu_per_signature_cpu"`
 	RateRatio      float64  `json:"rate_per_signing_rate"`
 	Sink           findings `json:"receiver"`
@@ -154,7 +156,8 @@ func (s *sink) ask(answer any, command string, n int) error {
 
 // judge has the receiver verify everything, and completes the result with what it found.
 // acked are the messages of the load, probed those behind them; all have arrived.
-func (s *sink) judge(r *result, acked, probed []int64) error {
+// feedback is nil or the subscriber of the load.
+func (s *sink) judge(r *result, acked, probed []int64, feedback *follower) error {
 	r.Probes = len(probed)
 	acked = append(acked, probed...)
 	if err := s.ask(&r.Sink, "finish", len(acked)); err != nil {
@@ -176,6 +179,13 @@ func (s *sink) judge(r *result, acked, probed []int64) error {
 	slices.Sort(single)
 	r.P50, r.P99 = quantile(load, 0.5), quantile(load, 0.99)
 	r.ProbeP50, r.ProbeP99 = quantile(single, 0.5), quantile(single, 0.99)
+	if feedback != nil {
+		late, err := feedback.waits(accepted)
+		if err != nil {
+			return err
+		}
+		r.FeedbackP50, r.FeedbackP99 = quantile(late, 0.5), quantile(late, 0.99)
+	}
 	return nil
 }
 
