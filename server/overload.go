@@ -204,6 +204,12 @@ func (e *edge) await(ss grpc.ServerStream, method string, to any) error {
 		case <-late.C:
 		}
 	}
+	return e.short()
+}
+
+// short is the error of what memory is too short for, counted.
+func (e *edge) short() error {
+	e.metrics.shed.WithLabelValues("memory").Inc()
 	return e.memory.Full()
 }
 
@@ -235,7 +241,7 @@ func (e *edge) while(ctx context.Context, l *limit) (context.Context, context.Ca
 		go func() {
 			select {
 			case <-pressed:
-				cancel(e.memory.Full())
+				cancel(e.short())
 			case <-ctx.Done():
 			}
 		}()
