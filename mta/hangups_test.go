@@ -83,6 +83,16 @@ func learning(t *testing.T) *mxrules.Rules {
 	return rules
 }
 
+// learnedBy is a relay that learns, with the store's bulk mail under way to the receiver.
+func (l *leaver) learnedBy(t *testing.T, store *memory) *Relay {
+	t.Helper()
+	cfg := config(t, store, l.serve)
+	cfg.Settings.Rules = learning(t)
+	r := started(t, cfg)
+	r.HandOver(bulk(1))
+	return r
+}
+
 // told collects what happened to paths, but for limits that were raised.
 func (m *memory) told() (texts func() []string) {
 	var mu sync.Mutex
@@ -131,13 +141,9 @@ func TestClosedInSilence(t *testing.T) {
 		l := &leaver{takes: 10 * time.Millisecond, mayStay: func(connection, carried int) bool {
 			return carried < 3+connection%5
 		}}
-		h := bulk(1)
-		ids := store.add(h, 1, crowd(60)...)
+		ids := store.add(bulk(1), 1, crowd(60)...)
 		told := store.told()
-		cfg := config(t, store, l.serve)
-		cfg.Settings.Rules = learning(t)
-		r := started(t, cfg)
-		r.HandOver(h)
+		r := l.learnedBy(t, store)
 		pass(10 * time.Second)
 		store.untroubled(t, ids)
 		if l.left < 8 {
@@ -156,13 +162,9 @@ func TestSilentCapOnMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newMemory()
 		l := &leaver{takes: 10 * time.Millisecond, mayStay: func(_, carried int) bool { return carried < 10 }}
-		h := bulk(1)
-		ids := store.add(h, 1, crowd(200)...)
+		ids := store.add(bulk(1), 1, crowd(200)...)
 		told := store.told()
-		cfg := config(t, store, l.serve)
-		cfg.Settings.Rules = learning(t)
-		r := started(t, cfg)
-		r.HandOver(h)
+		r := l.learnedBy(t, store)
 		pass(3 * time.Second)
 		v, _, err := r.Destination(t.Context(), "a.example")
 		if err != nil || len(v.Paths) != 1 || v.Paths[0].State.MessagesPerConnection != 10 {

@@ -106,18 +106,22 @@ func greys(n int) []string {
 	return list
 }
 
-// texts are the texts of events of a type, with their counts.
-func (o *office) texts(kind veredusv1.FeedbackType) (list []string) {
+// events are those of some types, in order.
+func (o *office) events(kinds ...veredusv1.FeedbackType) []*veredusv1.FeedbackEvent {
 	o.t.Helper()
 	from, _ := o.node.store.Ends()
 	events, _, err := o.node.store.Read(o.t.Context(), from, 10_000)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	for _, e := range events {
-		if e.GetType() == kind {
-			list = append(list, fmt.Sprintf("%d %s", e.GetCount(), e.GetText()))
-		}
+	return slices.DeleteFunc(events, func(e *veredusv1.FeedbackEvent) bool { return !slices.Contains(kinds, e.GetType()) })
+}
+
+// texts are the texts of events of a type, with their counts.
+func (o *office) texts(kind veredusv1.FeedbackType) (list []string) {
+	o.t.Helper()
+	for _, e := range o.events(kind) {
+		list = append(list, fmt.Sprintf("%d %s", e.GetCount(), e.GetText()))
 	}
 	return list
 }

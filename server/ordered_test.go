@@ -17,17 +17,10 @@ import (
 // ordered it.
 func (o *office) told(kinds ...veredusv1.FeedbackType) (list []string) {
 	o.t.Helper()
-	from, _ := o.node.store.Ends()
-	events, _, err := o.node.store.Read(o.t.Context(), from, 10_000)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	for _, e := range events {
-		if slices.Contains(kinds, e.GetType()) {
-			kind := strings.TrimPrefix(e.GetType().String(), "FEEDBACK_TYPE_")
-			about := e.GetTenant() + e.GetDelivery() + e.GetSource() + e.GetDestination()
-			list = append(list, fmt.Sprintf("%s [%s] %s by %q", kind, about, e.GetText(), e.GetPrincipal()))
-		}
+	for _, e := range o.events(kinds...) {
+		kind := strings.TrimPrefix(e.GetType().String(), "FEEDBACK_TYPE_")
+		about := e.GetTenant() + e.GetDelivery() + e.GetSource() + e.GetDestination()
+		list = append(list, fmt.Sprintf("%s [%s] %s by %q", kind, about, e.GetText(), e.GetPrincipal()))
 	}
 	return list
 }

@@ -67,15 +67,15 @@ type intake struct {
 }
 
 func newIntake(c config.GRPC, shed *prometheus.CounterVec) *intake {
-	make := func(name, what, field string, most int64, after time.Duration) *limit {
+	bound := func(name, what, field string, most int64, after time.Duration) *limit {
 		return &limit{what: what, field: field, most: most, shown: fmt.Sprint(most), after: after, shed: shed.WithLabelValues(name)}
 	}
 	in := &intake{
-		calls:   make("calls", "calls under way that take something in", "grpc.max_calls", int64(c.MaxCalls), callsAfter),
-		others:  make("other_calls", "calls under way", "grpc.max_calls", int64(c.MaxCalls), callsAfter),
-		streams: make("streams", "open streams", "grpc.max_streams", int64(c.MaxStreams), streamsAfter),
-		uploads: make("uploads", "open uploads", "grpc.max_uploads", int64(c.MaxUploads), streamsAfter),
-		bytes:   make("bytes", "octets of requests under way", "grpc.max_ingest_bytes", c.MaxIngestBytes, callsAfter),
+		calls:   bound("calls", "calls under way that take something in", "grpc.max_calls", int64(c.MaxCalls), callsAfter),
+		others:  bound("other_calls", "calls under way", "grpc.max_calls", int64(c.MaxCalls), callsAfter),
+		streams: bound("streams", "open streams", "grpc.max_streams", int64(c.MaxStreams), streamsAfter),
+		uploads: bound("uploads", "open uploads", "grpc.max_uploads", int64(c.MaxUploads), streamsAfter),
+		bytes:   bound("bytes", "octets of requests under way", "grpc.max_ingest_bytes", c.MaxIngestBytes, callsAfter),
 	}
 	in.bytes.shown = config.SizeText(c.MaxIngestBytes)
 	return in

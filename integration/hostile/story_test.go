@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -159,6 +160,31 @@ func (r *rig) finish(id string) time.Duration {
 // events are a finished delivery's, from started to finished; of one that is not, so far.
 func (r *rig) events(name string) (events []*veredusv1.FeedbackEvent) {
 	r.t.Helper()
+	r.follow(name, func(e *veredusv1.FeedbackEvent) bool {
+		events = append(events, e)
+		return e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_FINISHED
+	})
+	return events
+}
+
+// deliveredTo names the first n recipients of a delivery that are told as delivered.
+func (r *rig) deliveredTo(name string, n int) (people []string) {
+	r.t.Helper()
+	if n == 0 {
+		return nil
+	}
+	r.follow(name, func(e *veredusv1.FeedbackEvent) bool {
+		if e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED {
+			people = append(people, e.GetRecipient())
+		}
+		return len(people) == n
+	})
+	return people
+}
+
+// follow shows a delivery's events from the oldest on, until enough is true.
+func (r *rig) follow(name string, enough func(*veredusv1.FeedbackEvent) bool) {
+	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), late)
 	defer cancel()
 	stream, err := veredusv1.NewFeedbackServiceClient(r.node.Conn()).StreamFeedback(ctx, &veredusv1.StreamFeedbackRequest{
@@ -169,34 +195,10 @@ func (r *rig) events(name string) (events []*veredusv1.FeedbackEvent) {
 	for {
 		answer, err := stream.Recv()
 		r.check(err)
-		for _, e := range answer.GetEvents() {
-			if events = append(events, e); e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_FINISHED {
-				return events
-			}
+		if slices.ContainsFunc(answer.GetEvents(), enough) {
+			return
 		}
 	}
-}
-
-// deliveredTo names the first n recipients of a delivery that are told as delivered.
-func (r *rig) deliveredTo(name string, n int) (people []string) {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), late)
-	defer cancel()
-	stream, err := veredusv1.NewFeedbackServiceClient(r.node.Conn()).StreamFeedback(ctx, &veredusv1.StreamFeedbackRequest{
-		Start:  &veredusv1.StreamFeedbackRequest_Oldest{Oldest: &emptypb.Empty{}},
-		Filter: &veredusv1.FeedbackFilter{Deliveries: []string{name}},
-	})
-	r.check(err)
-	for len(people) < n {
-		answer, err := stream.Recv()
-		r.check(err)
-		for _, e := range answer.GetEvents() {
-			if e.GetType() == veredusv1.FeedbackType_FEEDBACK_TYPE_DELIVERED {
-				people = append(people, e.GetRecipient())
-			}
-		}
-	}
-	return people
 }
 
 func (r *rig) ledger(name string) *veredusv1.Ledger {

@@ -28,6 +28,9 @@ const (
 	kinds
 )
 
+// slotClass is whose mail the lines of a kind have.
+var slotClass = [kinds]Class{known: Bulk, probe: Bulk, urgent: Transactional, eager: Transactional}
+
 // slotKind is the queue for slots in which a line waits.
 func (c *Core) slotKind(l *line) int {
 	switch {
@@ -47,7 +50,7 @@ func (c *Core) keptSlots() int { return min(c.cfg.MaxSessions/50, 20) }
 
 // slotsFor is how many slots may be in use for a line of a kind to get one more.
 func (c *Core) slotsFor(kind int) int {
-	if kind == urgent || kind == eager {
+	if slotClass[kind] == Transactional {
 		return c.cfg.MaxSessions
 	}
 	return c.cfg.MaxSessions - c.keptSlots()
@@ -58,7 +61,7 @@ func (c *Core) maySlot(kind int) bool {
 	if c.held >= c.slotsFor(kind) || c.opening >= c.half() {
 		return false
 	}
-	return c.mayProbe(kind) && (kind == urgent || kind == eager || !c.brimful())
+	return c.mayProbe(kind) && (slotClass[kind] == Transactional || !c.brimful())
 }
 
 // mayProbe reports whether probes have room for a line of a kind.
@@ -114,7 +117,7 @@ func (c *Core) brimful() bool { return c.unsettled >= c.cfg.MaxUnsettled }
 // nobody waited for it before.
 func (c *Core) slotFree(l *line) bool {
 	kind := c.slotKind(l)
-	if kind == urgent || kind == eager {
+	if slotClass[kind] == Transactional {
 		d := l.group.dest
 		return c.slotQueues[kind].n == 0 && c.maySlot(kind) && (d.held < c.half() || !c.othersWait(d))
 	}
@@ -187,8 +190,6 @@ func (c *Core) order() []int {
 	}
 	return first[2:] // bulk mail's turn: transactional mail has it again when there is none
 }
-
-var slotClass = [kinds]Class{known: Bulk, probe: Bulk, urgent: Transactional, eager: Transactional}
 
 var (
 	probesFirst = [...]int{urgent, eager, probe, known, urgent, eager}

@@ -138,7 +138,10 @@ func (s *sleepers) rise(z *sleeper) Positions {
 func (z *sleeper) rouse(from Positions) {
 	if z.asleep {
 		z.at, z.asleep = furthest(z.at, from), false
-		z.woken <- struct{}{}
+		select {
+		case z.woken <- struct{}{}:
+		default: // told already
+		}
 	}
 }
 

@@ -2,5 +2,5 @@
 
 package heap
 
-// OneOfC does nothing on systems without glibc.
-func OneOfC() {}
+// OneArena does nothing on systems without glibc.
+func OneArena() {}
